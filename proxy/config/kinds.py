@@ -1,0 +1,221 @@
+"""
+What a value in the file may look like: text to value, and back.
+
+Theory. A kind is a pair: `parse` makes a value of what the operator wrote, `format` makes the text that
+SHOW CONFIG prints, and `parse(format(value)) == value` for every kind. `parse` raises ValueError with half
+a sentence ("is negative") that reads well after the name and the text of the setting; it never repeats the
+text itself, which may be a secret.
+
+PgBouncer writes 0 where it means "off". That confusion ends here: the kinds whose name ends in `_OR_OFF`
+give None for 0 and print None as 0, all others keep zero as zero. Numbers go through what C's strtol does
+with base 0, so `0777` is octal and `0x10` is sixteen. Times are float seconds and print as C's %g does.
+"""
+
+import enum
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from protocol.passwords import Secret
+
+T = TypeVar("T")
+E = TypeVar("E", bound=enum.StrEnum)
+
+INT_MAX: Final = 2147483647
+SECONDS_MAX: Final = 1e10  # three centuries: longer is a typing error
+PASSWORD_MAX: Final = 65530  # bytes; PgBouncer's limit
+
+_NUMBER = re.compile(r"\s*([+-]?)(?:0[xX]([0-9a-fA-F]+)|0([0-7]*)|([1-9][0-9]*))")
+_DECIMAL = re.compile(r"\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
+_SEPARATORS = re.compile(r"[,\s]+")
+_TRUTH: Final = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False}
+
+
+class PoolMode(enum.StrEnum):
+    """When a server goes back to its pool: as the client leaves, at the end of a transaction, of a statement."""
+
+    SESSION = "session"
+    TRANSACTION = "transaction"
+    STATEMENT = "statement"
+
+
+class AuthType(enum.StrEnum):
+    """How a client proves who it is. CERT, HBA, LDAP and PAM are understood but not served yet."""
+
+    ANY = "any"
+    TRUST = "trust"
+    PLAIN = "plain"
+    MD5 = "md5"
+    SCRAM = "scram-sha-256"
+    CERT = "cert"
+    HBA = "hba"
+    LDAP = "ldap"
+    PAM = "pam"
+
+
+class SslMode(enum.StrEnum):
+    """How much TLS is wanted, in libpq's words."""
+
+    DISABLE = "disable"
+    ALLOW = "allow"
+    PREFER = "prefer"
+    REQUIRE = "require"
+    VERIFY_CA = "verify-ca"
+    VERIFY_FULL = "verify-full"
+
+
+class LoadBalance(enum.StrEnum):
+    """Which of several hosts a new server goes to."""
+
+    ROUND_ROBIN = "round-robin"
+    DISABLE = "disable"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[T]):
+    """One kind of value: `parse` raises ValueError with half a sentence, `format` gives SHOW CONFIG's text."""
+
+    parse: Callable[[str], T]
+    format: Callable[[T], str]
+
+
+def parse_number(text: str) -> int:
+    """An integer as strtol(text, 0) takes it: decimal, 0octal or 0xhex, with nothing behind it."""
+    match = _NUMBER.fullmatch(text) if len(text) < 32 else None
+    if match is None:
+        raise ValueError("is not a whole number")
+    sign, sixteens, eights, tens = match.groups()
+    value = int(sixteens, 16) if sixteens else int(tens) if tens else int(eights or "0", 8)
+    return -value if sign == "-" else value
+
+
+def whole(least: int = 0, most: int = INT_MAX) -> Kind[int]:
+    """A whole number from `least` to `most`, both included."""
+
+    def parse(text: str) -> int:
+        value = parse_number(text)
+        if not least <= value <= most:
+            raise ValueError(f"is outside {least} to {most}")
+        return value
+
+    return Kind(parse, str)
+
+
+def _parse_seconds(text: str) -> float:
+    if len(text) > 64 or not _DECIMAL.fullmatch(text):
+        raise ValueError("is not a time in seconds")
+    value = float(text)
+    if value < 0:
+        raise ValueError("is negative: a time is 0 seconds or more")
+    if value > SECONDS_MAX:
+        raise ValueError(f"is more than {SECONDS_MAX:g} seconds")
+    return abs(value)
+
+
+def _parse_duration(text: str) -> float:
+    value = _parse_seconds(text)
+    if value == 0:
+        raise ValueError("is no length of time: it must be more than 0 seconds")
+    return value
+
+
+def _format_seconds(value: float) -> str:
+    return f"{value:g}"
+
+
+def or_off(kind: Kind[T]) -> Kind[T | None]:
+    """The same kind, but a written 0 is the value None, "off" or "no limit"."""
+    return Kind(lambda text: kind.parse(text) or None, lambda value: "0" if value is None else kind.format(value))
+
+
+def _parse_truth(text: str) -> bool:
+    word = _TRUTH.get(text.lower())
+    if word is not None:
+        return word
+    try:
+        return parse_number(text) != 0
+    except ValueError:
+        raise ValueError("is neither 0 nor 1") from None
+
+
+def _parse_names(text: str) -> tuple[str, ...]:
+    return tuple(name for name in _SEPARATORS.split(text) if name)
+
+
+def _parse_hosts(text: str) -> tuple[str, ...]:
+    hosts = tuple(host.strip() for host in text.split(",")) if text.strip() else ()
+    if not all(hosts):
+        raise ValueError("has an empty name between two commas")
+    return hosts
+
+
+def _parse_mode(text: str) -> int:
+    value = parse_number(text)
+    if not 0 <= value <= 0o777:
+        raise ValueError("is no file mode: write it in octal with a 0 in front, as 0770")
+    return value
+
+
+def _parse_check(text: str) -> str | None:
+    return "" if text == "<empty>" else text or None
+
+
+def _format_check(value: str | None) -> str:
+    return "<empty>" if value == "" else value or ""
+
+
+def _parse_secret(text: str) -> Secret:
+    if len(text.encode()) > PASSWORD_MAX:
+        raise ValueError(f"is longer than {PASSWORD_MAX} bytes")
+    return Secret(text)
+
+
+def one_of(words: type[E]) -> Kind[E]:
+    """One word of the enumeration, in upper or lower case."""
+
+    def parse(text: str) -> E:
+        try:
+            return words(text.lower())
+        except ValueError:
+            raise ValueError(f"is none of {', '.join(words)}") from None
+
+    return Kind(parse, str)
+
+
+def name_of(longest: int) -> Kind[str]:
+    """A name of at most `longest` bytes; it may not be empty."""
+
+    def parse(text: str) -> str:
+        if not text:
+            raise ValueError("is empty")
+        if len(text.encode()) > longest:
+            raise ValueError(f"is longer than {longest} bytes")
+        return text
+
+    return Kind(parse, str)
+
+
+TEXT: Final = Kind(str, str)
+COUNT: Final = whole()
+COUNT_OR_OFF: Final = or_off(COUNT)
+PORT: Final = whole(0, 65535)
+SERVER_PORT: Final = whole(1, 65535)
+PEER_ID: Final = or_off(whole(0, 16383))  # two bytes of the cancel key, of which two bits are taken
+ITERATIONS: Final = whole(1, 1_000_000)  # beyond that one login costs a second of CPU
+PACKET_SIZE: Final = whole(1024)
+SECONDS: Final = Kind(_parse_seconds, _format_seconds)
+DURATION: Final = Kind(_parse_duration, _format_seconds)
+SECONDS_OR_OFF: Final = or_off(SECONDS)
+TRUTH: Final = Kind(_parse_truth, lambda value: str(int(value)))
+NAMES: Final = Kind(_parse_names, ", ".join)  # commas or blanks between, as PgBouncer looks for names
+HOSTS: Final = Kind(_parse_hosts, ",".join)
+MODE: Final = Kind(_parse_mode, lambda value: f"0{value:03o}")
+CHECK_QUERY: Final = Kind(_parse_check, _format_check)  # None: no check at all; "": an empty query
+SECRET: Final = Kind(_parse_secret, str)  # prints as ***
+DATABASE_NAME: Final = name_of(63)  # NAMEDATALEN - 1
+USER_NAME: Final = name_of(127)  # PgBouncer's limit
+POOL_MODE: Final = one_of(PoolMode)
+AUTH_TYPE: Final = one_of(AuthType)
+SSL_MODE: Final = one_of(SslMode)
+LOAD_BALANCE: Final = one_of(LoadBalance)

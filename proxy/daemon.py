@@ -1,0 +1,147 @@
+"""
+Being a process among others: daemon, pid file, user, open files.
+
+Theory. These are the things to do once, in this order, before the event loop exists: `keep_standard_fds_open`,
+`become_daemon` (the pid changes, so nothing that names it comes earlier), `PidFile.write`, listening sockets and the
+log file (which may need root), `become_user`, and then the rest of our life with no more rights than we need.
+
+A pid file counts only while somebody holds the lock on it. The kernel lets go of a lock when its holder dies, however
+it died: a file left by a crash is simply taken over, and its number, which by now may be some other program's (in a
+container it nearly always is), misleads nobody. Asking whether that pid lives would.
+"""
+
+import contextlib
+import fcntl
+import grp
+import os
+import pwd
+import resource
+from typing import NoReturn
+
+_PID_DIGITS = 20
+
+
+class StartFailed(Exception):
+    """The process cannot become what it was asked to be; the sentence says why."""
+
+
+def keep_standard_fds_open() -> None:
+    """Open /dev/null for whichever of 0, 1, 2 is closed: else the first socket gets the number and hears our prints."""
+    fd = os.open(os.devnull, os.O_RDWR)
+    while fd <= 2:
+        os.set_inheritable(fd, True)
+        fd = os.open(os.devnull, os.O_RDWR)
+    os.close(fd)
+
+
+def become_daemon() -> None:
+    """Go on as a child of init, in a session of our own, without a terminal. The calling process exits with 0."""
+    if os.fork():
+        _leave()
+    os.setsid()
+    if os.fork():  # the session's leader must go: only a leader can get a controlling terminal again
+        _leave()
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    if null > 2:
+        os.close(null)
+
+
+def _leave() -> NoReturn:
+    os._exit(0)  # no atexit, no flushing: all that belongs to the child now
+
+
+class PidFile:
+    """
+    The file that says which process we are, at `path`.
+
+    Raises StartFailed when a living process holds it, or when it cannot be written.
+    """
+
+    __slots__ = ("_fd", "path")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._fd = -1
+
+    def write(self) -> None:
+        """Take the file over, or make it, and write our pid and a line end."""
+        try:
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        except OSError as error:
+            raise StartFailed(f"cannot write pid file {self.path}: {error.strerror}") from None
+        try:
+            self._claim(fd)
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+        except OSError as error:
+            os.close(fd)
+            raise StartFailed(f"cannot write pid file {self.path}: {error.strerror}") from None
+        except StartFailed:
+            os.close(fd)
+            raise
+        self._fd = fd
+
+    def _claim(self, fd: int) -> None:
+        # flock and not lockf: a lockf lock is lost when anybody in our process opens and closes the file.
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StartFailed(f"already running: pid file {self.path} is held by process {_pid_in(fd)}") from None
+
+    def remove(self) -> None:
+        """At the end. The lock goes last, so nobody can find the file both free and there. Does nothing if not ours."""
+        if self._fd >= 0:
+            with contextlib.suppress(OSError):  # without root's rights the directory may be closed to us
+                os.unlink(self.path)
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _pid_in(fd: int) -> str:
+    text = os.pread(fd, _PID_DIGITS, 0).strip()
+    return text.decode() if text.isdigit() else "(unknown)"
+
+
+def become_user(name: str) -> None:
+    """Give up root for user `name`, his group and his other groups, for good. StartFailed when that cannot be."""
+    try:
+        user = pwd.getpwnam(name)
+    except KeyError:
+        raise StartFailed(f"no such user on this machine: {name}") from None
+    if os.geteuid() == user.pw_uid:
+        return
+    try:
+        os.initgroups(name, user.pw_gid)
+        os.setgid(user.pw_gid)
+        os.setuid(user.pw_uid)  # last: after it nothing of the above is allowed
+    except OSError as error:
+        raise StartFailed(f"cannot become user {name}: {error.strerror}") from None
+
+
+def describe_user() -> str:
+    """Whom we run as, for the log: user and group by name where they have one."""
+    uid, gid = os.geteuid(), os.getegid()
+    user, group = str(uid), str(gid)
+    with contextlib.suppress(KeyError):
+        user = pwd.getpwuid(uid).pw_name
+        group = grp.getgrgid(gid).gr_name
+    return f"user {user}, group {group}"
+
+
+def raise_open_files() -> tuple[int, int]:
+    """
+    Lift the soft limit of open files to the hard one. Returns (soft before, soft now).
+
+    Every client and every server is an open file. select(2) is why the soft limit is still 1024 by default;
+    we use epoll, which has no such bound.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == hard:
+        return soft, soft
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):  # macOS says "infinity" and means OPEN_MAX
+        return soft, soft
+    return soft, hard

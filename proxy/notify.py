@@ -1,0 +1,69 @@
+"""
+Talking with systemd: what we tell it, and the sockets it may hand us.
+
+Theory. systemd listens on a Unix datagram socket named in NOTIFY_SOCKET for lines like READY=1 (sd_notify(3)). With
+Type=notify-reload it wants RELOADING=1 with the monotonic time at which the reload began, then READY=1 again. There is
+nothing to wait for and nobody to complain to: when it cannot be told, the proxy goes on.
+
+With socket activation systemd has opened the listening sockets itself and passes them as descriptors 3, 4, ...;
+LISTEN_PID says for whom they are meant, LISTEN_FDS how many (sd_listen_fds(3)). Both variables are taken out of the
+environment once read, so that our children do not think the sockets are theirs.
+"""
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import MutableMapping
+
+FIRST_FD = 3  # SD_LISTEN_FDS_START
+
+
+class Notifier:
+    """The line to systemd, or to nobody when it did not start us."""
+
+    __slots__ = ("_address",)
+
+    def __init__(self, environ: MutableMapping[str, str] = os.environ) -> None:
+        self._address = environ.get("NOTIFY_SOCKET", "")
+        if self._address.startswith("@"):  # an abstract name, written with @ for its leading zero byte
+            self._address = "\0" + self._address[1:]
+
+    def ready(self) -> None:
+        """We serve: after the start, and again after each reload."""
+        self._tell("READY=1", f"MAINPID={os.getpid()}")
+
+    def reloading(self) -> None:
+        """A reload begins; `ready` must follow."""
+        self._tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def stopping(self) -> None:
+        self._tell("STOPPING=1")
+
+    def status(self, sentence: str) -> None:
+        """What `systemctl status` shows about us; one line."""
+        self._tell("STATUS=" + sentence.replace("\n", " "))
+
+    def _tell(self, *lines: str) -> None:
+        if not self._address:
+            return
+        with contextlib.suppress(OSError, ValueError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
+            line.setblocking(False)
+            line.sendto("\n".join(lines).encode("utf-8", "replace"), self._address)
+
+
+def take_listening_sockets(environ: MutableMapping[str, str] = os.environ) -> list[socket.socket]:
+    """The sockets systemd opened for this process, none when it opened none. To be called once."""
+    pid = environ.pop("LISTEN_PID", "")
+    count = environ.pop("LISTEN_FDS", "")
+    environ.pop("LISTEN_FDNAMES", None)
+    if pid != str(os.getpid()) or not count.isascii() or not count.isdigit():
+        return []
+    return [_adopt(fd) for fd in range(FIRST_FD, FIRST_FD + int(count))]
+
+
+def _adopt(fd: int) -> socket.socket:
+    os.set_inheritable(fd, False)
+    listening = socket.socket(fileno=fd)
+    listening.setblocking(False)
+    return listening

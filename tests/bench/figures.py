@@ -1,0 +1,80 @@
+"""
+What was measured, and the little arithmetic on it.
+
+Theory. One `Sample` is one number: a measure ("simple-64"), a figure of it ("tps"), the target it was taken
+from, the round it was taken in. Everything the report says comes from a plain list of samples, so the JSON file
+holds all there is to know and the tables can be made again from it.
+
+The machine is shared and noisy: so targets take turns within each round, a table shows the median over rounds,
+and a ratio compares two medians of the same run. No number here is comparable with one of another run.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import ceil
+from statistics import median
+
+Figures = dict[str, float]  # by name, in the unit that UNITS gives
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One number, in the unit of its figure."""
+
+    measure: str
+    figure: str
+    target: str
+    round: int
+    value: float
+
+
+# Every figure a measure may give: its unit, in words for the table.
+UNITS: dict[str, str] = {
+    "tps": "transactions/s",
+    "latency_ms": "mean latency, ms",
+    "p50_ms": "median latency, ms",
+    "p99_ms": "99th percentile, ms",
+    "logins": "logins/s",
+    "cpu_us": "pooler CPU, us/transaction",
+    "login_cpu_us": "pooler CPU, us/login",
+    "seconds": "duration, s",
+    "cpu_ms": "pooler CPU, ms",
+    "syscalls": "syscalls/transaction",
+    "idle_bytes": "RSS/idle client, bytes",
+}
+
+
+class Results:
+    """The samples of one run."""
+
+    def __init__(self, samples: Iterable[Sample] = ()) -> None:
+        self.samples = list(samples)
+
+    def add(self, measure: str, target: str, round_: int, figures: Figures) -> None:
+        """Keep what one measure gave on one target; KeyError when a figure has no unit."""
+        for figure, value in figures.items():
+            assert UNITS[figure]
+            self.samples.append(Sample(measure, figure, target, round_, value))
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Each (measure, figure) once, in the order in which they were first seen."""
+        return list(dict.fromkeys((sample.measure, sample.figure) for sample in self.samples))
+
+    def middle(self, measure: str, figure: str, target: str) -> float | None:
+        """The median over rounds; None when it was not measured."""
+        wanted = (measure, figure, target)
+        values = [s.value for s in self.samples if (s.measure, s.figure, s.target) == wanted]
+        return median(values) if values else None
+
+    def ratio(self, measure: str, figure: str, target: str, other: str) -> float | None:
+        """Median of `target` over median of `other`; None when either is missing, or `other` is zero."""
+        ours, theirs = self.middle(measure, figure, target), self.middle(measure, figure, other)
+        if ours is None or not theirs:
+            return None
+        return ours / theirs
+
+
+def percentile(ordered: Sequence[float], part: float) -> float:
+    """The value that `part` (0 to 1) of an ascending, non-empty sequence does not exceed (nearest rank)."""
+    assert 0 <= part <= 1
+    return ordered[max(0, ceil(part * len(ordered)) - 1)]

@@ -1,0 +1,59 @@
+"""
+Runs of pgbench, and what it says at the end of one.
+
+Theory. pgbench is a closed loop: each client asks when it has been answered. Its figures come as sentences, which
+are found by pattern; a run in which a client was cut off ends with a bad exit code and is Failed, not slow.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench.processes import Failed, run
+from tests.bench.wire import Address
+
+SELECT_ONLY = ("-S",)
+GRACE = 30.0  # seconds that a run may take longer than asked: to log in, and to end
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Transactions done, their rate per second (with -C logins included, else not) and mean latency in ms."""
+
+    transactions: int
+    tps: float
+    latency_ms: float
+
+
+def timed(programs: Path, address: Address, clients: int, seconds: float, options: Sequence[str]) -> Outcome:
+    """Run for so many seconds; pgbench knows whole ones only, and at least one."""
+    whole = max(1, round(seconds))
+    return _pgbench(programs, address, clients, ["-T", str(whole), *options], whole + GRACE)
+
+
+def counted(programs: Path, address: Address, clients: int, each: int, options: Sequence[str]) -> Outcome:
+    """Run `each` transactions per client."""
+    return _pgbench(programs, address, clients, ["-t", str(each), *options], 4 * GRACE)
+
+
+def _pgbench(programs: Path, address: Address, clients: int, options: Sequence[str], seconds: float) -> Outcome:
+    where = ["-h", address.host, "-p", str(address.port), "-U", address.user, address.database]
+    threads = ["-j", str(min(2, clients))]
+    return parse(run([programs / "pgbench", "-n", "-c", str(clients), *threads, *options, *where], seconds=seconds))
+
+
+def parse(report: str) -> Outcome:
+    """pgbench's closing words as an Outcome. Failed when one of them is missing."""
+    return Outcome(
+        int(_find(r"transactions actually processed: (\d+)", report)),
+        float(_find(r"tps = ([\d.]+)", report)),
+        float(_find(r"latency average = ([\d.]+) ms", report)),
+    )
+
+
+def _find(pattern: str, report: str) -> str:
+    found = re.search(pattern, report)
+    if found is None:
+        raise Failed(f"pgbench does not say {pattern!r}")
+    return found[1]

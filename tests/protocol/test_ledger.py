@@ -1,0 +1,203 @@
+"""The ledger as transcripts: what was asked, what came, and who is owed what is left."""
+
+import pytest
+
+from protocol import codes, ledger
+from protocol.errors import ProtocolError
+from protocol.ledger import (
+    ASIDE,
+    BIND,
+    COPY_END,
+    COPY_IN,
+    DESCRIBE,
+    ERROR,
+    EXECUTE,
+    FUNCTION,
+    NOTHING,
+    PARSE,
+    PART,
+    PAYS,
+    QUERY,
+    READY,
+    SYNC,
+    UNASKED,
+    Answer,
+    Debt,
+    Ledger,
+)
+
+ANNA, BERT = "anna", "bert"
+BATCH = [PARSE, BIND, DESCRIBE, EXECUTE, SYNC]
+
+
+def asked(*debts: Debt, owner: str = ANNA) -> Ledger:
+    book = Ledger()
+    book.expect(debts, owner)
+    return book
+
+
+def answers(book: Ledger, kinds: str) -> list[Answer]:
+    return [book.settle(ord(kind)) for kind in kinds.replace(" ", "")]
+
+
+def test_a_query_is_paid_by_its_ready_and_by_nothing_before():
+    book = asked(QUERY)
+    assert answers(book, "TDDC EN TDC") == [PART, PART, PART, PART, ERROR, ASIDE, PART, PART, PART]
+    assert book.head == (QUERY, ANNA)
+    assert answers(book, "Z") == [READY]
+    assert book.head == (NOTHING, None)
+    assert book.is_settled
+
+
+def test_a_batch_is_paid_message_by_message():
+    book = asked(*BATCH)
+    assert answers(book, "1 2 T D D C Z") == [PAYS, PAYS, PAYS, PART, PART, PAYS, READY]
+    assert book.is_settled
+
+
+def test_describe_of_a_statement_is_paid_by_its_second_message():
+    book = asked(PARSE, DESCRIBE, SYNC)
+    assert answers(book, "1 t n Z") == [PAYS, PART, PAYS, READY]
+
+
+def test_each_answer_goes_to_the_owner_of_its_debt():
+    book = asked(QUERY, QUERY, owner=ANNA)
+    book.expect([QUERY], BERT)
+    assert book.owners() == [ANNA, ANNA, BERT]
+    answers(book, "CZ CZ")
+    assert book.head == (QUERY, BERT)
+
+
+def test_an_error_in_a_batch_is_paid_up_to_its_own_sync_and_no_further():
+    book = asked(*BATCH, *BATCH)
+    assert answers(book, "1 E Z") == [PAYS, ERROR, READY]
+    assert book.owners() == [ANNA] * 5
+    assert answers(book, "1 2 n C Z")[-1] is READY
+    assert book.is_settled
+
+
+def test_a_query_behind_a_failed_request_is_skipped_like_the_rest():
+    book = asked(PARSE, QUERY, SYNC)
+    assert answers(book, "E Z") == [ERROR, READY]
+    assert book.is_settled
+
+
+def test_a_query_that_fails_itself_still_gets_its_ready():
+    book = asked(PARSE, QUERY, SYNC)
+    assert answers(book, "1 E Z Z") == [PAYS, ERROR, READY, READY]
+
+
+def test_after_an_error_nothing_is_owed_until_the_sync_that_is_yet_to_come():
+    book = asked(PARSE, BIND)
+    answers(book, "E")
+    assert book.skipping
+    assert not book.is_settled
+    book.expect([BIND, EXECUTE, QUERY], ANNA)
+    assert len(book) == 0
+    book.expect([SYNC], ANNA)
+    assert answers(book, "Z") == [READY]
+    assert book.is_settled
+
+
+def test_an_error_at_the_sync_itself_is_followed_by_its_ready():
+    book = asked(SYNC)
+    assert answers(book, "E Z") == [ERROR, READY]
+
+
+def test_copy_in_by_query_ends_with_the_query():
+    book = asked(QUERY)
+    assert answers(book, "G") == [COPY_IN]
+    assert book.copying
+    assert not book.is_settled
+    book.expect([COPY_END], ANNA)
+    assert not book.copying
+    answers(book, "C Z")
+    assert book.is_settled
+
+
+def test_a_sync_sent_before_the_copy_was_known_is_swallowed():
+    book = asked(BIND, EXECUTE, SYNC)
+    answers(book, "2 G")
+    assert book.owners() == [ANNA]
+    assert book.is_unit_open
+    book.expect([COPY_END, SYNC], ANNA)
+    assert answers(book, "C Z") == [PAYS, READY]
+    assert book.is_settled
+
+
+def test_a_whole_copy_sent_blindly_is_understood_when_the_server_answers():
+    book = asked(EXECUTE, SYNC, COPY_END, SYNC)
+    assert answers(book, "G C Z") == [COPY_IN, PAYS, READY]
+    assert book.is_settled
+
+
+def test_a_whole_copy_sent_blindly_to_a_statement_that_fails_owes_both_syncs():
+    book = asked(EXECUTE, SYNC, COPY_END, SYNC)
+    assert answers(book, "E Z Z") == [ERROR, READY, READY]
+    assert book.is_settled
+
+
+def test_a_copy_that_fails_is_over_for_both_sides():
+    book = asked(QUERY)
+    answers(book, "G E")
+    assert not book.copying
+    book.expect([COPY_END], ANNA)  # the client had not heard yet
+    answers(book, "Z")
+    assert book.is_settled
+    book.expect([COPY_END], ANNA)  # even later
+    assert book.is_settled
+
+
+def test_a_sync_thought_swallowed_may_be_answered_if_the_copy_failed_before_it_was_read():
+    book = asked(EXECUTE, SYNC)
+    answers(book, "G E")
+    assert answers(book, "Z") == [READY]
+    assert book.is_settled
+    assert answers(book, "Z") == [UNASKED]
+
+
+def test_a_query_in_the_middle_of_copy_data_is_an_error():
+    book = asked(QUERY)
+    answers(book, "G")
+    with pytest.raises(ProtocolError, match="query message in the middle of COPY"):
+        book.expect([QUERY], ANNA)
+
+
+def test_a_function_call_is_paid_by_its_ready():
+    assert answers(asked(FUNCTION), "V Z") == [PART, READY]
+
+
+@pytest.mark.parametrize("kind", "RKvZTDC123")
+def test_nothing_but_asynchronous_messages_is_accepted_when_nothing_is_owed(kind):
+    assert Ledger().settle(ord(kind)) is UNASKED
+
+
+@pytest.mark.parametrize("debt", [debt for debt in Debt if debt is not COPY_END])
+def test_notices_notifications_and_parameters_may_come_at_any_time(debt):
+    book = asked(debt) if debt else Ledger()
+    assert answers(book, "NSA") == [ASIDE, ASIDE, ASIDE]
+
+
+def test_what_a_client_leaves_behind_is_owed_to_its_heir():
+    book = asked(PARSE, SYNC)
+    book.expect([QUERY], BERT)
+    book.disown(ANNA, "nobody")
+    assert book.owners() == ["nobody", "nobody", BERT]
+    assert book.head == (PARSE, "nobody")
+
+
+def test_every_debt_but_the_marker_has_an_answer_that_ends_it():
+    for debt in Debt:
+        if debt not in (NOTHING, COPY_END):
+            assert {PAYS, READY} & set(ledger.ANSWERS[debt])
+
+
+def test_every_request_of_a_client_has_a_debt_or_is_known_to_have_none():
+    silent = {codes.FLUSH, codes.COPY_DATA, codes.TERMINATE, codes.PASSWORD}
+    every = {getattr(codes, name) for name in FRONTEND}
+    assert every == set(ledger.REQUESTS) | silent
+
+
+FRONTEND = (
+    "BIND CLOSE COPY_FAIL DESCRIBE EXECUTE FLUSH FUNCTION_CALL PARSE PASSWORD QUERY SYNC TERMINATE COPY_DATA COPY_DONE"
+).split()

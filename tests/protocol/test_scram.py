@@ -1,0 +1,278 @@
+"""SCRAM: RFC 7677's own transcript in both roles, each role against the other, and each against liars."""
+
+import base64
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol.errors import ProtocolError
+from protocol.passwords import ScramKeys, Secret, derive_salted_password
+from protocol.scram import ScramClient, ScramServer, WrongPassword, mock_verifier
+
+# RFC 7677 section 3.
+SALT = base64.b64decode("W22ZaJ0SNY7soEsUEjb6gQ==")
+PENCIL = ScramKeys.from_salted_password(derive_salted_password(Secret("pencil"), SALT, 4096))
+EXAMINE = ScramKeys.from_salted_password(derive_salted_password(Secret("examine"), SALT, 4096))
+VERIFIER = PENCIL.verifier(SALT, 4096)
+CLIENT_FIRST = b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO"
+SERVER_FIRST = b"r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096"
+CLIENT_FINAL = (
+    b"c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ="
+)
+SERVER_FINAL = b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="
+
+
+def a_client() -> ScramClient:
+    return ScramClient(user="user", nonce="rOprNGfwEbeRWgbNEkqO")
+
+
+def a_server() -> ScramServer:
+    return ScramServer(VERIFIER, nonce="%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0")
+
+
+def test_the_client_speaks_the_transcript_of_rfc_7677() -> None:
+    client = a_client()
+    assert client.first() == CLIENT_FIRST
+    challenge = client.challenge(SERVER_FIRST)
+    assert (challenge.salt, challenge.iterations) == (SALT, 4096)
+    assert client.proof(PENCIL) == CLIENT_FINAL
+    client.check_final(SERVER_FINAL)
+
+
+def test_the_server_speaks_the_transcript_of_rfc_7677() -> None:
+    server = a_server()
+    assert server.first(CLIENT_FIRST) == SERVER_FIRST
+    assert server.final(CLIENT_FINAL) == SERVER_FINAL
+
+
+def converse(client: ScramClient, server: ScramServer, keys: ScramKeys) -> None:
+    client.challenge(server.first(client.first()))
+    client.check_final(server.final(client.proof(keys)))
+
+
+def test_both_roles_understand_each_other_with_nonces_of_their_own() -> None:
+    server = ScramServer(VERIFIER)
+    converse(ScramClient(), server, PENCIL)
+    assert server.keys == PENCIL
+
+
+def test_nonces_are_new_each_time() -> None:
+    assert ScramClient().first() != ScramClient().first()
+    assert ScramServer(VERIFIER).first(CLIENT_FIRST) != ScramServer(VERIFIER).first(CLIENT_FIRST)
+
+
+def test_a_wrong_password_is_a_wrong_password() -> None:
+    with pytest.raises(WrongPassword):
+        converse(ScramClient(), ScramServer(VERIFIER), EXAMINE)
+
+
+def test_while_a_password_is_rotated_both_are_right() -> None:
+    verifiers = VERIFIER, EXAMINE.verifier(SALT, 4096)
+    for keys in (PENCIL, EXAMINE):
+        server = ScramServer(*verifiers)
+        converse(ScramClient(), server, keys)
+        assert server.keys == keys
+
+
+def test_verifiers_of_different_salts_are_our_own_mistake() -> None:
+    with pytest.raises(AssertionError):
+        ScramServer(VERIFIER, EXAMINE.verifier(b"other", 4096))
+
+
+def test_nobody_passes_a_mock_verifier_and_it_is_the_same_each_time() -> None:
+    mock = mock_verifier("joe", b"key", 4096)
+    assert mock == mock_verifier("joe", b"key", 4096)
+    assert mock.salt != mock_verifier("jim", b"key", 4096).salt
+    assert mock.salt != mock_verifier("joe", b"yek", 4096).salt
+    assert len(mock.salt) == 16
+    with pytest.raises(WrongPassword):
+        converse(ScramClient(), ScramServer(mock), PENCIL)
+
+
+def test_any_user_name_is_escaped_and_none_matters() -> None:
+    for user in ("a,b=c", "é", "\udcff"):
+        converse(ScramClient(user=user), ScramServer(VERIFIER), PENCIL)
+    assert ScramClient(user="a,b=c", nonce="x").first() == b"n,,n=a=2Cb=3Dc,r=x"
+
+
+def test_channel_binding_binds_both_sides_to_the_same_certificate() -> None:
+    converse(ScramClient(channel_binding=b"hash"), ScramServer(VERIFIER, channel_binding=b"hash"), PENCIL)
+    with pytest.raises(ProtocolError, match="channel binding check failed"):
+        converse(ScramClient(channel_binding=b"hash"), ScramServer(VERIFIER, channel_binding=b"other"), PENCIL)
+    with pytest.raises(ProtocolError, match="SCRAM-SHA-256-PLUS without"):
+        converse(ScramClient(), ScramServer(VERIFIER, channel_binding=b"hash"), PENCIL)
+    with pytest.raises(ProtocolError, match="does not offer"):
+        converse(ScramClient(channel_binding=b"hash"), ScramServer(VERIFIER), PENCIL)
+
+
+# A hostile server.
+
+OURS = "rOprNGfwEbeRWgbNEkqO"
+REST = ",s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096"
+
+
+@pytest.mark.parametrize(
+    ("server_first", "complaint"),
+    [
+        ("", "malformed"),
+        ("r=", "malformed"),
+        ("m=x,r=" + OURS + "x" + REST, "malformed"),
+        ("r=other" + REST, "does not continue ours"),
+        ("r=" + OURS + REST, "does not continue ours"),
+        ("r=" + OURS[:-1] + REST, "does not continue ours"),
+        ("r=x" + OURS + REST, "does not continue ours"),
+        ("r=" + OURS + "x" * 493 + REST, "longer than 512"),
+        ("r=" + OURS + "x" * 5000 + REST, "malformed"),
+        ("r=" + OURS + "\x00" + REST, "malformed"),
+        ("r=" + OURS + "é" + REST, "malformed"),
+        ("r=" + OURS + "x,s=,i=4096", "malformed"),
+        ("r=" + OURS + "x,s=====,i=4096", "salt"),
+        ("r=" + OURS + "x,s=abc,i=4096", "salt"),
+        ("r=" + OURS + "x,s=" + "AAAA" * 400 + ",i=4096", "salt"),
+        ("r=" + OURS + "x,s=AAAA,i=0", "asks for 0 SCRAM iterations"),
+        ("r=" + OURS + "x,s=AAAA,i=1000001", "asks for 1000001 SCRAM iterations"),
+        ("r=" + OURS + "x,s=AAAA,i=-1", "malformed"),
+        ("r=" + OURS + "x,s=AAAA,i=" + "9" * 4000, "malformed"),
+        ("r=" + OURS + "x,s=AAAA,i=1\n", "malformed"),
+        ("r=" + OURS + "x,s=AAAA", "malformed"),
+        ("e=other-error", "malformed"),
+    ],
+)
+def test_a_bad_first_message_of_the_server_is_refused(server_first: str, complaint: str) -> None:
+    with pytest.raises(ProtocolError, match=complaint) as refusal:
+        a_client().challenge(server_first.encode())
+    assert len(str(refusal.value)) < 200
+
+
+def test_an_extension_that_may_be_ignored_is_ignored() -> None:
+    assert a_client().challenge(SERVER_FIRST + b",x=y").iterations == 4096
+
+
+@pytest.mark.parametrize(
+    ("server_final", "complaint"),
+    [
+        (b"", "malformed"),
+        (b"v=", "malformed"),
+        (b"v=AAAA", "does not know our password"),
+        (b"v=!!!!", "malformed"),
+        (b"v=" + base64.b64encode(bytes(32)), "does not know our password"),
+        (SERVER_FINAL[:-1], "does not know our password"),
+        (SERVER_FINAL + b"=", "does not know our password"),
+        (b"e=invalid-proof", "the server ends the SCRAM exchange: invalid-proof"),
+        (b"e=\x1b[2J", "malformed"),
+        (b"e=" + b"x" * 201, "malformed"),
+        (b"v=" + b"A" * 5000, "malformed"),
+    ],
+)
+def test_a_server_that_cannot_prove_itself_is_refused(server_final: bytes, complaint: str) -> None:
+    client = a_client()
+    client.challenge(SERVER_FIRST)
+    client.proof(PENCIL)
+    with pytest.raises(ProtocolError, match=complaint):
+        client.check_final(server_final)
+
+
+# A hostile client.
+
+
+@pytest.mark.parametrize(
+    ("client_first", "complaint"),
+    [
+        (b"", "malformed"),
+        (b"n", "malformed"),
+        (b"n,,", "malformed"),
+        (b"x,,n=,r=abc", "malformed"),
+        (b"n=x,,n=,r=abc", "malformed"),
+        (b"p,,n=,r=abc", "malformed"),
+        (b"p=tls-server-end-point,,n=,r=abc", "does not offer"),
+        (b"p=,,n=,r=abc", "does not offer"),
+        (b"n,a=admin,n=,r=abc", "authorization identity"),
+        (b"n,,m=ext,n=,r=abc", "extension"),
+        (b"n,,n=,r=", "malformed"),
+        (b"n,,r=abc", "malformed"),
+        (b"n,,n=,r=a\x00c", "malformed"),
+        (b"n,,n=,r=a\xffc", "malformed"),
+        (b"n,,n=,r=" + b"x" * 257, "longer than 256"),
+        (b"n,,n=,r=" + b"x" * 5000, "malformed"),
+        (b"n,,n=" + b"x" * 5000 + b",r=abc", "malformed"),
+    ],
+)
+def test_a_bad_first_message_of_the_client_is_refused(client_first: bytes, complaint: str) -> None:
+    with pytest.raises(ProtocolError, match=complaint):
+        a_server().first(client_first)
+
+
+@pytest.mark.parametrize("header", [b"n,,", b"y,,"])
+def test_a_client_without_channel_binding_is_welcome_and_must_repeat_its_header(header: bytes) -> None:
+    server = ScramServer(VERIFIER, nonce="s")
+    server.first(header + b"n=,r=c")
+    for other in (b"n,,", b"y,,", b"p=tls-server-end-point,,"):
+        final = b"c=" + base64.b64encode(other) + b",r=cs,p=" + base64.b64encode(bytes(32))
+        with pytest.raises(WrongPassword if other == header else ProtocolError):
+            server.final(final)
+
+
+@pytest.mark.parametrize(
+    ("client_final", "complaint"),
+    [
+        (b"", "malformed"),
+        (CLIENT_FINAL.replace(b"c=biws", b"c=eSws"), "channel binding check failed"),
+        (CLIENT_FINAL.replace(b"k0,", b"k1,"), "not the one agreed upon"),
+        (CLIENT_FINAL.replace(b"k0,", b"k0x,"), "not the one agreed upon"),
+        (CLIENT_FINAL[: CLIENT_FINAL.index(b",p=")], "malformed"),
+        (CLIENT_FINAL[: CLIENT_FINAL.index(b",p=")] + b",p=", "malformed"),
+        (CLIENT_FINAL[: CLIENT_FINAL.index(b",p=")] + b",p=AAAA", "proof is not base64"),
+        (CLIENT_FINAL + b"=", "proof is not base64"),
+        (CLIENT_FINAL + b"\n", "malformed"),
+        (CLIENT_FINAL + b",x=y", "malformed"),
+        (b"c=biws," + CLIENT_FINAL, "malformed"),
+        (b"m=x," + CLIENT_FINAL, "malformed"),
+        (CLIENT_FINAL + b"A" * 5000, "malformed"),
+    ],
+)
+def test_a_bad_last_message_of_the_client_is_refused(client_final: bytes, complaint: str) -> None:
+    server = a_server()
+    server.first(CLIENT_FIRST)
+    with pytest.raises(ProtocolError, match=complaint):
+        server.final(client_final)
+
+
+def test_what_the_client_adds_is_signed_too() -> None:
+    server = a_server()
+    server.first(CLIENT_FIRST)
+    with pytest.raises(WrongPassword):
+        server.final(CLIENT_FINAL.replace(b",p=", b",x=y,p="))
+
+
+messages = st.binary(max_size=200) | st.sampled_from([CLIENT_FIRST, SERVER_FIRST, CLIENT_FINAL, SERVER_FINAL]).flatmap(
+    lambda message: st.builds(
+        lambda at, piece: message[:at] + piece + message[at + 1 :],
+        st.integers(0, len(message)),
+        st.binary(max_size=4),
+    )
+)
+
+
+@given(messages, messages)
+def test_whatever_is_said_the_server_answers_or_refuses(first: bytes, final: bytes) -> None:
+    server = a_server()
+    with suppress(ProtocolError):
+        server.first(first)
+    server = a_server()
+    server.first(CLIENT_FIRST)
+    with suppress(ProtocolError, WrongPassword):
+        assert server.final(final) == SERVER_FINAL
+
+
+@given(messages, messages)
+def test_whatever_is_said_the_client_goes_on_or_refuses(first: bytes, final: bytes) -> None:
+    with suppress(ProtocolError):
+        a_client().challenge(first)
+    client = a_client()
+    client.challenge(SERVER_FIRST)
+    client.proof(PENCIL)
+    with suppress(ProtocolError):
+        client.check_final(final)
+        assert final.startswith(SERVER_FINAL)

@@ -1,0 +1,187 @@
+"""Becoming a daemon, another user, the one process of a pid file. What cannot be undone is done in a child."""
+
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from proxy.daemon import PidFile, StartFailed, become_user, describe_user, raise_open_files
+
+IS_ROOT = os.geteuid() == 0
+
+
+def run_in_child(program, *arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=20, check=True, **options
+    )
+
+
+def test_a_daemon_has_left_its_terminal_session_and_standard_files(tmp_path):
+    told = tmp_path / "told"
+    os.mkfifo(told)
+    program = """
+import os, sys
+from proxy.daemon import become_daemon
+first, group = os.getpid(), os.getsid(0)
+become_daemon()
+print("into the void")
+null = os.stat("/dev/null").st_rdev
+with open(sys.argv[1], "w") as pipe:
+    print(os.getpid() != first, os.getsid(0) != group, os.getsid(0) != os.getpid(),
+          all(os.fstat(fd).st_rdev == null for fd in (0, 1, 2)), file=pipe)
+"""
+    fd = os.open(told, os.O_RDONLY | os.O_NONBLOCK)
+    os.set_blocking(fd, True)
+    done = run_in_child(program, str(told))
+    with open(fd) as pipe:
+        assert pipe.read().split() == ["True"] * 4
+    assert done.stdout == ""
+
+
+def test_closed_standard_files_are_replaced_before_a_socket_gets_their_numbers():
+    program = """
+import os
+os.close(0)
+os.close(2)
+from proxy.daemon import keep_standard_fds_open
+keep_standard_fds_open()
+null = os.stat("/dev/null").st_rdev
+print(os.fstat(0).st_rdev == null, os.fstat(2).st_rdev == null, os.open("/dev/null", os.O_RDONLY) > 2)
+"""
+    assert run_in_child(program).stdout.split() == ["True"] * 3
+
+
+def test_a_pid_file_names_us_and_goes_when_we_go(tmp_path):
+    path = tmp_path / "proxy.pid"
+    pid_file = PidFile(str(path))
+    pid_file.write()
+    assert path.read_text() == f"{os.getpid()}\n"
+    pid_file.remove()
+    assert not path.exists()
+    pid_file.remove()
+
+
+def test_a_stale_pid_file_is_taken_over_even_when_its_number_lives_again(tmp_path):
+    path = tmp_path / "proxy.pid"
+    path.write_text("1\nand something else that is longer than our own pid")
+    pid_file = PidFile(str(path))
+    pid_file.write()
+    assert path.read_text() == f"{os.getpid()}\n"
+    pid_file.remove()
+
+
+def test_a_second_process_is_refused_and_told_who_is_first(tmp_path):
+    path = tmp_path / "proxy.pid"
+    first = PidFile(str(path))
+    first.write()
+    with pytest.raises(StartFailed, match=f"already running: .* held by process {os.getpid()}"):
+        PidFile(str(path)).write()
+    assert path.read_text() == f"{os.getpid()}\n", "the refused one must not touch it"
+    first.remove()
+
+
+def test_who_was_refused_does_not_remove_the_file_of_the_first(tmp_path):
+    path = tmp_path / "proxy.pid"
+    first, second = PidFile(str(path)), PidFile(str(path))
+    first.write()
+    with pytest.raises(StartFailed):
+        second.write()
+    second.remove()
+    assert path.exists()
+    first.remove()
+
+
+def test_the_lock_of_a_killed_process_does_not_outlive_it(tmp_path):
+    path = tmp_path / "proxy.pid"
+    program = """
+import os, signal, sys
+from proxy.daemon import PidFile
+PidFile(sys.argv[1]).write()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", program, str(path)], check=False, timeout=20)
+    assert path.read_text().strip().isdigit()
+    pid_file = PidFile(str(path))
+    pid_file.write()
+    pid_file.remove()
+
+
+@pytest.mark.parametrize("where", ["missing/proxy.pid", "."])
+def test_a_pid_file_that_cannot_be_written_says_why(tmp_path, where):
+    with pytest.raises(StartFailed, match=r"cannot write pid file .*: (No such file|Is a directory)"):
+        PidFile(str(tmp_path / where)).write()
+
+
+def test_a_pid_file_that_is_a_link_to_something_precious_is_not_followed(tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_text("keep")
+    (tmp_path / "proxy.pid").symlink_to(precious)
+    with pytest.raises(StartFailed):
+        PidFile(str(tmp_path / "proxy.pid")).write()
+    assert precious.read_text() == "keep"
+
+
+def test_an_unknown_user_is_a_clear_refusal():
+    with pytest.raises(StartFailed, match="no such user on this machine: nobody-at-all"):
+        become_user("nobody-at-all")
+
+
+def test_becoming_whom_we_are_is_nothing_to_do():
+    program = "import os, pwd; from proxy.daemon import become_user; become_user(pwd.getpwuid(os.geteuid()).pw_name)"
+    run_in_child(program)
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="only root may become somebody else")
+def test_root_becomes_nobody_and_cannot_come_back():
+    program = """
+import os, pwd
+from proxy.daemon import become_user, describe_user
+user = pwd.getpwnam("nobody")
+become_user("nobody")
+try:
+    os.setuid(0)
+except PermissionError:
+    print(os.getresuid() == (user.pw_uid,) * 3, os.getresgid() == (user.pw_gid,) * 3, 0 not in os.getgroups())
+print(describe_user().startswith("user nobody, group "))
+"""
+    assert run_in_child(program).stdout.split() == ["True"] * 4
+
+
+def test_an_ordinary_user_cannot_become_root():
+    program = """
+import os
+from proxy.daemon import StartFailed, become_user
+if os.geteuid() == 0:
+    become_user("nobody")
+try:
+    become_user("root")
+except StartFailed as failed:
+    print(failed)
+"""
+    assert run_in_child(program).stdout == "cannot become user root: Operation not permitted\n"
+
+
+def test_we_can_say_whom_we_run_as():
+    assert describe_user().startswith("user ")
+
+
+def test_the_limit_of_open_files_is_lifted_as_far_as_it_goes():
+    program = """
+import resource
+from proxy.daemon import raise_open_files
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+print(raise_open_files() == (64, hard), resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard))
+"""
+    assert run_in_child(program).stdout.split() == ["True", "True"]
+
+
+def test_a_limit_that_cannot_be_lifted_is_left_and_told(monkeypatch):
+    def refuse(kind, limits):
+        raise ValueError("not here")
+
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (256, resource.RLIM_INFINITY))
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    assert raise_open_files() == (256, 256)

@@ -1,0 +1,243 @@
+"""What the log writes, what it refuses to write, and that it never fails."""
+
+import os
+import re
+
+import pytest
+
+from proxy import log as logs
+from proxy.log import DEBUG, ERROR, LOG, NOISE, Log, printable
+
+LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} \S+ \[\d+\] (FATAL|ERROR|WARNING|LOG|DEBUG|NOISE) .*")
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "proxy.log")
+
+
+@pytest.fixture
+def log(path):
+    log = Log(path, quiet=True)
+    yield log
+    log.close()
+
+
+def lines(path):
+    with open(path, encoding="utf-8") as file:
+        return file.read().splitlines()
+
+
+def texts(path):
+    return [line.split("] ", 1)[1] for line in lines(path)]
+
+
+def test_a_line_has_the_format_that_pgbouncers_readers_expect(path):
+    log = Log(path, quiet=True, wall=lambda: 1770000000.0625)
+    log.log("process up")
+    log.close()
+    (line,) = lines(path)
+    assert LINE.fullmatch(line)
+    assert ".062 " in line
+    assert line.endswith(f" [{os.getpid()}] LOG process up")
+
+
+def test_a_line_is_in_the_file_before_the_call_returns(log, path):
+    log.warning("now")
+    assert texts(path) == ["WARNING now"]
+
+
+def test_each_level_has_its_word(log, path):
+    log.level = NOISE
+    for say in (log.fatal, log.error, log.warning, log.log, log.debug, log.noise):
+        say("x")
+    assert texts(path) == ["FATAL x", "ERROR x", "WARNING x", "LOG x", "DEBUG x", "NOISE x"]
+
+
+def test_what_matters_less_than_the_level_is_not_written(log, path):
+    log.debug("unseen")
+    log.level = ERROR
+    log.log("unseen")
+    log.error("seen")
+    log.level = DEBUG
+    log.debug("seen")
+    log.noise("unseen")
+    assert texts(path) == ["ERROR seen", "DEBUG seen"]
+
+
+def test_the_stamp_follows_the_clock_from_second_to_second(path):
+    moments = iter([1770000000.999, 1770000001.0])
+    log = Log(path, LOG, quiet=True, wall=lambda: next(moments))
+    log.log("a")
+    log.log("b")
+    log.close()
+    first, second = lines(path)
+    assert first[:19] < second[:19]
+
+
+def test_a_socket_s_lines_begin_with_its_tag_asked_anew_each_time(log, path):
+    state = {"user": "(nouser)"}
+    voice = log.for_socket(lambda: f"C-0x55: shop/{state['user']}@10.0.0.7:5")
+    voice.log("login attempt")
+    state["user"] = "web"
+    voice.error("closing")
+    log.for_socket("S-0x66: fixed").log("hello")
+    assert texts(path) == [
+        "LOG C-0x55: shop/(nouser)@10.0.0.7:5 login attempt",
+        "ERROR C-0x55: shop/web@10.0.0.7:5 closing",
+        "LOG S-0x66: fixed hello",
+    ]
+
+
+def test_a_tag_is_not_even_made_for_a_line_that_is_not_written(log):
+    def tag():
+        raise AssertionError("nobody should ask")
+
+    log.for_socket(tag).debug("unseen")
+
+
+def test_a_long_name_in_a_tag_does_not_crowd_out_the_text(log, path):
+    log.for_socket("u" * 10_000).log("what happened")
+    assert texts(path)[0].endswith("uuu what happened")
+    assert len(lines(path)[0]) < 400
+
+
+@pytest.mark.parametrize(
+    ("hostile", "shown"),
+    [
+        ("user\n2026-01-01 00:00:00.000 UTC [1] LOG forged", "user\\n2026-01-01 00:00:00.000 UTC [1] LOG forged"),
+        ("a\r\tb\0", "a\\r\\tb\\x00"),
+        ("\x1b[2Jcleared", "\\x1b[2Jcleared"),
+        ("\u2028new line", "\\u2028new line"),
+        ("\u202eturned", "\\u202eturned"),
+        ("\x85\x9b", "\\x85\\x9b"),
+        ("\udcff", "\\udcff"),
+        ("naïve 日本 stays", "naïve 日本 stays"),
+    ],
+)
+def test_a_client_cannot_forge_a_line(log, path, hostile, shown):
+    log.log(hostile)
+    assert texts(path) == [f"LOG {shown}"]
+
+
+def test_a_text_without_end_is_capped_and_its_size_told():
+    shown = printable("\n" * 1_000_000)
+    assert len(shown) < logs.TEXT_LIMIT + 50
+    assert shown.endswith("... (1000000 characters)")
+    assert printable("x" * logs.TEXT_LIMIT) == "x" * logs.TEXT_LIMIT
+
+
+def test_after_a_rotation_lines_go_to_the_new_file(log, path):
+    log.log("old")
+    os.rename(path, path + ".1")
+    log.log("still old")
+    log.reopen()
+    log.log("new")
+    assert texts(path + ".1") == ["LOG old", "LOG still old"]
+    assert texts(path) == ["LOG new"]
+
+
+def test_a_rotation_that_fails_keeps_the_old_file(log, path):
+    os.rename(path, path + ".1")
+    os.mkdir(path)
+    log.reopen()
+    log.log("still here")
+    warning, line = texts(path + ".1")
+    assert warning.startswith("WARNING cannot reopen the log, keeping the old one: ")
+    assert line == "LOG still here"
+
+
+def test_a_file_that_cannot_be_opened_is_an_error_at_once(tmp_path):
+    with pytest.raises(OSError, match="No such file"):
+        Log(str(tmp_path / "missing" / "proxy.log"))
+
+
+def test_a_log_file_is_not_for_everyone_to_read(log, path):
+    log.log("x")
+    assert os.stat(path).st_mode & 0o007 == 0
+
+
+def test_stderr_gets_each_line_too_unless_told_to_be_quiet(path):
+    reader, writer = os.pipe()
+    log = Log(path, stderr=writer)
+    log.log("both")
+    log.close()
+    os.close(writer)
+    assert os.read(reader, 1000).endswith(b"LOG both\n")
+    os.close(reader)
+    assert texts(path) == ["LOG both"]
+
+
+def test_a_closed_stderr_is_survived():
+    reader, writer = os.pipe()
+    os.close(reader)
+    log = Log(None, stderr=writer)
+    log.log("into the broken pipe")
+    log.close()
+    os.close(writer)
+    log = Log(None, stderr=writer)
+    log.log("nowhere")
+    log.reopen()
+    log.close()
+    log.log("after the end")
+
+
+def test_a_descriptor_closed_behind_our_back_and_given_to_another_gets_no_lines(tmp_path):
+    reader, writer = os.pipe()
+    log = Log(None, stderr=writer)
+    os.close(writer)
+    other = os.open(tmp_path / "other", os.O_RDWR | os.O_CREAT)
+    assert other == writer, "the kernel gives the lowest free number"
+    log.log("not for the other")
+    log.close()
+    assert os.read(reader, 1000).endswith(b"LOG not for the other\n")
+    assert os.fstat(other).st_size == 0
+    os.close(other)
+    os.close(reader)
+
+
+def test_lines_lost_on_a_full_disk_are_counted_and_told_when_there_is_room_again(log, path, monkeypatch):
+    def full(fd, data):
+        raise OSError(28, "No space left on device")
+
+    log.log("before")
+    with monkeypatch.context() as patch:
+        patch.setattr(logs.os, "write", full)
+        log.log("lost")
+        log.log("lost")
+    log.log("after")
+    log.log("later")
+    assert texts(path) == [
+        "LOG before",
+        "WARNING 2 log lines were lost here: No space left on device",
+        "LOG after",
+        "LOG later",
+    ]
+
+
+def test_a_line_cut_short_by_a_full_disk_does_not_swallow_the_next_one(log, path, monkeypatch):
+    write = os.write
+    room = [20]
+
+    def nearly_full(fd, data):
+        if not room[0]:
+            raise OSError(28, "No space left on device")
+        room[0] -= (written := write(fd, data[: room[0]]))
+        return written
+
+    with monkeypatch.context() as patch:
+        patch.setattr(logs.os, "write", nearly_full)
+        log.log("cut")
+    log.log("whole")
+    cut, *rest = lines(path)
+    assert len(cut) == 20
+    assert all(LINE.fullmatch(line) for line in rest)
+    assert rest[0].endswith("WARNING 1 log lines were lost here: No space left on device")
+    assert rest[1].endswith("LOG whole")
+
+
+def test_a_write_in_pieces_still_gives_whole_lines(log, path, monkeypatch):
+    write = os.write
+    monkeypatch.setattr(logs.os, "write", lambda fd, data: write(fd, data[:7]))
+    log.log("in pieces")
+    assert texts(path) == ["LOG in pieces"]
