@@ -7,7 +7,7 @@ the password itself. `parse_stored` makes a `Plain`, an `Md5` or a `ScramVerifie
 
 Two rules run through this file. A secret never shows: `repr` and `str` of everything here are safe to
 log, and only `Secret.reveal` and `Secret.encode` give the password away. And the one slow step, PBKDF2
-(about 1 ms per 4096 iterations), stands alone in `derive_salted_password`: it is pure and lets go of the
+(1 to 2 ms per 4096 iterations), stands alone in `derive_salted_password`: it is pure and lets go of the
 interpreter's lock, so that the proxy can run it in a thread; all other steps take microseconds.
 
 Passwords are bytes to PostgreSQL and text to SASLprep. We hold text in which bytes that are not UTF-8
@@ -138,7 +138,7 @@ class ScramKeys:
 
 
 def encode_text(text: str) -> bytes:
-    """Text to wire bytes; lone surrogates become the bytes they stood for, any others are kept apart."""
+    """Text to wire bytes, never raising: lone surrogates become the bytes they stand for, where they stand for any."""
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -236,7 +236,7 @@ def is_scram_password(stored: ScramVerifier, salted: bytes) -> bool:
 
 
 def derive_salted_password(password: Secret, salt: bytes, iterations: int) -> bytes:
-    """SaltedPassword of RFC 5802: 32 bytes. SLOW, 1 ms per 4096 iterations: call it in a thread, never on the loop."""
+    """SaltedPassword of RFC 5802: 32 bytes. SLOW, 1 to 2 ms per 4096 iterations: in a thread, never on the loop."""
     return hashlib.pbkdf2_hmac("sha256", prepare(password), salt, iterations)
 
 

@@ -129,6 +129,11 @@ def or_off(kind: Kind[T]) -> Kind[T | None]:
     return Kind(lambda text: kind.parse(text) or None, lambda value: "0" if value is None else kind.format(value))
 
 
+def or_unsaid(kind: Kind[T]) -> Kind[T | None]:
+    """The same kind where a value may be missing: None prints as nothing, and is never parsed."""
+    return Kind(kind.parse, lambda value: "" if value is None else kind.format(value))
+
+
 def _parse_truth(text: str) -> bool:
     word = _TRUTH.get(text.lower())
     if word is not None:

@@ -12,7 +12,8 @@ changed. FILE is relative to the working directory, as in PgBouncer, and when it
 the including file. Ten levels, a thousand files and 64 MB a file are the limits, so that no file can keep
 us busy for ever.
 
-Nothing here raises: what is wrong becomes a `Mistake`, and reading goes on with the next line.
+Nothing here raises: what is wrong becomes a `Mistake`, and reading goes on with the next line, up to two
+hundred mistakes.
 """
 
 import os
@@ -24,12 +25,13 @@ from typing import Final
 MAX_DEPTH: Final = 10  # of %include, PgBouncer's limit
 MAX_FILES: Final = 1_000
 MAX_FILE_SIZE: Final = 64 << 20
+MAX_MISTAKES: Final = 200  # nobody reads more, and looking for them could take long
 MAX_LINE: Final = 256 << 10  # characters; a password alone may have 65,530
 
 _BLANKS: Final = " \t\r\v\f"  # C's isspace without the newline; str.strip() would take Unicode's too
-_KEY = re.compile(r'([A-Za-z0-9_.*-]+|"(?:[^"]|"")*")[ \t]*=(.*)', re.DOTALL)
+_KEY = re.compile(r'([A-Za-z0-9_.*-]+|"(?:[^"]|"")*+")[ \t]*=(.*)', re.DOTALL)
 _INCLUDE = re.compile(r"%include[ \t]+(.*)", re.DOTALL)
-_SECTION = re.compile(r"\[([^\]]*)\](.*)", re.DOTALL)
+_SECTION = re.compile(r"\[([^\]]*)\][ \t\r\v\f]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class Mistake:
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file
-        return f"{place}: {self.sentence}"
+        return make_printable(f"{place}: {self.sentence}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,43 +79,55 @@ class Reader:
             return
         self._open.append(os.path.realpath(path))
         for number, line in enumerate(text.split("\n"), 1):
+            if len(self.mistakes) >= MAX_MISTAKES:
+                break
             if len(line) > MAX_LINE:
-                self._note(Mistake(path, number, f"the line is longer than {MAX_LINE} characters"))
+                self.note(Mistake(path, number, f"the line is longer than {MAX_LINE} characters"))
             else:
-                yield from self._one(path, number, line.strip(_BLANKS))
+                yield from self._one(path, number, self._enter_sections(path, number, line.strip(_BLANKS)))
         self._open.pop()
+
+    def note(self, mistake: Mistake) -> None:
+        self.mistakes.append(mistake)
+
+    def _enter_sections(self, path: str, number: int, line: str) -> str:
+        """Enter the sections at the start of the line; what follows them."""
+        pos = 0
+        while match := _SECTION.match(line, pos):
+            pos = match.end()
+            self._section = match[1]
+            self.sections.setdefault(match[1], Mistake(path, number, ""))
+        return line[pos:]
 
     def _one(self, path: str, number: int, line: str) -> Iterator[Line]:
         if not line or line[0] in ";#":
             return
         if match := _KEY.fullmatch(line):
             yield from self._key(Line(path, number, self._section, _unquote(match[1]), match[2].strip(_BLANKS)))
-        elif match := _SECTION.fullmatch(line):
-            self._section = match[1]
-            self.sections.setdefault(match[1], Mistake(path, number, ""))
-            yield from self._one(path, number, match[2].strip(_BLANKS))
         elif match := _INCLUDE.fullmatch(line):
             place = Mistake(path, number, "")
             yield from self.lines(_locate(match[1], path), place)
         else:
-            self._note(Mistake(path, number, _what_is_wrong(line)))
+            self.note(Mistake(path, number, _what_is_wrong(line)))
 
     def _key(self, line: Line) -> Iterator[Line]:
         if self._section in self.sections:
             yield line
         else:
-            self._note(line.mistake(f"{line.key!r} stands before the first section"))
+            self.note(line.mistake(f"{line.key!r} stands before the first section"))
 
     def _load(self, path: str, place: Mistake) -> str | None:
         """The text of `path`, or None when a mistake was noted."""
         sentence = self._what_forbids(path)
         if sentence is None:
-            self.files.append(path)
             try:
-                return read_text(path)
+                text = read_text(path)
             except ValueError as error:
                 sentence = str(error)
-        self._note(Mistake(place.file, place.line, f"{path} {sentence}" if place.line else sentence))
+            else:
+                self.files.append(path)
+                return text
+        self.note(Mistake(place.file, place.line, f"{path} {sentence}" if place.line else sentence))
         return None
 
     def _what_forbids(self, path: str) -> str | None:
@@ -124,9 +138,6 @@ class Reader:
         if len(self.files) >= MAX_FILES:
             return f"is one file too many: {MAX_FILES} are read already"
         return None
-
-    def _note(self, mistake: Mistake) -> None:
-        self.mistakes.append(mistake)
 
 
 def read_text(path: str) -> str:
@@ -145,6 +156,11 @@ def read_text(path: str) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ValueError(f"is not UTF-8 text: line {line} holds the byte 0x{data[error.start]:02x}") from None
+
+
+def make_printable(text: str) -> str:
+    """The text as one line of a log: names from a file may hold anything."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
 
 
 def _unquote(key: str) -> str:

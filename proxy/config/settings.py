@@ -126,9 +126,13 @@ class Settings:
     unix_socket_group: str = row(TEXT, "", RESTART, ACTED, "group that owns the Unix socket; empty = our own")
     tcp_keepalive: bool = row(TRUTH, True, LIVE, ACTED, "kernel keepalive on TCP connections")
     tcp_keepcnt: int | None = row(COUNT_OR_OFF, None, LIVE, ACTED, "unanswered probes until dead; 0 = system default")
-    tcp_keepidle: int | None = row(COUNT_OR_OFF, None, LIVE, ACTED, "silent seconds to first probe; 0 = system default")
+    tcp_keepidle: int | None = row(
+        COUNT_OR_OFF, None, LIVE, ACTED, "silent seconds before the first probe; 0 = system default"
+    )
     tcp_keepintvl: int | None = row(COUNT_OR_OFF, None, LIVE, ACTED, "seconds between probes; 0 = system default")
-    tcp_user_timeout: int | None = row(COUNT_OR_OFF, None, LIVE, ACTED, "ms sent data may stay unacked; 0 = default")
+    tcp_user_timeout: int | None = row(
+        COUNT_OR_OFF, None, LIVE, ACTED, "milliseconds sent data may stay unacknowledged; 0 = system default"
+    )
     tcp_defer_accept: bool = row(TRUTH, True, LIVE, NOT_YET, "the kernel hands over a connection with its first bytes")
     tcp_socket_buffer: int | None = row(COUNT_OR_OFF, None, LIVE, NOT_YET, "socket buffers, bytes; 0 = system default")
 
@@ -161,29 +165,37 @@ class Settings:
     default_pool_size: int | None = row(COUNT_OR_OFF, 20, LIVE, ACTED, "servers per (database, user); 0 = no limit")
     min_pool_size: int = row(COUNT, 0, LIVE, ACTED, "servers per pool kept open, also when nobody needs them")
     reserve_pool_size: int = row(COUNT, 0, LIVE, ACTED, "servers a pool may add for clients that wait too long")
-    reserve_pool_timeout: float | None = row(SECONDS_OR_OFF, 5.0, LIVE, ACTED, "wait before the reserve; 0 = never")
+    reserve_pool_timeout: float | None = row(SECONDS_OR_OFF, 5.0, LIVE, ACTED, "wait before it does; 0 = never")
     max_client_conn: int = row(COUNT, 100, LIVE, ACTED, "clients in all, the console's not counted")
     max_db_connections: int | None = row(COUNT_OR_OFF, None, LIVE, ACTED, "servers per database; 0 = no limit")
     max_user_connections: int | None = row(COUNT_OR_OFF, None, LIVE, ACTED, "servers per user; 0 = no limit")
     max_db_client_connections: int | None = row(COUNT_OR_OFF, None, LIVE, ACTED, "clients per database; 0 = no limit")
     max_user_client_connections: int | None = row(COUNT_OR_OFF, None, LIVE, ACTED, "clients per user; 0 = no limit")
     server_round_robin: bool = row(TRUTH, False, LIVE, ACTED, "use servers in turn rather than the last used first")
-    pool_idle_timeout: float | None = row(SECONDS_OR_OFF, None, LIVE, NO_CLEANUP, "forget an unused pool; 0 = never")
-    autodb_idle_timeout: float | None = row(SECONDS_OR_OFF, 3600.0, LIVE, NO_CLEANUP, "forget an unused * database")
+    pool_idle_timeout: float | None = row(
+        SECONDS_OR_OFF, None, LIVE, NO_CLEANUP, "an unused pool is forgotten; 0 = never"
+    )
+    autodb_idle_timeout: float | None = row(
+        SECONDS_OR_OFF, 3600.0, LIVE, NO_CLEANUP, "an unused * database is forgotten; 0 = never"
+    )
 
     # Clients: how long they may wait, run and idle.
     client_login_timeout: float | None = row(SECONDS_OR_OFF, 60.0, LIVE, ACTED, "longest login; 0 = no limit")
     client_idle_timeout: float | None = row(
         SECONDS_OR_OFF, None, LIVE, ACTED, "idle outside a transaction; 0 = no limit"
     )
-    idle_transaction_timeout: float | None = row(SECONDS_OR_OFF, None, LIVE, ACTED, "idle inside one; 0 = no limit")
+    idle_transaction_timeout: float | None = row(
+        SECONDS_OR_OFF, None, LIVE, ACTED, "idle inside a transaction; 0 = no limit"
+    )
     transaction_timeout: float | None = row(SECONDS_OR_OFF, None, LIVE, ACTED, "longest transaction; 0 = no limit")
     query_timeout: float | None = row(SECONDS_OR_OFF, None, LIVE, ACTED, "longest query; 0 = no limit")
     query_wait_timeout: float | None = row(
         SECONDS_OR_OFF, 120.0, LIVE, ACTED, "longest wait for a server; 0 = for ever"
     )
-    query_wait_notify: float | None = row(SECONDS_OR_OFF, 5.0, LIVE, ACTED, "wait before the client is told; 0 = never")
-    cancel_wait_timeout: float | None = row(SECONDS_OR_OFF, 10.0, LIVE, ACTED, "a cancel older is dropped; 0 = never")
+    query_wait_notify: float | None = row(SECONDS_OR_OFF, 5.0, LIVE, ACTED, "a waiting client gets a notice; 0 = never")
+    cancel_wait_timeout: float | None = row(
+        SECONDS_OR_OFF, 10.0, LIVE, ACTED, "longest wait of a cancel request; 0 = no limit"
+    )
 
     # Clients: what they may say.
     ignore_startup_parameters: tuple[str, ...] = row(
@@ -199,11 +211,13 @@ class Settings:
     # Servers: opening, checking, cleaning, closing.
     server_connect_timeout: float | None = row(SECONDS_OR_OFF, 15.0, LIVE, ACTED, "connect and login; 0 = no limit")
     server_login_retry: float = row(SECONDS, 15.0, LIVE, ACTED, "longest pause after a failed server login")
-    server_lifetime: float = row(SECONDS, 3600.0, LIVE, ACTED, "an older server is closed when free; 0 = used once")
-    server_idle_timeout: float | None = row(SECONDS_OR_OFF, 600.0, LIVE, ACTED, "a server unused is closed; 0 = never")
-    server_check_delay: float = row(SECONDS, 30.0, LIVE, ACTED, "idle longer, a server is checked first; 0 = always")
+    server_lifetime: float = row(SECONDS, 3600.0, LIVE, ACTED, "a server older than this is closed; 0 = used once")
+    server_idle_timeout: float | None = row(
+        SECONDS_OR_OFF, 600.0, LIVE, ACTED, "unused this long, it is closed; 0 = never"
+    )
+    server_check_delay: float = row(SECONDS, 30.0, LIVE, ACTED, "a server idle longer is checked first; 0 = always")
     server_check_query: str | None = row(
-        CHECK_QUERY, "", LIVE, ACTED, "that check; <empty> = no words; blank = no check"
+        CHECK_QUERY, "", LIVE, ACTED, "the check; <empty> = an empty query; blank = none"
     )
     server_reset_query: str = row(TEXT, "DISCARD ALL", LIVE, ACTED, "cleans a server after a session")
     server_reset_query_always: bool = row(TRUTH, False, LIVE, ACTED, "run it in the other pool modes too")

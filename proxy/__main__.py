@@ -1,0 +1,137 @@
+"""
+The command line: `pgshuttle [-d] [-q] [-v] [-u USER] [-V] [-h] [--check] proxy.ini`.
+
+Theory. Everything that can be wrong is looked at before anything begins: the file with all its mistakes, the users,
+the account we run as, the sockets. Only then the process detaches, so whoever starts it sees the mistakes on
+the terminal and in the exit code (0 all well, 1 something is wrong, 2 the command line is).
+"""
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from proxy import __version__
+from proxy.auth.users import BadUserFile, Users, read_users
+from proxy.config.check import report
+from proxy.config.ini import BadConfig, Config, read
+from proxy.daemon import PidFile, StartFailed, become_daemon, become_user, describe_user, raise_open_files
+from proxy.listener import open_sockets
+from proxy.log import Level, Log
+from proxy.main import Proxy, install_signals, read_users_of
+from proxy.notify import take_listening_sockets
+
+DESCRIPTORS_OF_OUR_OWN = 64  # log, event loop, listening sockets, cancel requests under way
+
+
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="pgshuttle", description="A PostgreSQL connection pooler.")
+    parser.add_argument("-d", "--daemon", action="store_true", help="run in the background (needs logfile and pidfile)")
+    parser.add_argument("-q", "--quiet", action="store_true", help="with a logfile: nothing on stderr")
+    parser.add_argument("-v", "--verbose", action="count", default=0, help="log more; may be repeated")
+    parser.add_argument("-u", "--user", default="", metavar="USER", help="run as this user")
+    parser.add_argument("-V", "--version", action="version", version=f"pgshuttle {__version__}")
+    parser.add_argument("--check", action="store_true", help="read the file, say every mistake, start nothing")
+    parser.add_argument("file", metavar="proxy.ini")
+    return parser.parse_args(arguments)
+
+
+def check(path: str) -> int:
+    """What --check does: 0 when the file can be used, else 1."""
+    lines, is_usable = report(path, _mistakes_of_users)
+    print("\n".join(lines))
+    return 0 if is_usable else 1
+
+
+def _mistakes_of_users(path: str) -> tuple[str, ...]:
+    try:
+        read_users(path)
+    except BadUserFile as bad:
+        return tuple(bad.mistakes)
+    return ()
+
+
+def start(options: argparse.Namespace) -> int:
+    """Become what was asked for, and run until told to stop."""
+    try:
+        config = read(options.file)
+        users = read_users_of(config)
+        user = options.user or config.settings.user
+        if os.geteuid() == 0 and not user:
+            raise StartFailed("running as root is refused: name another account with -u USER or user = in the file")
+        if options.daemon and not (config.settings.logfile and config.settings.pidfile):
+            raise StartFailed("-d needs logfile = and pidfile = in the file")
+        return _start(options, config, users, user)
+    except (BadConfig, BadUserFile) as bad:
+        for mistake in bad.mistakes:
+            print(mistake, file=sys.stderr)
+    except (StartFailed, OSError) as error:
+        print(f"pgshuttle: {error}", file=sys.stderr)
+    return 1
+
+
+def _start(options: argparse.Namespace, config: Config, users: Users, user: str) -> int:
+    files = raise_open_files()
+    sockets = take_listening_sockets() or open_sockets(config.settings)
+    pid_file = PidFile(config.settings.pidfile) if config.settings.pidfile else None
+    if options.daemon:
+        become_daemon()
+    if pid_file is not None:
+        pid_file.write()
+    if user and os.geteuid() == 0:
+        become_user(user)
+    level = Level(min(Level.LOG + options.verbose + config.settings.verbose, Level.NOISE))
+    log = Log(config.settings.logfile or None, level, quiet=options.quiet or options.daemon)
+    log.log(f"running as {describe_user()}")
+    for warning in config.warnings:
+        log.warning(str(warning))
+    _warn_of_few_files(log, config, users, files)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_run(Proxy, config, users, log, sockets))
+    finally:
+        if pid_file is not None:
+            pid_file.remove()
+    return 0
+
+
+async def _run(make: type[Proxy], config: Config, users: Users, log: Log, sockets: list) -> None:  # type: ignore[type-arg]
+    proxy = make(config, users, log)
+    install_signals(proxy)
+    await proxy.start(sockets)
+    await proxy.wait_gone()
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """uvloop's, or asyncio's own where uvloop has no build."""
+    try:
+        import uvloop  # noqa: PLC0415 - may be missing
+    except ImportError:
+        return asyncio.new_event_loop
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def _warn_of_few_files(log: Log, config: Config, users: Users, files: tuple[int, int]) -> None:
+    """Say so when the limit of open files is too low for what the file promises."""
+    servers = 0
+    for database in config.databases.values():
+        size = database.pool_size if database.pool_size is not None else config.settings.default_pool_size
+        servers += (size or 0) * (1 if database.user else max(len(users), 1))
+    wanted = config.settings.max_client_conn + servers + DESCRIPTORS_OF_OUR_OWN
+    if files[1] < wanted:
+        log.warning(
+            f"open files are limited to {files[1]}, but max_client_conn {config.settings.max_client_conn}"
+            f" and up to {servers} servers may need {wanted}: raise the limit (ulimit -n, LimitNOFILE=)"
+        )
+
+
+def run() -> None:
+    """The entry point."""
+    options = parse_arguments(sys.argv[1:])
+    sys.exit(check(options.file) if options.check else start(options))
+
+
+if __name__ == "__main__":
+    run()

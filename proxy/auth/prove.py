@@ -1,0 +1,151 @@
+"""
+We log in to PostgreSQL: after our startup packet, until AuthenticationOk.
+
+Theory. The server asks, we answer, in whichever way it prefers: nothing at all (trust), the password, its md5,
+or SCRAM-SHA-256. Then it either lets us in or says in an ErrorResponse why not, which `ServerRefused` carries
+to whoever waits for this server, word for word.
+
+The server may be hostile, or may not be the one we mean. So: messages and their number are bounded; it may
+ask once; what is illegal at this moment ends the login; and once it has begun SCRAM it must show that it knows
+our password too, before an AuthenticationOk counts.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, TypeAlias
+
+from protocol import codes, sqlstate
+from protocol.backend import ErrorFields, parse_authentication, parse_error, parse_md5_salt, parse_sasl_mechanisms
+from protocol.errors import ProtocolError
+from protocol.frontend import build_password, build_sasl_initial, build_sasl_response
+from protocol.passwords import Md5, ScramKeys, Secret, md5_response, md5_stored
+from protocol.scram import MECHANISM, ScramClient
+from proxy.auth.keys import KeyKeeper
+from proxy.inbox import Inbox
+
+MAX_MESSAGE: Final = 65_536
+MAX_MESSAGES: Final = 20  # a login by SCRAM has 4, and perhaps a notice or two
+
+Password: TypeAlias = Secret | Md5 | None  # None: we have none. An Md5 is good for servers that ask for md5.
+
+_FOREIGN: Final = {
+    codes.AUTH_KERBEROS_V5: "Kerberos",
+    codes.AUTH_GSS: "GSSAPI",
+    codes.AUTH_GSS_CONTINUE: "GSSAPI",
+    codes.AUTH_SSPI: "SSPI",
+}
+
+
+class ServerRefused(Exception):
+    """PostgreSQL does not let us in: `fields` are its own words, or ours where it asks for what we do not have."""
+
+    def __init__(self, fields: ErrorFields) -> None:
+        super().__init__(fields.message or "PostgreSQL refused our login without a word")
+        self.fields = fields
+
+
+async def prove_ourselves(inbox: Inbox, user: str, password: Password, keeper: KeyKeeper) -> None:
+    """
+    Log in as `user`; returns when AuthenticationOk has come.
+
+    ServerRefused: the server said no, or asks for a password we do not have. ProtocolError: it breaks the protocol,
+    asks in a way we do not speak, or cannot prove itself. PeerGone: it closed the connection.
+    """
+    login = _Login(inbox, user, password, keeper)
+    code, rest = await login.wait_request()
+    if code in _ANSWERS:
+        await _ANSWERS[code](login, rest)
+        code, _ = await login.wait_request()
+    if code != codes.AUTH_OK:
+        raise ProtocolError(_complain(code, user))
+
+
+def _complain(code: int, user: str) -> str:
+    if code in _FOREIGN:
+        return (
+            f'the server asks user "{user}" for {_FOREIGN[code]}, which we do not speak: '
+            f"give this user scram-sha-256 in the server's pg_hba.conf"
+        )
+    return f"the server sends an authentication request of type {code} where it makes no sense"
+
+
+class _Login:
+    """One login: what we know, and the server's requests one after another."""
+
+    def __init__(self, inbox: Inbox, user: str, password: Password, keeper: KeyKeeper) -> None:
+        self.inbox = inbox
+        self.user = user
+        self.password = password
+        self.keeper = keeper
+        self._messages_left = MAX_MESSAGES
+        self._has_negotiated = False
+
+    async def wait_request(self) -> tuple[int, bytes]:
+        """The next Authentication message as (codes.AUTH_*, rest). Notices and one NegotiateProtocolVersion pass."""
+        while self._messages_left:
+            self._messages_left -= 1
+            kind, body = await self.inbox.wait_message(MAX_MESSAGE)
+            if kind == codes.AUTHENTICATION:
+                return parse_authentication(body)
+            self._check_legal(kind, body)
+        raise ProtocolError(f"the server sends more than {MAX_MESSAGES} messages and does not let us in")
+
+    async def wait_sasl(self, wanted: int) -> bytes:
+        """The data of the SASL message that must come now."""
+        code, data = await self.wait_request()
+        if code == wanted:
+            return data
+        if code == codes.AUTH_OK:
+            raise ProtocolError("the server lets us in without having proved that it knows our password")
+        raise ProtocolError(_complain(code, self.user))
+
+    def _check_legal(self, kind: int, body: bytes) -> None:
+        if kind == codes.ERROR_RESPONSE:
+            raise ServerRefused(parse_error(body))
+        if kind == codes.NEGOTIATE_PROTOCOL_VERSION and not self._has_negotiated:
+            self._has_negotiated = True
+        elif kind != codes.NOTICE_RESPONSE:
+            raise ProtocolError(f"the server sends a message of type {chr(kind)!r} while we log in")
+
+    def take_password(self, method: str) -> Secret:
+        """Our password, which `method` needs; ServerRefused when we have none, or only its md5."""
+        if isinstance(self.password, Md5):
+            raise self._lack(f"the password, by {method}, of which we have only the md5")
+        if not self.password:
+            raise self._lack(f"a password, by {method}, which we do not have")
+        return self.password
+
+    def _lack(self, what: str) -> ServerRefused:
+        message = f'PostgreSQL asks user "{self.user}" for {what}'
+        hint = "Give it as password= of the database in proxy.ini, or in the user's line of auth_file."
+        return ServerRefused(ErrorFields("FATAL", sqlstate.INVALID_PASSWORD, message, hint=hint))
+
+
+async def _answer_cleartext(login: _Login, rest: bytes) -> None:
+    login.inbox.write(build_password(login.take_password("cleartext").encode()))
+
+
+async def _answer_md5(login: _Login, rest: bytes) -> None:
+    salt = parse_md5_salt(rest)
+    stored = login.password if isinstance(login.password, Md5) else md5_stored(login.take_password("md5"), login.user)
+    login.inbox.write(build_password(md5_response(stored, salt)))
+
+
+async def _answer_sasl(login: _Login, rest: bytes) -> None:
+    """The whole SCRAM exchange, up to the server's proof."""
+    mechanisms = parse_sasl_mechanisms(rest)
+    if MECHANISM not in mechanisms:
+        offered = ", ".join(mechanisms[:5])[:200]
+        raise ProtocolError(f"the server offers the SASL mechanisms {offered!r}; we speak only {MECHANISM}")
+    password, scram = login.take_password(MECHANISM), ScramClient()
+    login.inbox.write(build_sasl_initial(MECHANISM, scram.first()))
+    challenge = scram.challenge(await login.wait_sasl(codes.AUTH_SASL_CONTINUE))
+    salted = await login.keeper.salted(password, challenge.salt, challenge.iterations)
+    login.inbox.write(build_sasl_response(scram.proof(ScramKeys.from_salted_password(salted))))
+    scram.check_final(await login.wait_sasl(codes.AUTH_SASL_FINAL))
+
+
+_ANSWERS: Final[Mapping[int, Callable[[_Login, bytes], Awaitable[None]]]] = {
+    codes.AUTH_CLEARTEXT: _answer_cleartext,
+    codes.AUTH_MD5: _answer_md5,
+    codes.AUTH_SASL: _answer_sasl,
+}

@@ -1,0 +1,32 @@
+"""
+Owners of our own debts: what we ask a server for ourselves, and whose answers reach nobody.
+
+Theory. The ledger routes every answer to the owner of its debt. Where a client's answers go to its socket, those
+of a chore end here: `deliver` throws them away, `failed` keeps the reason, `answered` says that the ReadyForQuery
+has come. A chore lives from its request to its answer and is then forgotten, so there is nothing to reset.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from protocol.backend import ErrorFields
+
+
+class Chore:
+    """Something we asked a server ourselves. `done(chore)` is called at its ReadyForQuery, inside the server's stream."""
+
+    __slots__ = ("_done", "error")
+
+    def __init__(self, done: Callable[["Chore"], object] | None = None) -> None:
+        self.error: ErrorFields | None = None
+        self._done = done
+
+    def deliver(self, data: bytes) -> None:
+        """Nobody wants to know."""
+
+    def failed(self, error: ErrorFields) -> None:
+        self.error = error
+
+    def answered(self, server: Any) -> None:
+        if self._done is not None:
+            self._done(self)

@@ -1,0 +1,310 @@
+"""
+One logged-in client as a stream: what it asks, and on which server.
+
+Theory. `data_received` steps through the client's messages, notes what each will earn (`debts`) and sends them on,
+all with one write. If the client has no server it takes one; if there is none its bytes are `held` and it stands in
+the pool's queue until `resume`. Reading goes on while it waits, up to `MAX_HELD`, because a client that hangs up or
+says goodbye in the queue must be noticed.
+
+Nothing is read twice and hardly anything is read at all: only headers, and the first byte of a Parse. A message
+longer than `STREAM_FROM` is passed on as it comes (`remain` counts what is missing); while a message is half sent
+the server cannot be given back, whatever it says. A shorter one that is cut waits in `carry` for its end.
+
+What is illegal here (an unknown type, a password after login, an absurd length) never reaches a server: the client
+gets a FATAL with the SQLSTATE PostgreSQL has for it, and its server, if any, is cleaned.
+"""
+
+import asyncio
+from typing import Any, cast
+
+from protocol import codes, sqlstate
+from protocol.backend import READY_IDLE_MESSAGE, ErrorFields, build_error
+from protocol.errors import ProtocolError, Refused
+from protocol.framing import HEADER_SIZE, scan
+from protocol.ledger import DULL_REQUESTS, ENDS_UNIT, NOTHING, PARSE, REQUESTS, Debt
+from protocol.parameters import ParameterSet
+from proxy import dispatch
+from proxy.farewell import ERRORS, QUIET
+from proxy.states import ACTIVE, CLIENT_MOVES, GONE, RESTING, WAITING, ClientState, Closing
+
+STREAM_FROM = 65536  # bytes; a shorter message that is cut waits until it is whole
+MAX_HELD = 65536  # bytes a waiting client may send before we stop reading
+FLUSH_TIME = 10.0  # seconds a closed client has to read what it was still owed
+
+_DEBTS: tuple[Debt | None, ...] = tuple(REQUESTS.get(kind) for kind in range(256))
+
+
+class Client(asyncio.Protocol):
+    """One client, from its welcome to its end."""
+
+    __slots__ = (
+        "__weakref__", "address", "application_name", "carry", "connected_at", "followed", "held", "held_debts",
+        "is_choked", "is_notified", "key", "number", "pool", "ready_at", "remain", "request_at", "server", "state",
+        "transport", "user", "waiting_since", "xact_at",
+    )  # fmt: skip
+
+    transport: asyncio.Transport
+
+    def __init__(self, pool: Any, user: str, key: bytes, followed: ParameterSet, address: tuple[str, int]) -> None:
+        self.pool = pool
+        self.user = user
+        self.key = key
+        self.address = address
+        self.followed = followed
+        self.number = 0  # its id on the console
+        self.state: ClientState = RESTING
+        self.server: Any = None
+        self.connected_at: float = pool.world.clock.wall().timestamp()
+        self.request_at = self.ready_at = self.xact_at = self.waiting_since = pool.now()
+        self.carry = b""
+        self.remain = 0
+        self.held: list[bytes] | None = None  # bytes that wait for a server
+        self.held_debts: list[Debt] = []
+        self.is_choked = False  # its socket takes no more for now
+        self.is_notified = False  # has been told that it waits
+
+    def __repr__(self) -> str:
+        host, port = self.address
+        return f"C-{id(self):#x}: {self.pool.database}/{self.user}@{host}:{port}"
+
+    def move(self, to: ClientState) -> None:
+        """The only way a client changes state."""
+        assert to in CLIENT_MOVES[self.state], f"{self!r}: {self.state.name} -> {to.name}"
+        self.state = to
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self.state is GONE:
+            return
+        self.pool.stats.received += len(data)
+        if self.carry:
+            data, self.carry = self.carry + data, b""
+        try:
+            self._take(data)
+        except ProtocolError as error:
+            self.refuse(ErrorFields("FATAL", sqlstate.PROTOCOL_VIOLATION, str(error)), Closing.CLIENT_PROTOCOL)
+        except Refused as no:
+            self.refuse(ErrorFields("FATAL", no.sqlstate, no.sentence, no.detail, no.hint), Closing.CLIENT_PROTOCOL)
+
+    def pause_writing(self) -> None:
+        self.is_choked = True
+        if self.server is not None:
+            self.server.hold()
+
+    def resume_writing(self) -> None:
+        self.is_choked = False
+        if self.server is not None:
+            self.server.let_go()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._leave(Closing.CLIENT_EOF, cancel=True)
+
+    # The stream.
+
+    def _take(self, data: bytes) -> None:
+        """Find the messages in `data`, note what they will earn, send them on."""
+        size, pos, debts = len(data), self.remain, []
+        if pos and self.state is RESTING:  # the rest of a message that was of no use to anybody
+            self.remain = max(pos - size, 0)
+            data = data[pos:]
+            if not data:
+                return
+            size, pos = len(data), 0
+        is_farewell = False
+        while pos < size:
+            kind, pos, end = scan(data, pos, DULL_REQUESTS, self.pool.world.settings.max_packet_size)
+            if not kind or (end > size and end - pos <= STREAM_FROM):
+                break
+            debt = _DEBTS[kind]
+            if debt is None:
+                is_farewell = self._is_farewell(kind)
+                data = data[:pos]
+                size = pos
+                break
+            if debt is PARSE:
+                if end > size == pos + HEADER_SIZE:
+                    break
+                self._check_parse(data[pos + HEADER_SIZE])
+            debts.append(debt)
+            pos = end
+        if pos < size:
+            self.carry = data[pos:]
+            data = data[:pos]
+        was_cut, self.remain = self.remain, max(pos - size, 0)
+        if data:
+            self._send(data, debts)
+        if is_farewell:
+            self._leave(Closing.CLIENT_REQUEST, cancel=False)
+        elif was_cut and not self.remain and self.server is not None:
+            self.server.rest()  # it may have waited for the end of this message
+
+    def _is_farewell(self, kind: int) -> bool:
+        """Terminate is the only message left that is legal."""
+        if kind != codes.TERMINATE:
+            raise ProtocolError(f"invalid frontend message type {kind}")
+        return True
+
+    def _check_parse(self, first_byte_of_name: int) -> None:
+        if first_byte_of_name and self.pool.is_shared:
+            raise Refused(
+                sqlstate.FEATURE_NOT_SUPPORTED,
+                "prepared statements with a name are not supported in transaction and statement pooling mode yet",
+                hint="Use unnamed statements, or a pool in session mode.",
+            )
+
+    def _send(self, data: bytes, debts: list[Debt]) -> None:
+        """`data` goes to our server, or waits for one."""
+        server = self.server
+        if self.held is not None:
+            self._hold_bytes(data, debts)
+            return
+        if server is None:
+            if not debts:
+                return  # Flush, or the data of a COPY that has failed: PostgreSQL ignores them as well
+            server = self.pool.acquire(self)
+            if server is None:
+                self._wait(data, debts)
+                return
+            prefix = dispatch.attach(self, server)
+            if prefix is None:
+                self.held = []
+                self._hold_bytes(data, debts)
+                return
+            data = prefix + data if prefix else data
+        elif server.ledger.head[0] is NOTHING:
+            self.request_at = self.pool.now()
+            if server.status == codes.IDLE:
+                self.xact_at = self.request_at
+        server.ledger.expect(debts, self)
+        server.transport.write(data)
+
+    # Waiting.
+
+    def _wait(self, data: bytes, debts: list[Debt]) -> None:
+        self.held = []
+        self.is_notified = False
+        if self.state is RESTING:
+            self.move(WAITING)
+        self._hold_bytes(data, debts)
+
+    def _hold_bytes(self, data: bytes, debts: list[Debt]) -> None:
+        assert self.held is not None
+        self.held.append(data)
+        self.held_debts += debts
+        if sum(map(len, self.held)) > MAX_HELD:
+            self.hold()
+
+    def resume(self, server: Any) -> None:
+        """The pool has a server for us; what we hold is sent at once."""
+        self.pool.stats.wait_time += self.pool.now() - self.waiting_since
+        prefix = dispatch.attach(self, server)
+        if prefix is not None:
+            self.play(prefix)
+
+    def play(self, prefix: bytes = b"") -> None:
+        """Send what was held."""
+        held, self.held = self.held or [], None
+        debts, self.held_debts = self.held_debts, []
+        self.let_go()
+        if held or prefix:
+            self._send(prefix + b"".join(held), debts)
+
+    def cancel_waiting(self) -> bool:
+        """Take the client out of the queue and answer what it holds with 57014. False: there is nothing to cancel."""
+        debts = self.held_debts
+        if self.state is not WAITING or self.remain or not debts or debts[-1] not in ENDS_UNIT:
+            return False
+        del self.pool.waiting[self]
+        self.move(RESTING)
+        self.held, self.held_debts = None, []
+        self.let_go()
+        error = build_error("ERROR", sqlstate.QUERY_CANCELED, "canceling statement due to user request")
+        self.deliver((error + READY_IDLE_MESSAGE) * sum(debt in ENDS_UNIT for debt in debts))
+        return True
+
+    # What a server calls: we are the owner of a debt.
+
+    def deliver(self, data: bytes) -> None:
+        """Bytes of the server for this client."""
+        if self.state is not GONE:
+            self.pool.stats.sent += len(data)
+            self.transport.write(data)
+
+    def answered(self, server: Any) -> None:
+        """A ReadyForQuery of ours has come."""
+        stats, now = self.pool.stats, self.pool.now()
+        stats.query_count += 1
+        stats.query_time += now - self.request_at
+        self.request_at = self.ready_at = server.ready_at = now
+        if server.status == codes.IDLE:
+            stats.xact_count += 1
+            stats.xact_time += now - self.xact_at
+            self.xact_at = now
+
+    def failed(self, error: ErrorFields) -> None:
+        """An error of ours has come; it is delivered like everything else."""
+
+    # Flow control, for the server that reads slowly, or the queue that is long.
+
+    def hold(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def let_go(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    # Leaving.
+
+    def close(self, why: Closing) -> None:
+        """Tell the client why, and close. Idempotent."""
+        if self.state is not GONE:
+            self.refuse(ERRORS[why], why)
+
+    def refuse(self, error: ErrorFields, why: Closing) -> None:
+        """Close with `error` as the last word."""
+        if self.state is GONE:
+            return
+        self._log(self.pool.world.settings.log_pooler_errors, f"pooler error: {error.message}")
+        if not self.transport.is_closing():
+            self.transport.write(
+                build_error("FATAL", error.sqlstate, error.message, detail=error.detail, hint=error.hint)
+            )
+        self._leave(why, cancel=True)
+
+    def lose_server(self, why: Closing, said: ErrorFields | None) -> None:
+        """Our server is gone. What it said last has been delivered already, if it said anything."""
+        if self.state is GONE:
+            return
+        if said is not None:
+            self._leave(Closing.SERVER_LOST, cancel=False)
+        else:
+            self.refuse(ERRORS[why], why)
+
+    def _leave(self, why: Closing, *, cancel: bool) -> None:
+        """The one way out: out of the queue, off the server, off the books, socket closed."""
+        if self.state is GONE:
+            return
+        if why not in QUIET or self.pool.world.settings.log_disconnections:
+            age = self.pool.world.clock.wall().timestamp() - self.connected_at
+            self._log(self.pool.world.settings.log_disconnections, f"closing because: {why.value} (age={age:.0f}s)")
+        self.pool.waiting.pop(self, None)
+        if self.state is ACTIVE and self.server is not None:
+            dispatch.abandon(self, cancel=cancel)
+        self.move(GONE)
+        self.held, self.held_debts, self.carry = None, [], b""
+        self.pool.world.client_left(self)
+        self._close_socket()
+
+    def _close_socket(self) -> None:
+        if self.transport.get_write_buffer_size() > 0:  # it does not read: a little patience, then none
+            asyncio.get_running_loop().call_later(FLUSH_TIME, self.transport.abort)
+        self.transport.close()
+
+    def _log(self, wanted: bool, text: str) -> None:
+        if wanted:
+            self.pool.world.log.for_socket(repr(self)).log(text)

@@ -1,0 +1,59 @@
+"""
+What a client is told when we close its connection: for each reason the error it gets.
+
+Theory. One table from the reason to severity, SQLSTATE and words. The message begins with PgBouncer's text for the
+same event, since people look for it; the SQLSTATE is the one PostgreSQL has and drivers act on, the detail says what
+happened here, the hint what can be done about it.
+"""
+
+from protocol import sqlstate
+from protocol.backend import ErrorFields
+from proxy.states import Closing
+
+
+def _fatal(code: str, message: str, detail: str = "", hint: str = "") -> ErrorFields:
+    return ErrorFields("FATAL", code, message, detail, hint)
+
+
+QUIET = frozenset({Closing.CLIENT_REQUEST, Closing.CLIENT_EOF})
+"""Reasons that are the client's own: it is told nothing."""
+
+_LOST = _fatal(
+    sqlstate.CONNECTION_FAILURE,
+    "server conn crashed?",
+    "The connection to PostgreSQL broke without a last word; whether the last statement took effect is unknown.",
+)
+
+ERRORS: dict[Closing, ErrorFields] = {
+    why: _fatal(sqlstate.CONNECTION_FAILURE, why.value) for why in Closing if why not in QUIET
+} | {
+    Closing.CRASHED: _LOST,
+    Closing.SAID_GOODBYE: _LOST,
+    Closing.HOSTILE: _fatal(
+        sqlstate.PROTOCOL_VIOLATION,
+        "server broke the protocol",
+        "What PostgreSQL sent could not be understood, so the connection to it was closed; see the log.",
+    ),
+    Closing.QUERY_WAIT_TIMEOUT: _fatal(
+        sqlstate.CONFIGURATION_LIMIT_EXCEEDED,
+        "query_wait_timeout",
+        "No server connection became free in time.",
+        "Raise the pool size, shorten transactions, or wait longer (query_wait_timeout).",
+    ),
+    Closing.QUERY_TIMEOUT: _fatal(sqlstate.QUERY_CANCELED, "query_timeout", "The statement ran for too long."),
+    Closing.TRANSACTION_TIMEOUT: _fatal(
+        sqlstate.TRANSACTION_TIMEOUT, "transaction timeout", "The transaction was open for too long."
+    ),
+    Closing.IDLE_TRANSACTION_TIMEOUT: _fatal(
+        sqlstate.IDLE_IN_TRANSACTION_TIMEOUT,
+        "idle transaction timeout",
+        "The client did nothing inside an open transaction for too long.",
+    ),
+    Closing.CLIENT_IDLE_TIMEOUT: _fatal(sqlstate.IDLE_SESSION_TIMEOUT, "client_idle_timeout"),
+    Closing.STATEMENT_MODE: _fatal(
+        sqlstate.FEATURE_NOT_SUPPORTED, "transaction blocks not allowed in statement pooling mode"
+    ),
+    Closing.ADMIN: _fatal(sqlstate.ADMIN_SHUTDOWN, "admin forced disconnect"),
+    Closing.SHUTDOWN: _fatal(sqlstate.ADMIN_SHUTDOWN, "pooler is shutting down"),
+    Closing.DATABASE_GONE: _fatal(sqlstate.ADMIN_SHUTDOWN, "database removed from the configuration"),
+}

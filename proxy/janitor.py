@@ -1,0 +1,167 @@
+"""
+What happens because time passes: timeouts, ages, minimum sizes, averages.
+
+Theory. The streams set no timers. They note when something began, and every `TICK` one sweep compares. A timeout is
+therefore kept within a third of a second, and a query costs no timer. A sweep looks at servers (few) and at the
+front of each queue (the oldest), and at all clients only if a client_idle_timeout is set.
+
+A server that is too old is closed when idle; in use, it is `doomed` and leaves at its next release. Lifetimes carry
+a jitter of up to a tenth, or servers opened together would all leave together.
+"""
+
+import asyncio
+import random
+from typing import Any
+
+from protocol import sqlstate
+from protocol.backend import build_notice
+from protocol.codes import IDLE as AT_REST
+from proxy.config.kinds import PoolMode
+from proxy.pool import Pool
+from proxy.states import CLEANING, CLOSING, IDLE, LINKED, TESTING, USED, Closing, PoolState, move
+
+TICK = 1 / 3  # seconds, as PgBouncer's
+JITTER = 0.1  # of server_lifetime
+
+_OVERDUE = {TESTING: Closing.TEST_TIMEOUT, CLEANING: Closing.CLEANING_TIMEOUT}
+
+
+class Janitor:
+    """One per proxy."""
+
+    def __init__(self, proxy: Any) -> None:
+        self._proxy = proxy
+        self._now = proxy.clock.now
+        self._next_stats = self._now() + proxy.settings.stats_period
+        self._stats_since = self._now()
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            self.sweep()
+
+    def sweep(self) -> None:
+        """Everything once."""
+        for pool in self._proxy.pools:
+            self._sweep_waiting(pool)
+            self._sweep_linked(pool)
+            self._sweep_idle(pool)
+            self._sweep_overdue(pool)
+            self._sweep_clients(pool)
+            self._keep_size(pool)
+        if self._now() >= self._next_stats:
+            self._roll_stats()
+
+    def _sweep_waiting(self, pool: Pool) -> None:
+        """Those at the front of the queue have waited longest."""
+        limits, now = pool.limits, self._now()
+        for client in list(pool.waiting):
+            waited = now - client.waiting_since
+            if limits.query_wait_timeout is not None and waited > limits.query_wait_timeout:
+                client.close(Closing.QUERY_WAIT_TIMEOUT)
+            elif limits.query_wait_notify is not None and waited > limits.query_wait_notify:
+                _notify(client)
+            else:
+                break
+        if pool.waiting:
+            pool.grow()
+            self._proxy.pools.relieve(pool)
+
+    def _sweep_linked(self, pool: Pool) -> None:
+        for server in list(pool.places[LINKED]):
+            client = server.client
+            why = self._find_timeout(pool, client, server) if client is not None else None
+            if why is not None:
+                client.close(why)
+            elif server.doomed is None and self._is_too_old(server):
+                server.doomed = Closing.LIFETIME
+
+    def _find_timeout(self, pool: Pool, client: Any, server: Any) -> Closing | None:
+        limits, now = pool.limits, self._now()
+        is_in_transaction = server.status != AT_REST or not server.ledger.is_settled
+        if _is_over(limits.query_timeout, now - client.request_at) and len(server.ledger):
+            return Closing.QUERY_TIMEOUT
+        if _is_over(limits.transaction_timeout, now - client.xact_at) and is_in_transaction:
+            return Closing.TRANSACTION_TIMEOUT
+        is_idle = not len(server.ledger)
+        if _is_over(limits.idle_transaction_timeout, now - client.ready_at) and is_idle and is_in_transaction:
+            return Closing.IDLE_TRANSACTION_TIMEOUT
+        return None
+
+    def _sweep_idle(self, pool: Pool) -> None:
+        limits, now = pool.limits, self._now()
+        excess = pool.size - max(limits.min_pool_size, 0)
+        too_many = pool.size - limits.pool_size if limits.pool_size is not None else 0
+        for state in (USED, IDLE):
+            for server in list(pool.places[state]):
+                idle_for = now - server.ready_at
+                if self._is_too_old(server):
+                    server.close(Closing.LIFETIME)
+                elif too_many > 0 and not pool.limits.reserve_pool_size:
+                    too_many -= 1
+                    server.close(Closing.OVER_LIMIT)
+                elif _is_over(limits.server_idle_timeout, idle_for) and excess > 0:
+                    excess -= 1
+                    server.close(Closing.IDLE_TIMEOUT)
+                elif state is IDLE and limits.server_check_query is not None and idle_for > limits.server_check_delay:
+                    move(server, USED)
+
+    def _is_too_old(self, server: Any) -> bool:
+        lifetime = server.pool.limits.server_lifetime
+        spread = random.Random(id(server)).random()  # noqa: S311 - not a secret; the same at each sweep
+        return bool(server.age > lifetime * (1 - JITTER * spread))
+
+    def _sweep_overdue(self, pool: Pool) -> None:
+        """Servers that do not do in time what we asked of them ourselves."""
+        now = self._now()
+        for state, why in _OVERDUE.items():
+            for server in list(pool.places[state]):
+                if server.deadline is not None and now > server.deadline:
+                    server.close(why)
+        for server in list(pool.places[CLOSING]):
+            if now > server.deadline:
+                server.transport.abort()
+
+    def _sweep_clients(self, pool: Pool) -> None:
+        limit, now = pool.limits.client_idle_timeout, self._now()
+        if limit is None:
+            return
+        for client in list(pool.clients):
+            is_resting = client.server is None or pool.limits.pool_mode is PoolMode.SESSION
+            if is_resting and client not in pool.waiting and now - client.ready_at > limit and _is_quiet(client):
+                client.close(Closing.CLIENT_IDLE_TIMEOUT)
+
+    def _keep_size(self, pool: Pool) -> None:
+        """Pre-warm: one more server, while there are fewer than `min_pool_size`."""
+        if pool.state is PoolState.OPEN and pool.size < pool.limits.min_pool_size and pool.find_obstacle() is None:
+            pool.open_one()
+
+    def _roll_stats(self) -> None:
+        proxy, now = self._proxy, self._now()
+        period = now - self._stats_since
+        for pool in proxy.pools:
+            pool.averages.roll(pool.stats, period)
+        self._stats_since = now
+        self._next_stats = now + proxy.settings.stats_period
+        proxy.log_stats()
+
+
+def _is_over(limit: float | None, value: float) -> bool:
+    return limit is not None and value > limit
+
+
+def _is_quiet(client: Any) -> bool:
+    server = client.server
+    return server is None or (server.status == AT_REST and server.ledger.is_settled)
+
+
+def _notify(client: Any) -> None:
+    if not client.is_notified:
+        client.is_notified = True
+        client.deliver(
+            build_notice(
+                "NOTICE",
+                sqlstate.SUCCESSFUL_COMPLETION,
+                "No server connection available in postgres backend, client being queued",
+            )
+        )

@@ -1,0 +1,198 @@
+"""
+Listening sockets: where clients arrive, over TCP, a Unix socket, or sockets that systemd opened for us.
+
+Theory. We accept ourselves, from a reader callback, and give the event loop sockets that are connected. So we decide
+what happens when the process runs out of descriptors: accepting pauses for `PAUSE` seconds with one warning, while
+the kernel keeps the callers waiting; a listening socket that stays readable would otherwise spin the loop at full
+speed. `ACCEPT_AT_ONCE` bounds what one turn of the loop spends on newcomers.
+"""
+
+import asyncio
+import contextlib
+import errno
+import grp
+import os
+import socket
+from collections.abc import Callable
+
+from proxy.config.settings import Settings
+from proxy.log import Voice
+
+ACCEPT_AT_ONCE = 32
+PAUSE = 0.5  # seconds
+
+Arrival = Callable[[socket.socket, tuple[str, int]], object]
+
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class Listener:
+    """One listening socket. `arrive` is called with each connected socket and where it comes from."""
+
+    def __init__(self, listening: socket.socket, arrive: Arrival, log: Voice) -> None:
+        self.socket = listening
+        self.socket.setblocking(False)
+        self._arrive = arrive
+        self._log = log
+        self._loop = asyncio.get_running_loop()
+        self._resume: asyncio.TimerHandle | None = None
+        self._loop.add_reader(self.socket.fileno(), self._accept)
+
+    def __str__(self) -> str:
+        name = self.socket.getsockname()
+        return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else f"unix:{_printable_path(name)}"
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPT_AT_ONCE):
+            try:
+                connected, address = self.socket.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in _EXHAUSTED:
+                    self._log.error(f"cannot accept on {self}: {error}")
+                self._pause(error)
+                return
+            connected.setblocking(False)
+            self._arrive(connected, (str(address[0]), int(address[1])) if isinstance(address, tuple) else ("unix", 0))
+
+    def _pause(self, error: OSError) -> None:
+        self._log.warning(f"accepting on {self} pauses for {PAUSE:g}s: {error.strerror}")
+        self._loop.remove_reader(self.socket.fileno())
+        self._resume = self._loop.call_later(PAUSE, self._go_on)
+
+    def _go_on(self) -> None:
+        self._resume = None
+        self._loop.add_reader(self.socket.fileno(), self._accept)
+
+    def close(self) -> None:
+        """Take no more callers. The path of a Unix socket goes too."""
+        if self._resume is not None:
+            self._resume.cancel()
+        elif self.socket.fileno() >= 0:
+            self._loop.remove_reader(self.socket.fileno())
+        name = self.socket.getsockname() if self.socket.fileno() >= 0 else None
+        self.socket.close()
+        if isinstance(name, str) and name.startswith("/"):
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+
+
+def open_sockets(settings: Settings) -> list[socket.socket]:
+    """All sockets the settings name, listening. OSError with the address in its text when one cannot be opened."""
+    opened: list[socket.socket] = []
+    try:
+        for host in settings.listen_addr:
+            opened += _open_tcp(host, settings)
+        if settings.unix_socket_dir:
+            opened.append(_open_unix(settings))
+    except OSError:
+        for each in opened:
+            each.close()
+        raise
+    return opened
+
+
+def _open_tcp(host: str, settings: Settings) -> list[socket.socket]:
+    hosts = ["0.0.0.0", "::"] if host == "*" else [host]  # noqa: S104 - what * asks for
+    found = []
+    for each in hosts:
+        for family, kind, number, _, address in socket.getaddrinfo(
+            each, settings.listen_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            listening = socket.socket(family, kind, number)
+            try:
+                _bind_tcp(listening, address, settings)
+            except OSError as error:
+                listening.close()
+                if (
+                    host == "*"
+                    and family == socket.AF_INET6
+                    and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+                ):
+                    continue  # a machine without IPv6
+                raise OSError(
+                    error.errno, f"cannot listen on {each}:{settings.listen_port}: {error.strerror}"
+                ) from error
+            found.append(listening)
+    return found
+
+
+def _bind_tcp(listening: socket.socket, address: tuple[object, ...], settings: Settings) -> None:
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if listening.family == socket.AF_INET6:
+        listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    if settings.so_reuseport:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listening.bind(address)
+    listening.listen(settings.listen_backlog)
+
+
+def _open_unix(settings: Settings) -> socket.socket:
+    path = socket_path(settings)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if path.startswith("/"):
+            _remove_stale(path)
+        listening.bind(path)
+        if path.startswith("/"):
+            _set_rights(path, settings)
+        listening.listen(settings.listen_backlog)
+    except OSError as error:
+        listening.close()
+        raise OSError(error.errno, f"cannot listen on unix:{_printable_path(path)}: {error.strerror}") from error
+    return listening
+
+
+def socket_path(settings: Settings) -> str:
+    """Where the Unix socket is; an abstract one begins with a zero byte."""
+    folder = settings.unix_socket_dir
+    path = f"{folder}/.s.PGSQL.{settings.listen_port}"
+    return "\0" + path[1:] if folder.startswith("@") else path
+
+
+def _set_rights(path: str, settings: Settings) -> None:
+    os.chmod(path, settings.unix_socket_mode)
+    if settings.unix_socket_group:
+        try:
+            group = grp.getgrnam(settings.unix_socket_group).gr_gid
+        except KeyError:
+            raise OSError(errno.EINVAL, f"no such group: {settings.unix_socket_group}") from None
+        os.chown(path, -1, group)
+
+
+def _remove_stale(path: str) -> None:
+    """A socket file that nobody listens on is left over from a crash; one that answers belongs to somebody."""
+    if not os.path.exists(path):
+        return
+    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        probe.connect(path)
+    except ConnectionRefusedError:
+        os.unlink(path)
+    else:
+        raise OSError(errno.EADDRINUSE, "somebody listens there already")
+    finally:
+        probe.close()
+
+
+def _printable_path(path: str | bytes) -> str:
+    text = os.fsdecode(path)
+    return "@" + text[1:] if text.startswith("\0") else text
+
+
+def tune(connected: socket.socket, settings: Settings) -> None:
+    """Keepalive and its kin on a connected TCP socket."""
+    if connected.family == socket.AF_UNIX:
+        return
+    options = [
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(settings.tcp_keepalive)),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, settings.tcp_keepcnt),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, settings.tcp_keepidle),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, settings.tcp_keepintvl),
+        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, settings.tcp_user_timeout),
+    ]
+    for level, option, value in options:
+        if value:
+            with contextlib.suppress(OSError):
+                connected.setsockopt(level, option, value)

@@ -1,0 +1,182 @@
+"""
+A client's conversation with us: from its first byte to its welcome.
+
+Theory. Strangers talk here, so everything is bounded: the packet (10,000 bytes), the number of things it may ask
+before it logs in, and the whole by `client_login_timeout`. The order gives nothing away: who somebody is comes before
+whether the database exists, and an unknown user goes through the very exchange of a wrong password.
+
+Until TLS is spoken an SSLRequest is answered N. What is sent behind it without waiting for that answer cannot be
+told from bytes that somebody in the middle has slipped in, so it ends the login (CVE-2021-23222 and its kin).
+
+A client's welcome tells the parameters of a real server of its pool, with the values it asked for itself; if the
+pool has never had a server the client waits until one is opened, or hears the server's own words why not.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from protocol import sqlstate
+from protocol.backend import (
+    READY_IDLE_MESSAGE,
+    build_authentication_ok,
+    build_backend_key,
+    build_negotiate,
+    build_parameter_status,
+)
+from protocol.codes import MAX_STARTUP_LENGTH
+from protocol.errors import ProtocolError, Refused
+from protocol.parameters import ParameterSet, clean, is_sendable
+from protocol.startup import CancelRequest, SslRequest, Startup, negotiate, parse_options, parse_startup
+from proxy.auth.verify import AuthMethod, verify_client
+from proxy.client import Client
+from proxy.config.entries import CONSOLES, Database
+from proxy.inbox import Inbox
+
+MAX_ENCRYPTION_REQUESTS = 2  # one for TLS, one for GSSAPI
+LONG_KEYS_SINCE = 2  # the minor version
+
+_OURS = frozenset({"user", "database", "replication", "options"})
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Somebody who has shown who he is. `prefix` is what remains to be sent in front of AuthenticationOk."""
+
+    user: str
+    database: str
+    wishes: dict[str, str]  # followed parameters it asked for, in PostgreSQL's spelling
+    prefix: bytes
+    minor: int
+
+
+async def wait_startup(inbox: Inbox) -> Startup | CancelRequest:
+    """The first packet that means something; requests for encryption before it are declined."""
+    for _ in range(MAX_ENCRYPTION_REQUESTS + 1):
+        request = parse_startup(await inbox.wait_startup_packet(MAX_STARTUP_LENGTH))
+        if isinstance(request, Startup | CancelRequest):
+            return request
+        if inbox.has_unread:
+            what = "SSL" if isinstance(request, SslRequest) else "GSSAPI encryption"
+            raise ProtocolError(f"received unencrypted data after {what} request")
+        inbox.write(b"N")
+    raise ProtocolError("too many requests for encryption")
+
+
+async def wait_visitor(inbox: Inbox, proxy: Any, startup: Startup) -> Visitor:
+    """Version, parameters, password. Raises Refused with what the client is told."""
+    answer = negotiate(startup)
+    if answer is not None:
+        inbox.write(build_negotiate(*answer))
+    wishes = read_wishes(startup, proxy)
+    prefix = await verify_client(
+        inbox,
+        startup.user,
+        AuthMethod(proxy.settings.auth_type.value),
+        proxy.users.secrets_of(startup.user),
+        proxy.keeper,
+        strangers_meet_scram=proxy.users.mostly_scram,
+    )
+    minor = answer[0] if answer is not None else startup.minor
+    return Visitor(startup.user, startup.database, wishes, prefix, minor)
+
+
+def read_wishes(startup: Startup, proxy: Any) -> dict[str, str]:
+    """The parameters we follow, as the client wants them; one that we neither follow nor overlook is refused."""
+    wishes: dict[str, str] = {}
+    ignored = {name.lower() for name in proxy.settings.ignore_startup_parameters}
+    for name, value in startup.parameters.items():
+        if name == "options" and "options" not in ignored:
+            for each, said in parse_options(value):
+                _take_wish(wishes, each, said, proxy, ignored, " in options")
+        elif name not in _OURS:
+            _take_wish(wishes, name, value, proxy, ignored, "")
+    if startup.parameters.get("replication", "false").lower() not in ("false", "off", "no", "0"):
+        raise Refused(sqlstate.FEATURE_NOT_SUPPORTED, "replication connections are not supported yet")
+    return wishes
+
+
+def _take_wish(wishes: dict[str, str], name: str, value: str, proxy: Any, ignored: set[str], where: str) -> None:
+    spelled = proxy.spelling.get(name.lower())
+    if spelled is None:
+        if name.lower() in ignored:
+            return
+        raise Refused(
+            sqlstate.FEATURE_NOT_SUPPORTED,
+            f"unsupported startup parameter{where}: {clean(name)}",
+            hint=f"Name it in ignore_startup_parameters if it does not matter: {clean(name)}",
+        )
+    if spelled == "application_name":
+        value = clean(value)
+    if not is_sendable(value):
+        raise Refused(sqlstate.INVALID_PARAMETER_VALUE, f'invalid value for parameter "{spelled}": "{clean(value)}"')
+    wishes[spelled] = value
+
+
+def find_database(visitor: Visitor, proxy: Any) -> Database:
+    """The entry that serves this visitor. Refused: none does, or a limit of clients is reached."""
+    database: Database | None = proxy.config.find_database(visitor.database)
+    if database is None or visitor.database in CONSOLES:
+        raise Refused(sqlstate.INVALID_CATALOG, f"no such database: {visitor.database}")
+    if proxy.settings.auth_type is proxy.settings.auth_type.ANY and database.user is None:
+        raise Refused(
+            sqlstate.INVALID_AUTHORIZATION,
+            "bouncer config error",
+            detail="auth_type any needs a user in the database's entry",
+        )
+    return database
+
+
+def check_client_limits(proxy: Any, pool: Any, user: str) -> None:
+    """Refused when `max_db_client_connections` or `max_user_client_connections` is reached."""
+    limits = pool.limits
+    if limits.max_db_client_connections is not None:
+        count = sum(len(each.clients) for each in proxy.pools.of_database(pool.database))
+        if count >= limits.max_db_client_connections:
+            raise _too_many("client connections exceeded (max_db_client_connections)")
+    if limits.max_user_client_connections is not None:
+        count = sum(client.user == user for each in proxy.pools for client in each.clients)
+        if count >= limits.max_user_client_connections:
+            raise _too_many("client connections exceeded (max_user_client_connections)")
+
+
+def _too_many(sentence: str) -> Refused:
+    return Refused(sqlstate.TOO_MANY_CONNECTIONS, sentence)
+
+
+def check_max_clients(proxy: Any) -> None:
+    """Refused when `max_client_conn` clients are here already; the one who asks is counted."""
+    if proxy.client_count > proxy.settings.max_client_conn:
+        raise _too_many("no more connections allowed (max_client_conn)")
+
+
+def build_welcome(visitor: Visitor, parameters: ParameterSet, key: bytes) -> bytes:
+    """AuthenticationOk, the parameters, the cancel key, ReadyForQuery: one write."""
+    told = {**parameters, **visitor.wishes}
+    return b"".join(
+        [
+            visitor.prefix,
+            build_authentication_ok(),
+            *(build_parameter_status(name, value) for name, value in told.items()),
+            build_backend_key(key),
+            READY_IDLE_MESSAGE,
+        ]
+    )
+
+
+async def welcome(inbox: Inbox, proxy: Any, visitor: Visitor, address: tuple[str, int]) -> Client:
+    """From a known visitor to a client of a pool; its welcome has been sent."""
+    database = find_database(visitor, proxy)
+    pool = proxy.pools.find(database, visitor.user)
+    check_client_limits(proxy, pool, visitor.user)
+    parameters = await pool.wait_welcome()
+    wishes = dict(visitor.wishes)
+    if proxy.settings.application_name_add_host:
+        host = f"{wishes.get('application_name', 'app')} - {address[0]}:{address[1]}"
+        wishes["application_name"] = clean(host)
+    base = {name: parameters[name] for name in proxy.followed if name in parameters}
+    key = proxy.cancels.mint_key(is_long=visitor.minor >= LONG_KEYS_SINCE)
+    client = Client(pool, visitor.user, key, pool.intern({**base, **wishes}), address)
+    check_client_limits(proxy, pool, visitor.user)  # again: others may have come while we waited
+    proxy.client_arrived(client)
+    inbox.write(build_welcome(visitor, parameters, key))
+    return client

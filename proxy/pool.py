@@ -1,0 +1,344 @@
+"""
+One pool: the servers and the waiting clients of one (database, user).
+
+Theory. A server is in exactly one place (`states.py`). A client that needs one and finds none stands in `waiting`,
+first come first served, and nobody overtakes: an idle server is only taken when nobody waits. `acquire` and
+`release` are plain functions: between choosing a server and handing it over nothing else can run, so a connection
+cannot be lost on the way. The price is re-entrancy: the client that is resumed may close and give its server back
+before the call returns. Hence the habit here: own bookkeeping first, calling out last.
+
+Idle servers are a stack, newest on top: the warm ones stay warm and the cold ones age out, which is what lets a
+pool shrink. `server_round_robin` turns it into a queue.
+
+Growth: as many servers are opened as clients wait, but at most `OPENING_AT_ONCE`, since by the time a login is done
+others may have come back; after a failed login one at a time, with a back-off that doubles up to
+`server_login_retry`. A closing server counts until PostgreSQL has hung up, so limits hold at every moment, also as
+PostgreSQL counts.
+
+The pool knows neither Client nor Server: it takes anything with the few methods named here.
+"""
+
+import asyncio
+from collections import OrderedDict
+from typing import Any, Protocol
+
+from protocol.parameters import ParameterSet
+from proxy.clock import Clock
+from proxy.config.limits import Limits
+from proxy.config.kinds import PoolMode
+from proxy.log import Voice
+from proxy.states import (
+    CLEANING,
+    CLOSED,
+    CLOSING,
+    IDLE,
+    LINKED,
+    OPENING,
+    TESTING,
+    USED,
+    Closing,
+    PoolState,
+    ServerState,
+    Waiting,
+    move,
+)
+from proxy.stats import Stats, new_averages
+
+OPENING_AT_ONCE = 4
+MAX_INTERNED = 1000  # different sets of parameters remembered per pool
+FIRST_RETRY = 0.25  # seconds; doubles with every failure
+
+
+class PooledServer(Protocol):
+    """What a pool asks of a server."""
+
+    state: ServerState
+    pool: Any
+    doomed: Closing | None
+
+    def close(self, why: Closing) -> None: ...
+    def test(self) -> None: ...
+
+
+class PooledClient(Protocol):
+    """What a pool asks of a client."""
+
+    waiting_since: float
+
+    def resume(self, server: Any) -> None: ...
+    def close(self, why: Closing) -> None: ...
+
+
+class World(Protocol):
+    """What a pool asks of the rest of the proxy."""
+
+    clock: Clock
+
+    @property
+    def log(self) -> Voice: ...
+
+    def open_server(self, pool: "Pool") -> PooledServer: ...
+    def find_obstacle(self, pool: "Pool") -> Waiting | None: ...
+    def make_room(self, pool: "Pool", obstacle: Waiting) -> None: ...
+    def room_made(self, pool: "Pool") -> None: ...
+
+
+class LoginFailed(Exception):
+    """No server could be opened. `sqlstate` and the sentence are the server's own where it gave any."""
+
+    def __init__(self, sqlstate: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.sqlstate = sqlstate
+        self.sentence = sentence
+
+    def as_cached(self) -> "LoginFailed":
+        """The same, for those who come before the next try."""
+        return LoginFailed(
+            self.sqlstate, f"server login has been failing, cached error: {self.sentence} (server_login_retry)"
+        )
+
+
+class Pool:
+    """One pool. `database` is the name clients ask for, `user` who we are towards PostgreSQL."""
+
+    def __init__(self, database: str, user: str, limits: Limits, world: World) -> None:
+        self.database = database
+        self.user = user
+        self.limits = limits
+        self.world = world
+        self.now = world.clock.now
+        self.state = PoolState.OPEN
+        self.places: tuple[dict[Any, None], ...] = tuple({} for _ in range(CLOSED))
+        self.waiting: OrderedDict[Any, None] = OrderedDict()
+        self.clients: set[Any] = set()
+        self.stats = Stats()
+        self.averages = new_averages()
+        self.welcome: ParameterSet | None = None  # all parameters a server reported, for clients that log in
+        self.proven: set[tuple[str, str]] = set()  # followed values some server has accepted
+        self.failure: LoginFailed | None = None  # the last opening failed, and nobody has succeeded since
+        self.failures = 0
+        self.retry_at = 0.0
+        self.empty_since: float = self.now()
+        self._sets: dict[tuple[tuple[str, str], ...], ParameterSet] = {}
+        self._welcomes: list[asyncio.Future[None]] = []
+        self._quiet: list[asyncio.Future[None]] = []
+
+    def __repr__(self) -> str:
+        return f"{self.database}/{self.user}"
+
+    # Counting.
+
+    @property
+    def size(self) -> int:
+        """Connections to PostgreSQL, in whatever state: what limits count."""
+        return sum(map(len, self.places))
+
+    @property
+    def is_shared(self) -> bool:
+        """Are servers given back between transactions?"""
+        return self.limits.pool_mode is not PoolMode.SESSION
+
+    @property
+    def is_quiet(self) -> bool:
+        """Nobody is using or opening a server."""
+        return not any(self.places[state] for state in (OPENING, TESTING, LINKED, CLEANING))
+
+    @property
+    def longest_wait(self) -> float:
+        """Seconds the first in the queue has waited; 0 when there is no queue."""
+        for client in self.waiting:
+            return self.now() - float(client.waiting_since)
+        return 0.0
+
+    # The hot path.
+
+    def acquire(self, client: PooledClient) -> Any:
+        """A server for `client`, still in its place; or None: then the client stands in the queue, to be resumed."""
+        idle = self.places[IDLE]
+        if idle and not self.waiting and self.state is PoolState.OPEN:
+            return next(iter(idle)) if self.limits.server_round_robin else next(reversed(idle))
+        client.waiting_since = self.now()
+        self.waiting[client] = None
+        self.grow()
+        return None
+
+    def release(self, server: PooledServer) -> None:
+        """Give `server`, settled and clean, to whoever has waited longest, else lay it on the idle stack."""
+        if server.doomed is not None:
+            server.close(server.doomed)
+        elif self.state is not PoolState.OPEN:
+            server.close(Closing.PAUSE if self.state is PoolState.PAUSED else Closing.DATABASE_GONE)
+        elif self.waiting:
+            client, _ = self.waiting.popitem(last=False)
+            client.resume(server)  # last: it may come back to us before it returns
+        else:
+            move(server, IDLE)
+
+    # Growing.
+
+    def find_obstacle(self) -> Waiting | None:
+        """Why no server can be opened now; None when one can."""
+        if self.state is not PoolState.OPEN:
+            return Waiting.PAUSED
+        if self.failure is not None and self.now() < self.retry_at:
+            return Waiting.RETRY
+        limit = self.limits.pool_size
+        if limit is not None and self.size >= limit + self._reserve():
+            return Waiting.BUSY
+        return self.world.find_obstacle(self)
+
+    def _reserve(self) -> int:
+        """How many servers above pool_size those who wait may have: after reserve_pool_timeout, the reserve."""
+        reserve = self.limits.reserve_pool_size
+        patience = self.limits.reserve_pool_timeout
+        return reserve if reserve and self.longest_wait >= (patience or 0.0) > 0 else 0
+
+    def grow(self) -> None:
+        """Open servers for those who wait: as many as wait, and no more than may be."""
+        at_once = 1 if self.failure else OPENING_AT_ONCE
+        while self._unserved() > 0 and len(self.places[OPENING]) < at_once:
+            if self._test_one():
+                continue
+            obstacle = self.find_obstacle()
+            if obstacle is not None:
+                self.world.make_room(self, obstacle)
+                return
+            self.open_one()
+
+    def _unserved(self) -> int:
+        """How many more servers would be taken at once."""
+        wanted = len(self.waiting) or (1 if self._welcomes else 0)
+        return wanted - len(self.places[OPENING]) - len(self.places[TESTING])
+
+    def _test_one(self) -> bool:
+        """Wake a server that has been idle for long: cheaper than opening one."""
+        if not (self.waiting and self.places[USED] and self.state is PoolState.OPEN):
+            return False
+        server = next(reversed(self.places[USED]))
+        move(server, TESTING)
+        server.test()
+        return True
+
+    def open_one(self) -> None:
+        """Begin to open one server. The caller has looked at `find_obstacle`."""
+        if self.limits.pool_size is not None and self.size >= self.limits.pool_size:
+            self.world.log.log(f"{self}: taking connection from reserve_pool")
+        server = self.world.open_server(self)
+        self.places[OPENING][server] = None
+
+    def server_opened(self, server: PooledServer, welcome: ParameterSet) -> None:
+        """`server` has logged in and is ready for its first client."""
+        self.welcome = welcome
+        self.failure = None
+        self.failures = 0
+        self._settle_welcomes(None)
+        self.release(server)
+        self.grow()
+
+    def opening_failed(self, failure: LoginFailed) -> None:
+        """A server could not be opened: those who are logging in are told, those logged in go on waiting."""
+        self.failures += 1
+        delay = FIRST_RETRY * 2 ** min(self.failures - 1, 16)
+        self.retry_at = self.now() + min(delay, self.limits.server_login_retry)
+        self.failure = failure
+        self._settle_welcomes(failure)
+
+    def server_closed(self, server: PooledServer) -> None:
+        """`server` is gone, whatever the reason: its place is free."""
+        if server.state is not CLOSED:
+            move(server, CLOSED)
+        if not self.size:
+            self.empty_since = self.now()
+        self.check_quiet()
+        self.world.room_made(self)  # whoever has waited longest may grow, in this pool or in another
+
+    def intern(self, parameters: ParameterSet) -> ParameterSet:
+        """One object for all equal sets, so that the usual comparison is `is`."""
+        if len(self._sets) >= MAX_INTERNED:
+            self._sets.clear()  # costs a slower comparison here and there, no more
+        return self._sets.setdefault(tuple(sorted(parameters.items())), parameters)
+
+    # Logging in: a client's welcome needs the parameters of a real server.
+
+    async def wait_welcome(self) -> ParameterSet:
+        """The parameters of this pool's servers. Raises LoginFailed when none can be opened."""
+        while self.welcome is None:
+            if self.failure is not None and self.find_obstacle() is Waiting.RETRY:
+                raise self.failure.as_cached()
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._welcomes.append(future)
+            self.grow()
+            try:
+                await future
+            finally:
+                if future in self._welcomes:
+                    self._welcomes.remove(future)
+        if self.failure is not None and not any(self.places) and self.find_obstacle() is Waiting.RETRY:
+            raise self.failure.as_cached()
+        return self.welcome
+
+    def _settle_welcomes(self, failure: LoginFailed | None) -> None:
+        futures, self._welcomes = self._welcomes, []
+        for future in futures:
+            if not future.done() and failure is None:
+                future.set_result(None)
+            elif not future.done() and failure is not None:
+                future.set_exception(failure)
+
+    # What an administrator does.
+
+    def pause(self) -> None:
+        """Hand out no server any more; those that are idle leave now, the others when they are released."""
+        self.state = PoolState.PAUSED
+        self.close_idle(Closing.PAUSE)
+        self.check_quiet()
+
+    def unpause(self) -> None:
+        self.state = PoolState.OPEN
+        self.grow()
+
+    def retire_servers(self, why: Closing) -> None:
+        """Every present server leaves at its next release, the idle ones now."""
+        for place in self.places[:CLOSING]:
+            for server in place:
+                server.doomed = why
+        self.close_idle(why)
+
+    def close_idle(self, why: Closing) -> None:
+        for state in (IDLE, USED):
+            for server in list(self.places[state]):
+                server.close(why)
+
+    def close_all(self, why: Closing) -> None:
+        """At once: clients first, so that nobody is resumed in between."""
+        for client in list(self.clients):
+            client.close(why)
+        for place in self.places[:CLOSING]:
+            for server in list(place):
+                server.close(why)
+
+    async def wait_quiet(self) -> None:
+        """Until nobody is using a server of this pool."""
+        if not self.is_quiet:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._quiet.append(future)
+            await future
+
+    def check_quiet(self) -> None:
+        if self._quiet and self.is_quiet:
+            futures, self._quiet = self._quiet, []
+            for future in futures:
+                if not future.done():
+                    future.set_result(None)
+
+
+def check_pool(pool: Pool) -> None:
+    """The laws of a pool, for tests and for the brave: raises AssertionError."""
+    for state in ServerState:
+        for server in pool.places[state] if state is not CLOSED else ():
+            assert server.state is state, f"{server!r} is {server.state.name}, found in {state.name}"
+            assert server.pool is pool
+    if pool.limits.pool_size is not None:
+        assert pool.size <= pool.limits.pool_size + (pool.limits.reserve_pool_size or 0)
+    if pool.state is PoolState.OPEN:
+        assert not (pool.waiting and pool.places[IDLE]), "somebody waits while a server is idle"

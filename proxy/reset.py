@@ -1,0 +1,91 @@
+"""
+Cleaning a server before somebody else gets it.
+
+Theory. A server is handed on only when nothing is owed, no transaction is open and no message is half sent. When a
+client leaves it may be far from that, and the steps back are always the same: end a COPY, end a batch that has no
+Sync, cancel what still runs, wait for the answers (they reach nobody), roll back, run `server_reset_query` where
+the mode asks for it, and wait until every cancel request on its way has arrived, lest it hits the next client's
+query. `begin` takes the first three steps, `next_step` is called each time the server has come to rest again.
+
+Each step is taken once. A server that does not come clean, or not within `PATIENCE`, is closed. A client that said
+goodbye properly while its statement runs is no reason to hurry: PostgreSQL itself would finish that statement.
+"""
+
+from typing import Any
+
+from protocol import codes
+from protocol.frontend import SYNC_MESSAGE, build_copy_fail, build_query
+from protocol.ledger import COPY_END, QUERY, SYNC
+from proxy.chores import Chore
+from proxy.config.kinds import PoolMode
+from proxy.states import Closing
+
+PATIENCE = 10.0  # seconds
+
+_ROLLBACK = build_query(b"ROLLBACK")
+_COPY_FAIL = build_copy_fail(b"the client has left")
+
+
+def begin(server: Any, *, cancel: bool = False) -> None:
+    """`server` is CLEANING and nobody's: bring it to rest. `cancel`: do not wait for what still runs."""
+    ledger = server.ledger
+    chore = Chore()
+    server.is_reset = not _is_reset_owed(server)
+    server.is_rolled_back = False
+    server.deadline = server.pool.now() + PATIENCE if cancel or not len(ledger) else None
+    if ledger.copying:
+        server.transport.write(_COPY_FAIL)
+        ledger.expect([COPY_END], chore)
+    if ledger.is_unit_open or ledger.skipping:
+        server.transport.write(SYNC_MESSAGE)
+        ledger.expect([SYNC], chore)
+    if len(ledger) and cancel:
+        server.pool.world.issue_cancel(server)
+    server.rest()
+
+
+def next_step(server: Any) -> None:
+    """A CLEANING server has nothing more to say: the next step, or give it back."""
+    if server.status != codes.IDLE:
+        if server.is_rolled_back:
+            server.close(Closing.UNCLEAN)
+            return
+        server.is_rolled_back = True
+        _ask(server, _ROLLBACK)
+    elif server.cancels:
+        return  # `rest` is called again when the last cancel request has arrived
+    elif not server.is_reset:
+        server.is_reset = True
+        _ask(server, build_query(server.pool.limits.server_reset_query.encode()))
+    else:
+        server.deadline = None
+        server.pool.release(server)
+
+
+def _is_reset_owed(server: Any) -> bool:
+    limits = server.pool.limits
+    is_wanted = limits.pool_mode is PoolMode.SESSION or limits.server_reset_query_always
+    return is_wanted and bool(limits.server_reset_query)
+
+
+def _ask(server: Any, text: bytes) -> None:
+    def close_if_failed(chore: Chore) -> None:
+        if chore.error is not None:
+            server.close(Closing.UNCLEAN)
+
+    server.deadline = server.pool.now() + PATIENCE
+    server.ledger.expect([QUERY], Chore(close_if_failed))
+    server.transport.write(text)
+
+
+def test(server: Any) -> None:
+    """Run `server_check_query` on a TESTING server; it is released when the answer has come."""
+
+    def close_if_failed(chore: Chore) -> None:
+        if chore.error is not None:
+            server.close(Closing.TEST_FAILED)
+
+    limits = server.pool.limits
+    server.deadline = server.pool.now() + (limits.server_connect_timeout or PATIENCE)
+    server.ledger.expect([QUERY], Chore(close_if_failed))
+    server.transport.write(build_query(limits.server_check_query or ""))

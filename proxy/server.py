@@ -1,0 +1,262 @@
+"""
+One connection to PostgreSQL as a stream: what it says, and to whom that goes.
+
+Theory. Answers are routed by the ledger: the bytes of a message go to the owner of the debt at the head, and only
+after the ledger has agreed that this message may come now. Whoever holds the server plays no part in it, except for
+messages nobody asked for (notices, notifications, a FATAL on its way out). Within one `data_received` the bytes for
+one owner are gathered and delivered with one write; when all of them are one owner's, without a copy.
+
+Rows are stepped over (`framing.scan`), never read. A long message is passed on as it comes, its header judged first:
+`remain` counts the bytes of it still to come and `recipient` says whose they are. Only small messages that we must
+read to the end wait in `carry`.
+
+The server is treated as hostile. An unasked message, an absurd length, a malformed ReadyForQuery: it is closed
+before a byte of that reaches anybody, and its client is told. `rest` is the other half: when the server has come to
+rest (everything answered), what happens depends on where it lives, and is decided once per call, at the end.
+"""
+
+import asyncio
+from typing import Any, cast
+
+from protocol import codes
+from protocol.backend import ErrorFields, parse_error, parse_parameter_status
+from protocol.errors import ProtocolError
+from protocol.framing import HEADER_SIZE, scan
+from protocol.frontend import TERMINATE_MESSAGE
+from protocol.ledger import ASIDE, DULL, ERROR, NOTHING, PAYS, READY, UNASKED, Answer, Ledger, Owner
+from protocol.parameters import ParameterSet, with_value
+from proxy import dispatch, reset
+from proxy.states import CLEANING, CLOSED, CLOSING, LINKED, OPENING, TESTING, Closing, ServerState, move
+
+MAX_MESSAGE = 0x3FFFFFFF + 4  # PostgreSQL's own limit is just under 1 GB
+MAX_WHOLE = 65536  # of messages we read to the end
+ENOUGH_OF_AN_ERROR = 2048  # severity, SQLSTATE and message come first; a long text is passed on unread
+GOODBYE = 5.0  # seconds a server has to hang up after our Terminate
+
+_WHOLE = frozenset({codes.READY_FOR_QUERY, codes.PARAMETER_STATUS, codes.NOTIFICATION_RESPONSE})
+_ERRORS = frozenset({codes.ERROR_RESPONSE, codes.NOTICE_RESPONSE})
+_STATUSES = frozenset({codes.IDLE, codes.IN_TRANSACTION, codes.FAILED})
+
+
+class Server(asyncio.Protocol):
+    """One connection to PostgreSQL."""
+
+    __slots__ = (
+        "__weakref__", "address", "cancels", "carry", "client", "deadline", "doomed", "endpoint", "followed", "is_choked",
+        "is_reset", "is_rolled_back", "is_streaming", "key", "last_error", "ledger", "opened_at", "opening", "parameters",
+        "pid", "pool", "ready_at", "recipient", "remain", "state", "status", "transport",
+    )  # fmt: skip
+
+    transport: asyncio.Transport
+
+    def __init__(self, pool: Any) -> None:
+        self.pool = pool
+        self.state: ServerState = OPENING
+        self.opening: asyncio.Task[None] | None = None  # the conversation that opens us, while it lasts
+        self.ledger = Ledger()
+        self.client: Any = None
+        self.status: int = codes.IDLE
+        self.followed: ParameterSet = {}
+        self.parameters: dict[str, str] = {}  # everything reported
+        self.key = b""  # for CancelRequest
+        self.pid = 0
+        self.endpoint: Any = None  # where a cancel request must go
+        self.address: tuple[str, int] = ("", 0)
+        self.opened_at: float = pool.now()
+        self.ready_at: float = self.opened_at  # the last ReadyForQuery
+        self.deadline: float | None = None  # of a test, a cleaning or a goodbye; kept by the janitor
+        self.doomed: Closing | None = None  # close it at its next release
+        self.cancels = 0  # cancel requests on their way to it
+        self.last_error: ErrorFields | None = None  # the FATAL it said, if any
+        self.carry = b""
+        self.remain = 0
+        self.recipient: Owner = None
+        self.is_choked = False  # its socket takes no more for now
+        self.is_streaming = False  # inside data_received: `rest` waits for its end
+        self.is_reset = self.is_rolled_back = True
+
+    def __repr__(self) -> str:
+        host, port = self.address
+        return f"S-{id(self):#x}: {self.pool}@{host}:{port}"
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self.state >= CLOSING:
+            return  # its last words, after ours
+        if self.carry:
+            data, self.carry = self.carry + data, b""
+        self.is_streaming = True
+        try:
+            self._take(data)
+        except ProtocolError as error:
+            self._log().error(f"{error} (from the server)")
+            self.close(Closing.HOSTILE)
+        finally:
+            self.is_streaming = False
+        self.rest()
+
+    def pause_writing(self) -> None:
+        self.is_choked = True
+        if self.client is not None:
+            self.client.hold()
+
+    def resume_writing(self) -> None:
+        self.is_choked = False
+        if self.client is not None:
+            self.client.let_go()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self.state < CLOSING:
+            why = Closing.SAID_GOODBYE if self.last_error else Closing.CRASHED
+            self._log().log(f"closing because: {self._words(why)} (age={self.age:.0f}s)")
+            self._part(why)
+        if self.state is not CLOSED:
+            move(self, CLOSED)
+            self.pool.server_closed(self)
+
+    # The stream.
+
+    def _take(self, data: bytes) -> None:
+        """Judge the messages of `data` and deliver them to their owners."""
+        ledger, size = self.ledger, len(data)
+        pos, start, recipient = self.remain, 0, self.recipient
+        while pos < size:
+            debt, owner = ledger.head
+            if debt is NOTHING:
+                owner = self.client
+            if owner is not recipient:
+                if recipient is not None and pos > start:
+                    recipient.deliver(data[start:pos])
+                start, recipient = pos, owner
+            kind, pos, end = scan(data, pos, DULL[debt], MAX_MESSAGE)
+            if not kind or (end > size and not self._may_pass(kind, size - pos, end - pos)):
+                break
+            answer = ledger.settle(kind)
+            if answer > PAYS:
+                self._heed(answer, data[pos:end], recipient)
+                if self.state >= CLOSING:
+                    return
+            pos = end
+        if pos < size:
+            self.carry = data[pos:]
+            data = data[:pos]
+        self.remain = max(pos - size, 0)
+        self.recipient = recipient if self.remain else None
+        if recipient is not None and start < len(data):
+            recipient.deliver(data[start:] if start else data)
+
+    def _may_pass(self, kind: int, have: int, length: int) -> bool:
+        """May a message be judged although it is cut? (Those whose header says enough: yes.)"""
+        if kind in _WHOLE:
+            if length > MAX_WHOLE:
+                raise ProtocolError(f"a message of type {chr(kind)!r} with {length} bytes")
+            return False
+        return kind not in _ERRORS or have >= ENOUGH_OF_AN_ERROR
+
+    def _heed(self, answer: Answer, message: bytes, recipient: Owner) -> None:
+        """A message that means something to us; `message` has its header, and may be cut when it is an error."""
+        if answer is READY:
+            self._ready(message, recipient)
+        elif answer is ERROR:
+            self._failed(parse_error(message[HEADER_SIZE:]), recipient)
+        elif answer is ASIDE:
+            if message[0] == codes.PARAMETER_STATUS:
+                self._follow(*parse_parameter_status(message[HEADER_SIZE:]))
+        elif answer is UNASKED:
+            raise ProtocolError(f"a message of type {chr(message[0])!r} that nobody asked for")
+
+    def _ready(self, message: bytes, recipient: Owner) -> None:
+        if len(message) != 6 or message[5] not in _STATUSES:
+            raise ProtocolError("malformed ReadyForQuery")
+        self.status = message[5]
+        if recipient is not None:
+            recipient.answered(self)
+
+    def _failed(self, error: ErrorFields, recipient: Owner) -> None:
+        if error.is_fatal:
+            self.last_error = error
+            self._log().warning(f"server said: {error.severity} {error.message} ({error.sqlstate})")
+        if recipient is not None:
+            recipient.failed(error)
+
+    def _follow(self, name: str, value: str) -> None:
+        """A parameter changed: the server's set, and that of the client who made it so."""
+        self.parameters[name] = value
+        if name not in self.pool.world.followed:
+            return
+        client = self.client
+        agree = client is not None and client.followed is self.followed
+        self.followed = with_value(self.followed, name, value)
+        if client is not None:
+            client.followed = self.followed if agree else with_value(client.followed, name, value)
+            self.pool.proven.add((name, value))
+
+    def rest(self) -> None:
+        """If both sides have said their last word: what next? Safe to call at any time."""
+        if self.is_streaming or not self.ledger.is_settled:
+            return
+        if self.state is LINKED:
+            dispatch.rest_linked(self)
+        elif self.state is CLEANING:
+            reset.next_step(self)
+        elif self.state is TESTING:
+            self.deadline = None
+            self.pool.release(self)
+
+    # Flow control, for the client that reads slowly.
+
+    def hold(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def let_go(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    # Opening, testing, closing.
+
+    def test(self) -> None:
+        reset.test(self)
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was opened."""
+        return float(self.pool.now()) - self.opened_at
+
+    def close(self, why: Closing) -> None:
+        """Say goodbye. Idempotent. The place is free when PostgreSQL has hung up (`connection_lost`)."""
+        if self.state >= CLOSING:
+            return
+        if self.state is OPENING:
+            assert self.opening is not None
+            self.opening.cancel(why.value)
+            return
+        if self.pool.world.settings.log_disconnections:
+            self._log().log(f"closing because: {why.value} (age={self.age:.0f}s)")
+        is_between_messages = self.ledger.is_settled and not (self.client and self.client.remain)
+        self._part(why)
+        move(self, CLOSING)
+        self.deadline = self.pool.now() + GOODBYE
+        self.let_go()  # its hanging up must be heard
+        if is_between_messages and not self.transport.is_closing():
+            self.transport.write(TERMINATE_MESSAGE)
+        else:
+            self.transport.abort()
+
+    def _part(self, why: Closing) -> None:
+        """Whoever is linked loses the server, and is told."""
+        client = self.client
+        if client is not None:
+            dispatch.detach(client, self)
+            client.lose_server(why, self.last_error)
+
+    def _words(self, why: Closing) -> str:
+        error = self.last_error
+        return f"{why.value}: {error.severity} {error.message}" if error else why.value
+
+    def _log(self) -> Any:
+        return self.pool.world.log.for_socket(repr(self))

@@ -1,0 +1,136 @@
+"""
+Where everything lives: the states of servers, clients and pools, the moves between them, the reasons for leaving.
+
+Theory. A server is in exactly one place: the ordered set `pool.places[state]`. `move` is the only door: out of the
+old place, into the new one, and an assertion (on in production, 0.1 us) that the table knows the way. A client
+has a state too, but only the waiting ones stand in a list; the others are reached through the pool's set.
+
+Reasons are enums: each is logged, counted and shown under the same words. Where PgBouncer has a text for the
+same event ours is that text, since people's scripts look for it.
+"""
+
+import enum
+from typing import Any, Protocol
+
+
+class ServerState(enum.IntEnum):
+    """The life of a connection to PostgreSQL. The numbers index `pool.places`."""
+
+    OPENING = 0  # connecting or logging in; owned by `connect.open_server` until it returns
+    IDLE = 1  # ready, nobody's; may be taken, tested or closed
+    USED = 2  # idle for longer than server_check_delay: to be tested before it is taken
+    TESTING = 3  # running server_check_query for us
+    LINKED = 4  # one client's, reachable as client.server
+    CLEANING = 5  # between clients: rolling back, draining, resetting, or waiting for a cancel to arrive
+    CLOSING = 6  # we said goodbye; counted until PostgreSQL has hung up, so limits hold there too
+    CLOSED = 7  # in no place
+
+
+OPENING, IDLE, USED, TESTING, LINKED, CLEANING, CLOSING, CLOSED = ServerState
+
+MOVES: dict[ServerState, frozenset[ServerState]] = {
+    OPENING: frozenset({IDLE, LINKED, CLOSING, CLOSED}),
+    IDLE: frozenset({USED, TESTING, LINKED, CLOSING, CLOSED}),
+    USED: frozenset({TESTING, CLOSING, CLOSED}),
+    TESTING: frozenset({IDLE, LINKED, CLOSING, CLOSED}),
+    LINKED: frozenset({IDLE, LINKED, CLEANING, CLOSING, CLOSED}),  # to itself: from one client to the next
+    CLEANING: frozenset({IDLE, LINKED, CLOSING, CLOSED}),
+    CLOSING: frozenset({CLOSED}),
+    CLOSED: frozenset(),
+}
+
+
+class ClientState(enum.IntEnum):
+    """The life of a client, once logged in."""
+
+    RESTING = 0  # no server and no wish for one
+    WAITING = 1  # in pool.waiting, its bytes held
+    ACTIVE = 2  # has a server: client.server
+    GONE = 3  # closed, or closing
+
+
+RESTING, WAITING, ACTIVE, GONE = ClientState
+
+CLIENT_MOVES: dict[ClientState, frozenset[ClientState]] = {
+    RESTING: frozenset({WAITING, ACTIVE, GONE}),
+    WAITING: frozenset({RESTING, ACTIVE, GONE}),
+    ACTIVE: frozenset({RESTING, GONE}),
+    GONE: frozenset(),
+}
+
+
+class PoolState(enum.Enum):
+    """What an administrator did to a pool."""
+
+    OPEN = "open"
+    PAUSED = "paused"  # hands out no server; those linked are closed when released
+    DYING = "dying"  # no longer in the configuration; gone when empty
+
+
+class HasState(Protocol):
+    """What `move` needs of a server."""
+
+    state: ServerState
+    pool: Any
+
+
+def move(server: HasState, to: ServerState) -> None:
+    """The only way a server changes state: out of the old place, into the new one."""
+    state = server.state
+    assert to in MOVES[state], f"{server!r}: {state.name} -> {to.name}"
+    places = server.pool.places
+    del places[state][server]
+    if to is not CLOSED:
+        places[to][server] = None
+    server.state = to
+
+
+class Closing(enum.Enum):
+    """Why a connection ends. The words go to the log as `closing because: ...`."""
+
+    # servers
+    LIFETIME = "server lifetime over"
+    IDLE_TIMEOUT = "server idle timeout"
+    STALE = "database configuration changed"
+    UNCLEAN = "unclean server"
+    CRASHED = "server conn crashed?"
+    SAID_GOODBYE = "server closed the connection"
+    CONNECT_FAILED = "connect failed"
+    CONNECT_TIMEOUT = "connect timeout"
+    LOGIN_FAILED = "login failed"
+    TEST_FAILED = "test query failed"
+    TEST_TIMEOUT = "test query timeout"
+    CLEANING_TIMEOUT = "cleaning took too long"
+    EVICTED = "evicted"
+    PAUSE = "pause mode"
+    RECONNECT = "reconnect"
+    HOSTILE = "server broke the protocol"
+    OVER_LIMIT = "pool size was lowered"
+    # clients
+    CLIENT_REQUEST = "client close request"
+    CLIENT_EOF = "client unexpected eof"
+    CLIENT_PROTOCOL = "client broke the protocol"
+    QUERY_WAIT_TIMEOUT = "query_wait_timeout"
+    QUERY_TIMEOUT = "query_timeout"
+    TRANSACTION_TIMEOUT = "transaction timeout"
+    IDLE_TRANSACTION_TIMEOUT = "idle transaction timeout"
+    CLIENT_IDLE_TIMEOUT = "client_idle_timeout"
+    STATEMENT_MODE = "transaction blocks not allowed in statement pooling mode"
+    SERVER_LOST = "server connection lost"
+    SET_FAILED = "session parameters were refused by the server"
+    # both
+    ADMIN = "admin forced disconnect"
+    SHUTDOWN = "pooler is shutting down"
+    DATABASE_GONE = "database removed from the configuration"
+
+
+class Waiting(enum.Enum):
+    """Why a client that needs a server does not get one now."""
+
+    BUSY = "all servers of the pool are busy"
+    OPENING = "a server connection is being opened"
+    PAUSED = "the database is paused"
+    RETRY = "server logins have been failing"
+    DATABASE_LIMIT = "max_db_connections is reached"
+    USER_LIMIT = "max_user_connections is reached"
+    SHUTDOWN = "the pooler is shutting down"

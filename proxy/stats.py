@@ -1,0 +1,70 @@
+"""
+What happened, in numbers: totals that only grow, and averages over the last period.
+
+Theory. The streams add to plain integers of their pool (`Stats`), nothing else: times in seconds, sizes in bytes.
+Everything derived (sums per database, rates, averages) is computed when somebody asks, from two snapshots that
+the janitor takes every `stats_period`. Names are those of PgBouncer's SHOW STATS without their prefix; that
+table also says the units: it shows times in microseconds.
+"""
+
+from dataclasses import dataclass, fields
+
+
+@dataclass(slots=True)
+class Stats:
+    """Totals of one pool, or sums of several."""
+
+    server_assignment_count: int = 0
+    xact_count: int = 0
+    query_count: int = 0
+    received: int = 0  # bytes from clients
+    sent: int = 0  # bytes to clients
+    xact_time: float = 0.0  # from the first request to the ReadyForQuery that ends the transaction
+    query_time: float = 0.0  # from a request to its ReadyForQuery
+    wait_time: float = 0.0  # in the queue
+    client_parse_count: int = 0
+    server_parse_count: int = 0
+    bind_count: int = 0
+    client_login_count: int = 0
+
+    def add(self, other: "Stats") -> None:
+        for name in NAMES:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def since(self, earlier: "Stats") -> "Stats":
+        """What has happened between `earlier` and now."""
+        return Stats(**{name: getattr(self, name) - getattr(earlier, name) for name in NAMES})
+
+    def copy(self) -> "Stats":
+        return self.since(_ZERO)
+
+
+NAMES = tuple(field.name for field in fields(Stats))
+TIMES = ("xact_time", "query_time", "wait_time")
+_PER = {"xact_time": "xact_count", "query_time": "query_count", "wait_time": "server_assignment_count"}
+_ZERO = Stats()
+
+
+@dataclass(slots=True)
+class Averages:
+    """Two snapshots, `period` seconds apart, and what they make."""
+
+    earlier: Stats
+    later: Stats
+    period: float = 0.0
+
+    def roll(self, now: Stats, period: float) -> None:
+        """A period is over."""
+        self.earlier, self.later, self.period = self.later, now.copy(), period
+
+    def of(self, name: str) -> float:
+        """Per second for counts and bytes; for times, seconds per transaction, query or assignment."""
+        span = self.later.since(self.earlier)
+        value: float = getattr(span, name)
+        if name in _PER:
+            return value / (getattr(span, _PER[name]) or 1)
+        return value / self.period if self.period else 0.0
+
+
+def new_averages() -> Averages:
+    return Averages(Stats(), Stats())

@@ -1,0 +1,238 @@
+"""Our login to PostgreSQL: what we answer to an honest server, and how a hostile one gets nothing."""
+
+import asyncio
+import base64
+import hashlib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protocol import codes
+from protocol.backend import (
+    build_authentication,
+    build_authentication_cleartext,
+    build_authentication_md5,
+    build_authentication_ok,
+    build_error,
+    build_negotiate,
+    build_notice,
+    build_parameter_status,
+    build_sasl,
+    build_sasl_continue,
+    build_sasl_final,
+)
+from protocol.body import build_message
+from protocol.errors import ProtocolError
+from protocol.frontend import build_password, parse_sasl_initial
+from protocol.passwords import Md5, ScramKeys, Secret, derive_salted_password, md5_stored
+from protocol.scram import ScramServer
+from proxy.auth.prove import Password, ServerRefused, prove_ourselves
+from proxy.inbox import Inbox, PeerGone
+from tests.proxy.auth.wire import a_keeper, alone, joined, play, wired
+
+OK = build_authentication_ok()
+NOTICE = build_notice("NOTICE", "00000", "hello")
+NEGOTIATE = build_negotiate(0, ["_pq_.x"])
+RIGHT = Secret("swordfish")
+VERIFIER = ScramKeys.from_salted_password(derive_salted_password(RIGHT, b"salt", 2)).verifier(b"salt", 2)
+
+
+def answers(*messages: bytes, password: Password = RIGHT) -> bytes:
+    """What we say to a server that says all this."""
+
+    async def answer() -> bytes:
+        inbox, keeper = alone(b"".join(messages)), a_keeper()
+        try:
+            await prove_ourselves(inbox, "joe", password, keeper)
+        finally:
+            keeper.close()
+        return wired(inbox).written
+
+    return play(answer())
+
+
+def test_a_server_that_trusts_us_hears_nothing() -> None:
+    assert answers(OK) == answers(OK, password=None) == b""
+
+
+def test_a_server_that_asks_for_the_password_gets_it() -> None:
+    assert answers(build_authentication_cleartext(), OK) == build_password("swordfish")
+
+
+def test_a_server_that_asks_for_md5_gets_the_hash_postgresql_documents() -> None:
+    said = answers(build_authentication_md5(b"\1\2\3\4"), OK)
+    assert said == answers(build_authentication_md5(b"\1\2\3\4"), OK, password=md5_stored(RIGHT, "joe"))
+    inner = hashlib.md5(b"swordfish" + b"joe").hexdigest()  # docs: Message Flow, AuthenticationMD5Password
+    assert said == build_password("md5" + hashlib.md5(inner.encode() + b"\1\2\3\4").hexdigest())
+
+
+def test_notices_and_one_version_negotiation_may_come_at_any_time() -> None:
+    assert answers(NEGOTIATE, OK) == answers(NOTICE, NEGOTIATE, NOTICE, OK) == b""
+    assert answers(NOTICE, build_authentication_cleartext(), NOTICE, OK) == build_password("swordfish")
+
+
+def test_what_comes_after_authentication_ok_is_left_unread() -> None:
+    async def hurry() -> None:
+        inbox, keeper = alone(OK + build_parameter_status("a", "b")), a_keeper()
+        await prove_ourselves(inbox, "joe", None, keeper)
+        assert (await inbox.wait_message(100))[0] == codes.PARAMETER_STATUS
+        keeper.close()
+
+    play(hurry())
+
+
+def test_the_servers_refusal_keeps_its_own_words() -> None:
+    with pytest.raises(ServerRefused, match="too many connections") as refusal:
+        answers(build_error("FATAL", "53300", "too many connections", detail="sorry"))
+    fields = refusal.value.fields
+    assert (fields.severity, fields.sqlstate, fields.message, fields.detail) == (
+        "FATAL",
+        "53300",
+        "too many connections",
+        "sorry",
+    )
+
+
+def test_a_refusal_without_a_word_is_still_a_refusal() -> None:
+    with pytest.raises(ServerRefused, match="without a word"):
+        answers(build_message(codes.ERROR_RESPONSE, b"\0"))
+
+
+SASL = build_sasl(["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"])
+
+
+@pytest.mark.parametrize("question", [build_authentication_cleartext(), build_authentication_md5(b"1234"), SASL])
+@pytest.mark.parametrize("password", [None, Secret("")])
+def test_a_password_we_do_not_have_is_said_to_be_missing_and_where_to_give_it(
+    question: bytes, password: Password
+) -> None:
+    with pytest.raises(ServerRefused, match='PostgreSQL asks user "joe" for a password') as refusal:
+        answers(question, OK, password=password)
+    assert refusal.value.fields.sqlstate == "28P01"
+    assert "password=" in refusal.value.fields.hint
+
+
+@pytest.mark.parametrize("question", [build_authentication_cleartext(), SASL])
+def test_an_md5_is_no_password(question: bytes) -> None:
+    with pytest.raises(ServerRefused, match="of which we have only the md5"):
+        answers(question, OK, password=Md5("0" * 32))
+
+
+# A hostile server.
+
+
+@pytest.mark.parametrize(
+    ("messages", "complaint"),
+    [
+        ([build_authentication(codes.AUTH_GSS)], r"for GSSAPI, which we do not speak: give this user scram-sha-256"),
+        ([build_authentication(codes.AUTH_SSPI)], "for SSPI"),
+        ([build_authentication(codes.AUTH_KERBEROS_V5)], "for Kerberos"),
+        ([build_authentication(99)], "type 99 where it makes no sense"),
+        ([build_sasl_continue(b"r=x")], "type 11 where it makes no sense"),
+        ([build_sasl_final(b"v=x")], "type 12 where it makes no sense"),
+        ([build_message(codes.AUTHENTICATION, b"\0\0")], "ends too early"),
+        ([build_authentication(codes.AUTH_MD5, b"123")], "md5 salt of 3 bytes"),
+        ([build_authentication(codes.AUTH_MD5, b"12345")], "md5 salt of 5 bytes"),
+        ([build_authentication_cleartext(), build_authentication_cleartext()], "type 3 where it makes no sense"),
+        ([build_authentication_md5(b"1234"), SASL], "type 10 where it makes no sense"),
+        ([build_sasl(["SCRAM-SHA-256-PLUS"])], "'SCRAM-SHA-256-PLUS'; we speak only SCRAM-SHA-256"),
+        ([build_sasl([])], "we speak only"),
+        ([build_sasl(["X" * 10_000] * 6)], "we speak only"),
+        ([build_authentication(codes.AUTH_SASL, b"SCRAM-SHA-256")], "no end"),
+        ([SASL, OK], "without having proved"),
+        ([SASL, SASL], "type 10 where it makes no sense"),
+        ([SASL, build_sasl_continue(b"r=abc,s=AAAA,i=1")], "does not continue ours"),
+        ([NEGOTIATE, NEGOTIATE], "message of type 'v' while we log in"),
+        ([build_parameter_status("a", "b")], "message of type 'S' while we log in"),
+        ([b"Z\0\0\0\5I"], "message of type 'Z' while we log in"),
+        ([NOTICE] * 21, "more than 20 messages"),
+        ([b"R\xff\xff\xff\xff"], "invalid message length"),
+        ([b"R\0\0\0\3"], "invalid message length"),
+        ([b"R\0\1\0\1"], "invalid message length"),
+    ],
+)
+def test_a_server_that_breaks_the_rules_is_left(messages: list[bytes], complaint: str) -> None:
+    with pytest.raises(ProtocolError, match=complaint) as refusal:
+        answers(*messages)
+    assert len(str(refusal.value)) < 400
+
+
+def test_a_server_that_leaves_is_gone() -> None:
+    async def leave() -> None:
+        inbox = alone(NOTICE)
+        inbox.eof_received()
+        with pytest.raises(PeerGone):
+            await prove_ourselves(inbox, "joe", RIGHT, a_keeper())
+
+    play(leave())
+
+
+async def serve(inbox: Inbox, lie: str) -> None:
+    """A SCRAM server that is honest but for one thing."""
+    inbox.write(SASL)
+    _, body = await inbox.wait_message(1000)
+    initial = parse_sasl_initial(body)
+    assert initial.mechanism == "SCRAM-SHA-256"
+    scram = ScramServer(VERIFIER)
+    first = scram.first(initial.data or b"")
+    if lie == "iterations":
+        first = first.replace(b",i=2", b",i=1000001")
+    if lie == "ok instead of a challenge":
+        inbox.write(OK)
+    inbox.write(build_sasl_continue(first))
+    _, body = await inbox.wait_message(1000)
+    final = scram.final(body)
+    if lie == "no proof":
+        inbox.write(OK)
+    if lie == "false proof":
+        final = b"v=" + base64.b64encode(bytes(32))
+    inbox.write(build_sasl_final(final) + OK)
+
+
+def meet(lie: str) -> None:
+    async def both() -> None:
+        server, ours = joined()
+        keeper = a_keeper()
+        serving = asyncio.ensure_future(serve(server, lie))
+        try:
+            await prove_ourselves(ours, "joe", RIGHT, keeper)
+        finally:
+            serving.cancel()
+            keeper.close()
+
+    play(both())
+
+
+def test_a_server_that_knows_our_password_is_believed() -> None:
+    meet("")
+
+
+@pytest.mark.parametrize(
+    ("lie", "complaint"),
+    [
+        ("iterations", "the server asks for 1000001 SCRAM iterations"),
+        ("ok instead of a challenge", "without having proved"),
+        ("no proof", "without having proved"),
+        ("false proof", "the server does not know our password"),
+    ],
+)
+def test_a_server_that_does_not_is_left(lie: str, complaint: str) -> None:
+    with pytest.raises(ProtocolError, match=complaint):
+        meet(lie)
+
+
+pieces = st.sampled_from([NOTICE, NEGOTIATE, SASL, build_authentication_cleartext(), build_sasl_continue(b"r=x")])
+
+
+@given(st.lists(pieces | st.binary(max_size=20), max_size=5))
+@settings(max_examples=50, deadline=None)
+def test_whatever_a_server_says_we_end_in_one_of_four_ways(said: list[bytes]) -> None:
+    async def listen() -> None:
+        inbox, keeper = alone(b"".join(said)), a_keeper()
+        inbox.eof_received()
+        with pytest.raises((ProtocolError, ServerRefused, PeerGone)):
+            await prove_ourselves(inbox, "joe", RIGHT, keeper)
+        keeper.close()
+
+    play(listen())

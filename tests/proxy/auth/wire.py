@@ -1,0 +1,66 @@
+"""Two inboxes back to back: what one writes the other reads, on the next turn of the loop, without a socket."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from proxy.auth.keys import KeyKeeper
+from proxy.inbox import Inbox
+
+T = TypeVar("T")
+
+
+class Wire(asyncio.Transport):
+    """One end of the line. `written` is all that was ever sent from here."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.far: Inbox | None = None
+
+    def write(self, data: Any) -> None:
+        self.written += bytes(data)
+        if self.far is not None:
+            asyncio.get_running_loop().call_soon(self.far.data_received, bytes(data))
+
+    def close(self) -> None:
+        if self.far is not None:
+            asyncio.get_running_loop().call_soon(self.far.eof_received)
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+
+def wired(inbox: Inbox) -> Wire:
+    """The fake transport of an inbox."""
+    assert isinstance(inbox.transport, Wire)
+    return inbox.transport
+
+
+def joined() -> tuple[Inbox, Inbox]:
+    """Two inboxes, each reading what the other writes."""
+    left, right = alone(), alone()
+    wired(left).far, wired(right).far = right, left
+    return left, right
+
+
+def alone(said: bytes = b"") -> Inbox:
+    """An inbox to which a peer has said all this; its answers are in `wired(inbox).written`."""
+    inbox = Inbox()
+    inbox.connection_made(Wire())
+    if said:
+        inbox.data_received(said)
+    return inbox
+
+
+def play(conversation: Coroutine[Any, Any, T]) -> T:
+    """Run to the end; five seconds are a failure, not a wait."""
+    return asyncio.run(asyncio.wait_for(conversation, 5))
+
+
+def a_keeper() -> KeyKeeper:
+    """With few iterations: these tests are about who is believed, not about how long it takes."""
+    return KeyKeeper(iterations=2, mock_key=b"k" * 32)

@@ -1,0 +1,66 @@
+"""What --check says."""
+
+from pathlib import Path
+
+import pytest
+
+from proxy.config.check import report
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_good_file_is_ok_and_counted() -> None:
+    Path("a.ini").write_text("[proxy]\nauth_type = trust\n[databases]\na =\nb =\n[users]\nann =\n")
+    assert report("a.ini") == (
+        ["a.ini: ok, 2 databases and 1 user with settings of their own, 1 file read, 0 warnings"],
+        True,
+    )
+
+
+def test_what_has_no_effect_is_listed_and_still_ok() -> None:
+    Path("a.ini").write_text("[proxy]\nauth_type = trust\nsyslog = 1\n")
+    lines, usable = report("a.ini")
+    assert usable
+    assert lines[0] == "a.ini:3: syslog is accepted but has no effect: the log goes to stderr or to logfile only"
+
+
+def test_every_mistake_is_said_with_its_line() -> None:
+    Path("a.ini").write_text("[proxy]\nverbose = x\nlisten_prt = 1\nsyslog = 1\n")
+    lines, usable = report("a.ini")
+    assert not usable
+    assert lines == [
+        "a.ini:2: verbose is not a whole number: 'x'",
+        "a.ini:3: unknown setting 'listen_prt', did you mean listen_port?",
+        "a.ini:4: syslog is accepted but has no effect: the log goes to stderr or to logfile only",
+        "a.ini: not usable, 2 mistakes",
+    ]
+
+
+def test_a_missing_file_is_a_mistake() -> None:
+    assert report("none.ini") == (
+        ["none.ini: cannot be read: No such file or directory", "none.ini: not usable, 1 mistake"],
+        False,
+    )
+
+
+def test_the_auth_file_is_looked_at_too() -> None:
+    Path("a.ini").write_text("[proxy]\nauth_file = users.txt\n")
+    asked = []
+
+    def mistakes_of_users(path: str) -> list[str]:
+        asked.append(path)
+        return [f"{path}:1: a secret in double quotes is missing"]
+
+    lines, usable = report("a.ini", mistakes_of_users)
+    assert not usable
+    assert asked == ["users.txt"]
+    assert lines[0].startswith("users.txt:1: ")
+    assert report("a.ini", lambda path: [])[1]
+
+
+def test_without_an_auth_file_none_is_read() -> None:
+    Path("a.ini").write_text("[proxy]\nauth_type = trust\n")
+    assert report("a.ini", lambda path: pytest.fail("read anyway"))[1]

@@ -1,0 +1,79 @@
+"""Whose word counts."""
+
+from proxy.config.entries import Database, User
+from proxy.config.ini import Config
+from proxy.config.kinds import PoolMode
+from proxy.config.limits import Limits, resolve
+from proxy.config.settings import SETTINGS, Settings
+
+
+def limits(settings: Settings | None = None, database: Database | None = None, user: User | None = None) -> Limits:
+    config = Config(
+        path="a.ini",
+        section="proxy",
+        settings=settings or Settings(),
+        databases={database.name: database} if database else {},
+        users={user.name: user} if user else {},
+    )
+    return resolve(config, "shop", "ann")
+
+
+def test_without_a_word_the_settings_hold() -> None:
+    settings = Settings()
+    found = limits(settings)
+    for name in Limits.__slots__:
+        expected = settings.default_pool_size if name == "pool_size" else getattr(settings, name)
+        assert getattr(found, name) == expected
+
+
+def test_every_limit_is_a_setting() -> None:
+    assert set(Limits.__slots__) - {"pool_size"} <= set(SETTINGS)
+
+
+def test_the_users_word_beats_the_databases_and_that_beats_the_settings() -> None:
+    database = Database(
+        name="shop", pool_size=5, reserve_pool_size=2, pool_mode=PoolMode.SESSION, query_wait_timeout=1.0
+    )
+    user = User(name="ann", pool_size=3, reserve_pool_size=1, pool_mode=PoolMode.STATEMENT, query_wait_timeout=2.0)
+    found = limits(database=database)
+    assert (found.pool_size, found.reserve_pool_size, found.pool_mode, found.query_wait_timeout) == (
+        *(5, 2),
+        PoolMode.SESSION,
+        1.0,
+    )
+    found = limits(database=database, user=user)
+    assert (found.pool_size, found.reserve_pool_size, found.pool_mode, found.query_wait_timeout) == (
+        *(3, 1),
+        PoolMode.STATEMENT,
+        2.0,
+    )
+
+
+def test_a_written_zero_takes_a_limit_away() -> None:
+    settings = Settings(default_pool_size=20, query_timeout=5.0, max_db_connections=7, query_wait_timeout=9.0)
+    database = Database(name="shop", pool_size=0, max_db_connections=0, query_wait_timeout=0.0)
+    found = limits(settings, database, User(name="ann", query_timeout=0.0))
+    assert found.pool_size is None
+    assert found.max_db_connections is None
+    assert found.query_wait_timeout is None
+    assert found.query_timeout is None
+
+
+def test_zero_stays_zero_where_it_is_a_number() -> None:
+    found = limits(Settings(reserve_pool_size=5), Database(name="shop", reserve_pool_size=0, server_lifetime=0.0))
+    assert (found.reserve_pool_size, found.server_lifetime) == (0, 0.0)
+
+
+def test_one_users_timeout_is_nobody_elses() -> None:
+    settings = Settings(query_timeout=None)
+    assert limits(settings, user=User(name="ann", query_timeout=1.0)).query_timeout == 1.0
+    assert limits(settings, user=User(name="bob", query_timeout=1.0)).query_timeout is None
+
+
+def test_the_minimum_never_exceeds_the_size() -> None:
+    assert limits(Settings(min_pool_size=30)).min_pool_size == 20
+    assert limits(Settings(min_pool_size=30), Database(name="shop", pool_size=0)).min_pool_size == 30
+
+
+def test_the_fallbacks_limits_hold_for_the_names_it_serves() -> None:
+    assert limits(database=Database(name="*", pool_size=2)).pool_size == 2
