@@ -35,7 +35,6 @@ from protocol.startup import MAX_KEY, MIN_KEY
 # The messages that are always the same bytes.
 BIND_COMPLETE_MESSAGE: Final = build_message(codes.BIND_COMPLETE)
 CLOSE_COMPLETE_MESSAGE: Final = build_message(codes.CLOSE_COMPLETE)
-COPY_DONE_MESSAGE: Final = build_message(codes.COPY_DONE)
 EMPTY_QUERY_MESSAGE: Final = build_message(codes.EMPTY_QUERY_RESPONSE)
 NO_DATA_MESSAGE: Final = build_message(codes.NO_DATA)
 PARSE_COMPLETE_MESSAGE: Final = build_message(codes.PARSE_COMPLETE)

@@ -15,8 +15,10 @@ Three rules of the protocol shape it (docs: "Message Flow", Extended Query and C
    owed anything until it is (`skipping`).
 2. While it receives COPY data the server ignores Sync. A Sync sent before the CopyDone is then never
    answered: CopyInResponse voids those debts. A COPY_END entry, owed no answer, marks where a CopyDone
-   or CopyFail stood. If the COPY failed in between, a voided Sync may be answered after all: once, to
-   the same owner.
+   or CopyFail stood. If the COPY failed before the server had read that Sync, it is answered after all,
+   which nobody can tell from here: one more ReadyForQuery may come than is owed (`doubts`). It is known
+   by coming where none can be due; anything else there proves that it never will. A server in doubt must
+   serve nobody else, or that ReadyForQuery would pay somebody else's debt.
 3. ReadyForQuery answers one Query, FunctionCall or Sync, each a debt of its own kind.
 
 The ledger never looks at a socket: it gives verdicts.
@@ -24,14 +26,15 @@ The ledger never looks at a socket: it gives verdicts.
 
 import enum
 from collections import deque
-from collections.abc import Iterable
+from struct import Struct
 from typing import Any
 
 from . import codes
 from .errors import ProtocolError
-from .framing import flags
+from .framing import HEADER_SIZE, flags
 
 Owner = Any  # whoever a server delivers to: a client, or a chore of ours
+Entry = tuple["Debt", Owner]
 
 
 class Debt(enum.IntEnum):
@@ -52,17 +55,24 @@ class Debt(enum.IntEnum):
 class Answer(enum.IntEnum):
     """What a message of the server does to the debt at the head."""
 
-    UNASKED = 0  # nobody asked for this: the server is broken or hostile
     PART = 1  # belongs to the debt, pays nothing
     PAYS = 2  # pays the debt
     READY = 3  # pays a Query, FunctionCall or Sync: the end of a unit
     ERROR = 4
     COPY_IN = 5  # the server now reads COPY data
     ASIDE = 6  # asynchronous: may come at any time, pays nothing
+    UNASKED = 7  # nobody asked for this: the server is broken or hostile
 
 
 NOTHING, QUERY, FUNCTION, SYNC, PARSE, BIND, CLOSE, DESCRIBE, EXECUTE, COPY_END = Debt
-UNASKED, PART, PAYS, READY, ERROR, COPY_IN, ASIDE = Answer
+PART, PAYS, READY, ERROR, COPY_IN, ASIDE, UNASKED = Answer
+
+NOBODYS: Entry = (NOTHING, None)
+"""The head of a ledger in which nothing is owed."""
+
+READY_IDLE = b"Z\0\0\0\5I"  # ReadyForQuery, no transaction open
+LEAST_LENGTH = HEADER_SIZE - 1  # a length counts itself
+_header = Struct("!BI").unpack_from
 
 ENDS_UNIT = frozenset({QUERY, FUNCTION, SYNC})
 
@@ -111,118 +121,191 @@ DULL_REQUESTS = flags(bytes([codes.COPY_DATA, codes.FLUSH]))
 
 
 class Ledger:
-    """The debts of one server. `head` is the next to be paid, as (debt, owner)."""
+    """The debts of one server. `head` is the next to be paid, as (debt, owner); the others stand behind it.
 
-    __slots__ = ("_entries", "_voided", "copying", "head", "is_unit_open", "skipping")
+    What one client sent at once stands there as one entry, (debts, owner), so a batch is entered in one step.
+    """
+
+    __slots__ = ("_at", "_behind", "_now", "_swallowed", "copying", "doubts", "head", "is_settled", "skipping")
 
     def __init__(self) -> None:
-        self._entries: deque[tuple[Debt, Owner]] = deque()
-        self.head: tuple[Debt, Owner] = (NOTHING, None)
+        self.head: Entry = NOBODYS
+        self._now: tuple[Debt, ...] = ()  # the debts that stand with the head, paid ones too
+        self._at = 0  # where in `_now` the head is
+        self._behind: deque[tuple[tuple[Debt, ...], Owner]] = deque()
+        self.is_settled = True  # nothing owed, nothing half asked: a ReadyForQuery was the last word of both sides
         self.copying = False  # the server reads COPY data and no CopyDone has been sent yet
         self.skipping = False  # an error came and its Sync has not been sent yet
-        self.is_unit_open = False  # the last request sent was not a Query, FunctionCall or Sync
-        self._voided: Owner = None  # whose Sync was swallowed by a COPY
+        self.doubts = 0  # how many ReadyForQuery may come that nobody is owed; see rule 2
+        self._swallowed = 0  # Syncs that a COPY under way has swallowed, if it goes well
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._entries())
+
+    def _entries(self) -> list[Entry]:
+        """One by one, all that is owed."""
+        if self.head is NOBODYS:
+            return []
+        mine = [(debt, self.head[1]) for debt in self._now[self._at :]]
+        return mine + [(debt, owner) for debts, owner in self._behind for debt in debts]
+
+    def _replace(self, entries: list[Entry]) -> None:
+        self._behind = deque(((debt,), owner) for debt, owner in entries)
+        self._next_group()
 
     @property
-    def is_settled(self) -> bool:
-        """Nothing is owed and nothing half asked: a ReadyForQuery was the last word of both sides."""
-        return not (self._entries or self.copying or self.skipping or self.is_unit_open)
+    def is_unit_open(self) -> bool:
+        """Requests have been sent, but not yet the Query, FunctionCall or Sync that ends their unit."""
+        debts = [debt for debt, _ in self._entries() if debt is not COPY_END]
+        return debts[-1] not in ENDS_UNIT if debts else not self.is_settled
 
     def owners(self) -> list[Owner]:
         """Who is owed something, in order, with repetitions."""
-        return [owner for _, owner in self._entries]
+        return [owner for _, owner in self._entries()]
 
-    def expect(self, debts: Iterable[Debt], owner: Owner) -> None:
+    def expect(self, debts: tuple[Debt, ...], owner: Owner) -> None:
         """Enter what the requests just sent will earn."""
-        for debt in debts:
-            if (self.copying or self.skipping or debt is COPY_END) and not self._is_owed(debt, owner):
-                continue
-            self._entries.append((debt, owner))
-            self.is_unit_open = debt not in ENDS_UNIT
-        if self._entries:
-            self.head = self._entries[0]
+        if self.copying or self.skipping or COPY_END in debts:
+            debts = tuple(debt for debt in debts if self._is_owed(debt))
+            while self.head is NOBODYS and debts[:1] == (COPY_END,):
+                debts = debts[1:]  # no COPY it could be the end of
+        if not debts:
+            return
+        self.is_settled = False
+        if self.head is NOBODYS:
+            self.head = (debts[0], owner)
+            self._now = debts
+            self._at = 0
+        else:
+            self._behind.append((debts, owner))
 
-    def _is_owed(self, debt: Debt, owner: Owner) -> bool:
+    def _is_owed(self, debt: Debt) -> bool:
         """The unusual cases of `expect`, rules 1 and 2 of the theory: does this earn an answer?"""
         if self.copying:
             if debt is COPY_END:
                 self.copying = False
             elif debt is SYNC:
-                self._voided = owner
+                self._swallowed += 1
             else:
                 raise ProtocolError(f"a {debt.name.lower()} message in the middle of COPY data")
             return False
         if debt is COPY_END:
-            if self._entries and not self.skipping:
-                self._entries.append((debt, owner))
-            return False
+            return not self.skipping
         self.skipping = self.skipping and debt is not SYNC
         return not self.skipping
 
     def settle(self, kind: int) -> Answer:
         """A message of type `kind` came: what it is to the debt at the head, which it may have paid."""
         answer = ANSWERS[self.head[0]][kind]
+        if self.doubts and answer is not ASIDE and self._is_late(kind):
+            return READY
         if answer is PAYS:
+            self._swallowed = 0  # the COPY went well, so they were
             self._pay()
         elif answer is READY:
-            self._voided = None
-            self._pay()
+            self._end_unit()
         elif answer is ERROR:
             self._fail()
         elif answer is COPY_IN:
             self._begin_copy()
-        elif answer is UNASKED:
-            return self._answer_voided(kind)
         return answer
 
+    def _is_late(self, kind: int) -> bool:
+        """Is this the ReadyForQuery in doubt? It is if none can be due; whatever else comes there ends the doubt."""
+        if self.head[0] is SYNC:
+            return False
+        is_late = kind == codes.READY_FOR_QUERY
+        self.doubts = self.doubts - 1 if is_late else 0
+        if is_late:
+            self.skipping = False
+            self.is_settled = self.head is NOBODYS
+        return is_late
+
+    def is_whole_answer(self, data: bytes) -> bool:
+        """Does `data` pay the head's unit to its end, leave no transaction open and hold nothing else?
+
+        Most answers do. Then this one walk is all there is to judge: a third of the work of `settle` by message.
+        """
+        last = len(data) - len(READY_IDLE)
+        if not data.endswith(READY_IDLE) or not self._now:
+            return False
+        debts, at, pos = self._now, self._at, 0
+        answers = ANSWERS[debts[at]]
+        while pos < last:
+            kind, length = _header(data, pos)
+            answer = answers[kind]
+            if answer is not PART:
+                if answer is not PAYS or at + 1 == len(debts):
+                    return False
+                at += 1
+                answers = ANSWERS[debts[at]]
+            if length < LEAST_LENGTH:
+                return False
+            pos += length + 1
+        return pos == last and at + 1 == len(debts) and answers[codes.READY_FOR_QUERY] is READY
+
+    def end_answer(self) -> None:
+        """The whole answer of `is_whole_answer` has come."""
+        if self._behind:
+            self._at = len(self._now) - 1
+            self._end_unit()
+        else:
+            self._now = ()
+            self.head = NOBODYS
+            self.is_settled = True
+            self._swallowed = 0
+
+    def _end_unit(self) -> None:
+        """The ReadyForQuery at the head's unit's end."""
+        self._swallowed = 0
+        self._pay()
+        self.is_settled = self.head is NOBODYS
+
     def _pay(self) -> None:
-        entries = self._entries
-        entries.popleft()
-        while entries and entries[0][0] is COPY_END:
-            entries.popleft()
-        self.head = entries[0] if entries else (NOTHING, None)
+        at = self._at = self._at + 1
+        if at < len(self._now):
+            self.head = (self._now[at], self.head[1])
+            if self.head[0] is COPY_END:
+                self._pay()
+        else:
+            self._next_group()
+
+    def _next_group(self) -> None:
+        if self._behind:
+            self._now, owner = self._behind.popleft()
+            self._at = 0
+            self.head = (self._now[0], owner)
+            if self.head[0] is COPY_END:
+                self._pay()
+        else:
+            self._now = ()
+            self.head = NOBODYS
 
     def _fail(self) -> None:
         """An ErrorResponse pays extended requests up to their Sync; the others wait for their ReadyForQuery."""
         self.copying = False
-        if self.head[0] in ENDS_UNIT or self.head[0] is NOTHING:
+        self.doubts += self._swallowed
+        self._swallowed = 0
+        if self.head[0] in ENDS_UNIT or self.head is NOBODYS:
             return
         while self.head[0] not in (SYNC, NOTHING):
             self._pay()
-        if self.head[0] is NOTHING:
-            self.skipping = True
-            self.is_unit_open = False
+        self.skipping = self.head is NOBODYS
 
     def _begin_copy(self) -> None:
         """CopyInResponse: the Syncs already sent before the CopyDone will be swallowed."""
-        head, *rest = self._entries
-        for place, (debt, owner) in enumerate(rest):
+        head, *rest = self._entries()
+        for place, (debt, _) in enumerate(rest):
             if debt is COPY_END:
-                self._entries = deque([head, *rest[place + 1 :]])
+                self._replace([head, *rest[place + 1 :]])
                 return
             if debt is not SYNC:
-                self._entries = deque([head, *rest[place:]])
+                self._replace([head, *rest[place:]])
                 return  # the server will call this a protocol violation itself, and hang up
-            self._voided = owner
-        self._entries = deque([head])
+            self._swallowed += 1
+        self._replace([head])
         self.copying = True
-        self.is_unit_open = head[0] is EXECUTE  # whatever Sync there was, it is gone
-
-    def _answer_voided(self, kind: int) -> Answer:
-        """A ReadyForQuery for a Sync that we thought swallowed: the COPY failed before the server read it."""
-        if kind != codes.READY_FOR_QUERY or self._voided is None or self.head[0] is not NOTHING:
-            return UNASKED
-        self._voided = None
-        self.skipping = self.is_unit_open = False
-        return READY
 
     def disown(self, owner: Owner, heir: Owner) -> None:
         """`owner` has left: what it is still owed goes to `heir`."""
-        self._entries = deque((debt, heir if who is owner else who) for debt, who in self._entries)
-        if self._entries:
-            self.head = self._entries[0]
-        if self._voided is owner:
-            self._voided = heir
+        self._replace([(debt, heir if who is owner else who) for debt, who in self._entries()])

@@ -16,7 +16,15 @@ from proxy import __version__
 from proxy.auth.users import BadUserFile, Users, read_users
 from proxy.config.check import report
 from proxy.config.ini import BadConfig, Config, read
-from proxy.daemon import PidFile, StartFailed, become_daemon, become_user, describe_user, raise_open_files
+from proxy.daemon import (
+    PidFile,
+    StartFailed,
+    become_daemon,
+    become_user,
+    describe_user,
+    keep_standard_fds_open,
+    raise_open_files,
+)
 from proxy.listener import open_sockets
 from proxy.log import Level, Log
 from proxy.main import Proxy, install_signals, read_users_of
@@ -73,6 +81,7 @@ def start(options: argparse.Namespace) -> int:
 
 def _start(options: argparse.Namespace, config: Config, users: Users, user: str) -> int:
     files = raise_open_files()
+    loop_factory = _loop_factory()  # before we give up rights that reading it may need
     sockets = take_listening_sockets() or open_sockets(config.settings)
     pid_file = PidFile(config.settings.pidfile) if config.settings.pidfile else None
     if options.daemon:
@@ -88,7 +97,7 @@ def _start(options: argparse.Namespace, config: Config, users: Users, user: str)
         log.warning(str(warning))
     _warn_of_few_files(log, config, users, files)
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
             runner.run(_run(Proxy, config, users, log, sockets))
     finally:
         if pid_file is not None:
@@ -129,6 +138,7 @@ def _warn_of_few_files(log: Log, config: Config, users: Users, files: tuple[int,
 
 def run() -> None:
     """The entry point."""
+    keep_standard_fds_open()
     options = parse_arguments(sys.argv[1:])
     sys.exit(check(options.file) if options.check else start(options))
 

@@ -13,7 +13,7 @@ from protocol.backend import ErrorFields
 
 
 class Chore:
-    """Something we asked a server ourselves. `done(chore)` is called at its ReadyForQuery, inside the server's stream."""
+    """Something we asked a server ourselves; `done(chore)` is called at its ReadyForQuery, in the server's stream."""
 
     __slots__ = ("_done", "error")
 
@@ -26,6 +26,9 @@ class Chore:
 
     def failed(self, error: ErrorFields) -> None:
         self.error = error
+
+    def finish(self, server: Any, data: bytes) -> None:
+        self.answered(server)
 
     def answered(self, server: Any) -> None:
         if self._done is not None:

@@ -15,22 +15,27 @@ gets a FATAL with the SQLSTATE PostgreSQL has for it, and its server, if any, is
 """
 
 import asyncio
+from struct import Struct
 from typing import Any, cast
 
 from protocol import codes, sqlstate
 from protocol.backend import READY_IDLE_MESSAGE, ErrorFields, build_error
 from protocol.errors import ProtocolError, Refused
 from protocol.framing import HEADER_SIZE, scan
-from protocol.ledger import DULL_REQUESTS, ENDS_UNIT, NOTHING, PARSE, REQUESTS, Debt
+from protocol.ledger import COPY_END, DULL_REQUESTS, ENDS_UNIT, NOTHING, PARSE, QUERY, REQUESTS, Debt
 from protocol.parameters import ParameterSet
 from proxy import dispatch
+from proxy.config.kinds import PoolMode
 from proxy.farewell import ERRORS, QUIET
 from proxy.states import ACTIVE, CLIENT_MOVES, GONE, RESTING, WAITING, ClientState, Closing
 
 STREAM_FROM = 65536  # bytes; a shorter message that is cut waits until it is whole
+SHORT = 1024  # bytes; max_packet_size is never less
 MAX_HELD = 65536  # bytes a waiting client may send before we stop reading
 FLUSH_TIME = 10.0  # seconds a closed client has to read what it was still owed
 
+_ONE_QUERY = (QUERY,)
+_length = Struct("!I").unpack_from
 _DEBTS: tuple[Debt | None, ...] = tuple(REQUESTS.get(kind) for kind in range(256))
 
 
@@ -38,7 +43,7 @@ class Client(asyncio.Protocol):
     """One client, from its welcome to its end."""
 
     __slots__ = (
-        "__weakref__", "address", "application_name", "carry", "connected_at", "followed", "held", "held_debts",
+        "__weakref__", "address", "carry", "connected_at", "followed", "held", "held_debts",
         "is_choked", "is_notified", "key", "number", "pool", "ready_at", "remain", "request_at", "server", "state",
         "transport", "user", "waiting_since", "xact_at",
     )  # fmt: skip
@@ -54,12 +59,12 @@ class Client(asyncio.Protocol):
         self.number = 0  # its id on the console
         self.state: ClientState = RESTING
         self.server: Any = None
-        self.connected_at: float = pool.world.clock.wall().timestamp()
+        self.connected_at: float = pool.now()
         self.request_at = self.ready_at = self.xact_at = self.waiting_since = pool.now()
         self.carry = b""
         self.remain = 0
-        self.held: list[bytes] | None = None  # bytes that wait for a server
-        self.held_debts: list[Debt] = []
+        self.held: bytes | None = None  # what waits for a server, or for our SET in front of it
+        self.held_debts: tuple[Debt, ...] = ()
         self.is_choked = False  # its socket takes no more for now
         self.is_notified = False  # has been told that it waits
 
@@ -78,13 +83,37 @@ class Client(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        if self.state is GONE:
+        state, size, pool = self.state, len(data), self.pool
+        pool.stats.received += size
+        if (
+            state is RESTING
+            and data[0] == codes.QUERY
+            and HEADER_SIZE <= size <= SHORT
+            and _length(data, 1)[0] + 1 == size
+            and not self.carry
+            and not self.remain
+        ):
+            self._ask(data)  # nothing pending and one whole simple query: the usual case, a third of the work
+        elif state is not GONE:
+            self._receive(data)
+
+    def _ask(self, data: bytes) -> None:
+        """One whole simple query while we have no server."""
+        server = self.pool.acquire(self)
+        if server is None:
+            self._wait(data, _ONE_QUERY)
             return
-        self.pool.stats.received += len(data)
-        if self.carry:
-            data, self.carry = self.carry + data, b""
+        prefix = dispatch.attach(self, server)
+        if prefix is None:
+            self.held, self.held_debts = data, _ONE_QUERY
+        else:
+            server.ledger.expect(_ONE_QUERY, self)
+            server.transport.write(prefix + data if prefix else data)
+
+    def _receive(self, data: bytes) -> None:
+        """The general case of `data_received`."""
         try:
-            self._take(data)
+            self._take(self.carry + data)
         except ProtocolError as error:
             self.refuse(ErrorFields("FATAL", sqlstate.PROTOCOL_VIOLATION, str(error)), Closing.CLIENT_PROTOCOL)
         except Refused as no:
@@ -100,6 +129,10 @@ class Client(asyncio.Protocol):
         if self.server is not None:
             self.server.let_go()
 
+    def eof_received(self) -> None:
+        """It said no goodbye. Whether it still reads is not waited for: see `_close_socket`."""
+        self._leave(Closing.CLIENT_EOF, cancel=True)
+
     def connection_lost(self, error: Exception | None) -> None:
         self._leave(Closing.CLIENT_EOF, cancel=True)
 
@@ -107,6 +140,7 @@ class Client(asyncio.Protocol):
 
     def _take(self, data: bytes) -> None:
         """Find the messages in `data`, note what they will earn, send them on."""
+        self.carry = b""
         size, pos, debts = len(data), self.remain, []
         if pos and self.state is RESTING:  # the rest of a message that was of no use to anybody
             self.remain = max(pos - size, 0)
@@ -115,28 +149,27 @@ class Client(asyncio.Protocol):
                 return
             size, pos = len(data), 0
         is_farewell = False
+        limit = self.pool.world.settings.max_packet_size
         while pos < size:
-            kind, pos, end = scan(data, pos, DULL_REQUESTS, self.pool.world.settings.max_packet_size)
+            kind, pos, end = scan(data, pos, DULL_REQUESTS, limit)
             if not kind or (end > size and end - pos <= STREAM_FROM):
                 break
             debt = _DEBTS[kind]
             if debt is None:
                 is_farewell = self._is_farewell(kind)
-                data = data[:pos]
-                size = pos
+                data, size = data[:pos], pos
                 break
-            if debt is PARSE:
-                if end > size == pos + HEADER_SIZE:
-                    break
-                self._check_parse(data[pos + HEADER_SIZE])
+            if debt is PARSE and not self._may_parse(data, pos, end):
+                break
             debts.append(debt)
             pos = end
         if pos < size:
             self.carry = data[pos:]
             data = data[:pos]
-        was_cut, self.remain = self.remain, max(pos - size, 0)
+        was_cut = self.remain
+        self.remain = pos - size if pos > size else 0
         if data:
-            self._send(data, debts)
+            self._send(data, tuple(debts))
         if is_farewell:
             self._leave(Closing.CLIENT_REQUEST, cancel=False)
         elif was_cut and not self.remain and self.server is not None:
@@ -148,31 +181,37 @@ class Client(asyncio.Protocol):
             raise ProtocolError(f"invalid frontend message type {kind}")
         return True
 
-    def _check_parse(self, first_byte_of_name: int) -> None:
-        if first_byte_of_name and self.pool.is_shared:
+    def _may_parse(self, data: bytes, pos: int, end: int) -> bool:
+        """Is a Parse fit to be passed on? False: its name has not arrived yet. Refused: it has one, and may not."""
+        first = pos + HEADER_SIZE
+        if end == first:
+            raise ProtocolError("a Parse message without a body")
+        if first == len(data):
+            return False
+        if data[first] and self.pool.is_shared:
             raise Refused(
                 sqlstate.FEATURE_NOT_SUPPORTED,
                 "prepared statements with a name are not supported in transaction and statement pooling mode yet",
                 hint="Use unnamed statements, or a pool in session mode.",
             )
+        return True
 
-    def _send(self, data: bytes, debts: list[Debt]) -> None:
+    def _send(self, data: bytes, debts: tuple[Debt, ...]) -> None:
         """`data` goes to our server, or waits for one."""
         server = self.server
         if self.held is not None:
             self._hold_bytes(data, debts)
             return
         if server is None:
-            if not debts:
-                return  # Flush, or the data of a COPY that has failed: PostgreSQL ignores them as well
+            if not debts or all(debt is COPY_END for debt in debts):
+                return  # Flush, or what belongs to a COPY that has failed: PostgreSQL ignores them as well
             server = self.pool.acquire(self)
             if server is None:
                 self._wait(data, debts)
                 return
             prefix = dispatch.attach(self, server)
             if prefix is None:
-                self.held = []
-                self._hold_bytes(data, debts)
+                self.held, self.held_debts = data, debts
                 return
             data = prefix + data if prefix else data
         elif server.ledger.head[0] is NOTHING:
@@ -184,34 +223,34 @@ class Client(asyncio.Protocol):
 
     # Waiting.
 
-    def _wait(self, data: bytes, debts: list[Debt]) -> None:
-        self.held = []
+    def _wait(self, data: bytes, debts: tuple[Debt, ...]) -> None:
+        self.held, self.held_debts = data, debts
         self.is_notified = False
-        if self.state is RESTING:
-            self.move(WAITING)
-        self._hold_bytes(data, debts)
+        self.move(WAITING)
+        if len(data) > MAX_HELD:
+            self.hold()
 
-    def _hold_bytes(self, data: bytes, debts: list[Debt]) -> None:
-        assert self.held is not None
-        self.held.append(data)
-        self.held_debts += debts
-        if sum(map(len, self.held)) > MAX_HELD:
+    def _hold_bytes(self, data: bytes, debts: tuple[Debt, ...]) -> None:
+        """More of what must wait."""
+        self.held = (self.held or b"") + data
+        self.held_debts = (*self.held_debts, *debts)
+        if len(self.held) > MAX_HELD:
             self.hold()
 
     def resume(self, server: Any) -> None:
         """The pool has a server for us; what we hold is sent at once."""
-        self.pool.stats.wait_time += self.pool.now() - self.waiting_since
         prefix = dispatch.attach(self, server)
+        self.pool.stats.wait_time += self.request_at - self.waiting_since
         if prefix is not None:
-            self.play(prefix)
+            self.play(server, prefix)
 
-    def play(self, prefix: bytes = b"") -> None:
-        """Send what was held."""
-        held, self.held = self.held or [], None
-        debts, self.held_debts = self.held_debts, []
-        self.let_go()
-        if held or prefix:
-            self._send(prefix + b"".join(held), debts)
+    def play(self, server: Any, prefix: bytes = b"") -> None:
+        """Send what was held to `server`, ours now."""
+        data, self.held = self.held or b"", None
+        if len(data) > MAX_HELD:
+            self.let_go()
+        server.ledger.expect(self.held_debts, self)
+        server.transport.write(prefix + data if prefix else data)
 
     def cancel_waiting(self) -> bool:
         """Take the client out of the queue and answer what it holds with 57014. False: there is nothing to cancel."""
@@ -220,7 +259,7 @@ class Client(asyncio.Protocol):
             return False
         del self.pool.waiting[self]
         self.move(RESTING)
-        self.held, self.held_debts = None, []
+        self.held, self.held_debts = None, ()
         self.let_go()
         error = build_error("ERROR", sqlstate.QUERY_CANCELED, "canceling statement due to user request")
         self.deliver((error + READY_IDLE_MESSAGE) * sum(debt in ENDS_UNIT for debt in debts))
@@ -234,6 +273,19 @@ class Client(asyncio.Protocol):
             self.pool.stats.sent += len(data)
             self.transport.write(data)
 
+    def finish(self, server: Any, data: bytes) -> None:
+        """The whole answer to our one query: `deliver` and `answered` in one, for the usual case."""
+        pool = self.pool
+        stats, now = pool.stats, pool.now()
+        stats.query_count += 1
+        stats.xact_count += 1
+        stats.query_time += now - self.request_at
+        stats.xact_time += now - self.xact_at
+        self.xact_at = self.request_at = self.ready_at = server.ready_at = now
+        if self.state is not GONE:
+            stats.sent += len(data)
+            self.transport.write(data)
+
     def answered(self, server: Any) -> None:
         """A ReadyForQuery of ours has come."""
         stats, now = self.pool.stats, self.pool.now()
@@ -244,6 +296,8 @@ class Client(asyncio.Protocol):
             stats.xact_count += 1
             stats.xact_time += now - self.xact_at
             self.xact_at = now
+        elif self.pool.limits.pool_mode is PoolMode.STATEMENT:
+            self.close(Closing.STATEMENT_MODE)  # before it hears this ReadyForQuery, or it would miss our error
 
     def failed(self, error: ErrorFields) -> None:
         """An error of ours has come; it is delivered like everything else."""
@@ -270,33 +324,37 @@ class Client(asyncio.Protocol):
         if self.state is GONE:
             return
         self._log(self.pool.world.settings.log_pooler_errors, f"pooler error: {error.message}")
-        if not self.transport.is_closing():
+        if not self.transport.is_closing() and not self._is_in_message():
             self.transport.write(
                 build_error("FATAL", error.sqlstate, error.message, detail=error.detail, hint=error.hint)
             )
         self._leave(why, cancel=True)
 
-    def lose_server(self, why: Closing, said: ErrorFields | None) -> None:
-        """Our server is gone. What it said last has been delivered already, if it said anything."""
+    def lose_server(self, why: Closing, said: ErrorFields | None, *, was_told: bool, is_cut: bool) -> None:
+        """Our server is gone. `said` are its last words, if any; `is_cut`: it left in the middle of a message to us."""
         if self.state is GONE:
             return
-        if said is not None:
+        if was_told or is_cut:  # an error of ours would become the rest of the message that was cut
             self._leave(Closing.SERVER_LOST, cancel=False)
         else:
-            self.refuse(ERRORS[why], why)
+            self.refuse(said or ERRORS[why], why)
+
+    def _is_in_message(self) -> bool:
+        """Has the client heard the beginning of a message and not its end? Then nothing of ours may come in between."""
+        return self.server is not None and self.server.recipient is self
 
     def _leave(self, why: Closing, *, cancel: bool) -> None:
         """The one way out: out of the queue, off the server, off the books, socket closed."""
         if self.state is GONE:
             return
         if why not in QUIET or self.pool.world.settings.log_disconnections:
-            age = self.pool.world.clock.wall().timestamp() - self.connected_at
+            age = self.pool.now() - self.connected_at
             self._log(self.pool.world.settings.log_disconnections, f"closing because: {why.value} (age={age:.0f}s)")
         self.pool.waiting.pop(self, None)
         if self.state is ACTIVE and self.server is not None:
             dispatch.abandon(self, cancel=cancel)
         self.move(GONE)
-        self.held, self.held_debts, self.carry = None, [], b""
+        self.held, self.held_debts, self.carry = None, (), b""
         self.pool.world.client_left(self)
         self._close_socket()
 

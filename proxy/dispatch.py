@@ -30,8 +30,9 @@ def attach(client: Any, server: Any) -> bytes | None:
     client.move(ACTIVE)
     client.server = server
     server.client = client
-    client.pool.stats.server_assignment_count += 1
-    client.request_at = client.xact_at = client.pool.now()
+    pool = client.pool
+    pool.stats.server_assignment_count += 1
+    client.request_at = client.xact_at = pool.now()
     if client.is_choked:
         server.hold()
     if client.followed is server.followed:
@@ -66,7 +67,7 @@ def _agreed(client: Any, server: Any, chore: Chore) -> None:
     else:
         client.followed = server.followed  # in the server's own spelling
     if client.held is not None:
-        client.play()
+        client.play(server)
 
 
 def detach(client: Any, server: Any) -> None:
@@ -80,21 +81,19 @@ def detach(client: Any, server: Any) -> None:
 
 def rest_linked(server: Any) -> None:
     """Both sides of a linked server have said their last word: does the client keep it?"""
-    client = server.client
-    mode = client.pool.limits.pool_mode
-    if server.status != codes.IDLE:
-        if mode is PoolMode.STATEMENT:
-            client.close(Closing.STATEMENT_MODE)
-        return
-    if mode is PoolMode.SESSION or client.remain:
+    client, pool = server.client, server.pool
+    limits = pool.limits
+    if server.status != codes.IDLE or limits.pool_mode is PoolMode.SESSION or client.remain:
         return
     detach(client, server)
     client.move(RESTING)
-    if server.cancels or server.pool.limits.server_reset_query_always:
+    if server.ledger.doubts:
+        server.close(Closing.UNCLEAN)
+    elif server.cancels or limits.server_reset_query_always:
         move(server, CLEANING)
         reset.begin(server)
     else:
-        server.pool.release(server)
+        pool.release(server)
 
 
 def abandon(client: Any, *, cancel: bool) -> None:

@@ -31,7 +31,7 @@ class PeerGone(Exception):
 class Inbox(asyncio.Protocol):
     """One connection in its conversational phase. `on_connect` is called with the inbox once the socket stands."""
 
-    __slots__ = ("_gone", "_on_connect", "_paused", "_unread", "_wake", "transport")
+    __slots__ = ("_choked", "_gone", "_on_connect", "_paused", "_unread", "_wake", "transport")
 
     transport: asyncio.Transport
 
@@ -41,6 +41,7 @@ class Inbox(asyncio.Protocol):
         self._wake: asyncio.Future[None] | None = None
         self._gone: Exception | None = None
         self._paused = False
+        self._choked = False
 
     # What the event loop calls.
 
@@ -54,6 +55,13 @@ class Inbox(asyncio.Protocol):
         if len(self._unread) > HIGH_WATER and not self._paused:
             self._paused = True
             self.transport.pause_reading()
+        self._rouse()
+
+    def pause_writing(self) -> None:
+        self._choked = True
+
+    def resume_writing(self) -> None:
+        self._choked = False
         self._rouse()
 
     def eof_received(self) -> bool:
@@ -98,6 +106,18 @@ class Inbox(asyncio.Protocol):
             await self._wait_more()
             self._unread.clear()
 
+    async def wait_gone(self) -> None:
+        """Until the peer is gone; what it says meanwhile is kept, up to HIGH_WATER, for those who read later."""
+        while self._gone is None:
+            await self._wait_roused()
+
+    async def wait_writable(self) -> None:
+        """Until the peer has read most of what was written. PeerGone when it leaves instead."""
+        while self._choked:
+            if self._gone is not None:
+                raise self._gone
+            await self._wait_roused()
+
     async def _wait_bytes(self, count: int) -> bytearray:
         while len(self._unread) < count:
             if self._gone is not None:
@@ -109,6 +129,9 @@ class Inbox(asyncio.Protocol):
         if self._paused:
             self._paused = False
             self.transport.resume_reading()
+        await self._wait_roused()
+
+    async def _wait_roused(self) -> None:
         self._wake = asyncio.get_running_loop().create_future()
         try:
             await self._wake

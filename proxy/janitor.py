@@ -90,7 +90,7 @@ class Janitor:
 
     def _sweep_idle(self, pool: Pool) -> None:
         limits, now = pool.limits, self._now()
-        excess = pool.size - max(limits.min_pool_size, 0)
+        excess = pool.size - pool.min_size
         too_many = pool.size - limits.pool_size if limits.pool_size is not None else 0
         for state in (USED, IDLE):
             for server in list(pool.places[state]):
@@ -133,7 +133,7 @@ class Janitor:
 
     def _keep_size(self, pool: Pool) -> None:
         """Pre-warm: one more server, while there are fewer than `min_pool_size`."""
-        if pool.state is PoolState.OPEN and pool.size < pool.limits.min_pool_size and pool.find_obstacle() is None:
+        if pool.state is PoolState.OPEN and pool.size < pool.min_size and pool.find_obstacle() is None:
             pool.open_one()
 
     def _roll_stats(self) -> None:

@@ -20,6 +20,7 @@ from proxy.log import Voice
 
 ACCEPT_AT_ONCE = 32
 PAUSE = 0.5  # seconds
+UNIX = "unix"  # stands for the address of a client on a Unix socket
 
 Arrival = Callable[[socket.socket, tuple[str, int]], object]
 
@@ -54,7 +55,7 @@ class Listener:
                 self._pause(error)
                 return
             connected.setblocking(False)
-            self._arrive(connected, (str(address[0]), int(address[1])) if isinstance(address, tuple) else ("unix", 0))
+            self._arrive(connected, (str(address[0]), int(address[1])) if isinstance(address, tuple) else (UNIX, 0))
 
     def _pause(self, error: OSError) -> None:
         self._log.warning(f"accepting on {self} pauses for {PAUSE:g}s: {error.strerror}")
@@ -183,15 +184,13 @@ def _printable_path(path: str | bytes) -> str:
 
 def tune(connected: socket.socket, settings: Settings) -> None:
     """Keepalive and its kin on a connected TCP socket."""
-    if connected.family == socket.AF_UNIX:
-        return
-    options = [
+    options = (
         (socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(settings.tcp_keepalive)),
         (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, settings.tcp_keepcnt),
         (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, settings.tcp_keepidle),
         (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, settings.tcp_keepintvl),
         (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, settings.tcp_user_timeout),
-    ]
+    )
     for level, option, value in options:
         if value:
             with contextlib.suppress(OSError):

@@ -33,8 +33,10 @@ from proxy.config.entries import CONSOLES, Database
 from proxy.inbox import Inbox
 
 MAX_ENCRYPTION_REQUESTS = 2  # one for TLS, one for GSSAPI
+MAX_GREETINGS = 1000  # different ones remembered per pool
 LONG_KEYS_SINCE = 2  # the minor version
 
+_AUTHENTICATION_OK = build_authentication_ok()
 _OURS = frozenset({"user", "database", "replication", "options"})
 
 
@@ -114,9 +116,11 @@ def _take_wish(wishes: dict[str, str], name: str, value: str, proxy: Any, ignore
 
 def find_database(visitor: Visitor, proxy: Any) -> Database:
     """The entry that serves this visitor. Refused: none does, or a limit of clients is reached."""
-    database: Database | None = proxy.config.find_database(visitor.database)
+    database: Database | None = proxy.find_database(visitor.database)
     if database is None or visitor.database in CONSOLES:
         raise Refused(sqlstate.INVALID_CATALOG, f"no such database: {visitor.database}")
+    if database.name in proxy.disabled:
+        raise Refused(sqlstate.REJECTED, f'database "{database.name}" is disabled')
     if proxy.settings.auth_type is proxy.settings.auth_type.ANY and database.user is None:
         raise Refused(
             sqlstate.INVALID_AUTHORIZATION,
@@ -151,16 +155,31 @@ def check_max_clients(proxy: Any) -> None:
 
 def build_welcome(visitor: Visitor, parameters: ParameterSet, key: bytes) -> bytes:
     """AuthenticationOk, the parameters, the cancel key, ReadyForQuery: one write."""
-    told = {**parameters, **visitor.wishes}
-    return b"".join(
-        [
-            visitor.prefix,
-            build_authentication_ok(),
-            *(build_parameter_status(name, value) for name, value in told.items()),
-            build_backend_key(key),
-            READY_IDLE_MESSAGE,
-        ]
-    )
+    return _join_welcome(visitor, _build_parameters({**parameters, **visitor.wishes}), key)
+
+
+def _build_parameters(told: ParameterSet) -> bytes:
+    return b"".join(build_parameter_status(name, value) for name, value in told.items())
+
+
+def _join_welcome(visitor: Visitor, parameters: bytes, key: bytes) -> bytes:
+    return b"".join([visitor.prefix, _AUTHENTICATION_OK, parameters, build_backend_key(key), READY_IDLE_MESSAGE])
+
+
+def greet(proxy: Any, pool: Any, parameters: ParameterSet, wishes: dict[str, str]) -> tuple[ParameterSet, bytes]:
+    """For a client with these wishes: its followed parameters, and all its ParameterStatus messages.
+
+    Remembered per pool, since most clients wish the same: 100 us of a login.
+    """
+    key = tuple(wishes.items())
+    known: tuple[ParameterSet, bytes] | None = pool.greetings.get(key)
+    if known is None:
+        base = {name: parameters[name] for name in proxy.followed if name in parameters}
+        known = pool.intern({**base, **wishes}), _build_parameters({**parameters, **wishes})
+        if len(pool.greetings) >= MAX_GREETINGS:
+            pool.greetings.clear()
+        pool.greetings[key] = known
+    return known
 
 
 async def welcome(inbox: Inbox, proxy: Any, visitor: Visitor, address: tuple[str, int]) -> Client:
@@ -169,14 +188,14 @@ async def welcome(inbox: Inbox, proxy: Any, visitor: Visitor, address: tuple[str
     pool = proxy.pools.find(database, visitor.user)
     check_client_limits(proxy, pool, visitor.user)
     parameters = await pool.wait_welcome()
-    wishes = dict(visitor.wishes)
+    wishes = visitor.wishes
     if proxy.settings.application_name_add_host:
         host = f"{wishes.get('application_name', 'app')} - {address[0]}:{address[1]}"
-        wishes["application_name"] = clean(host)
-    base = {name: parameters[name] for name in proxy.followed if name in parameters}
+        wishes = {**wishes, "application_name": clean(host)}
+    followed, told = greet(proxy, pool, parameters, wishes)
     key = proxy.cancels.mint_key(is_long=visitor.minor >= LONG_KEYS_SINCE)
-    client = Client(pool, visitor.user, key, pool.intern({**base, **wishes}), address)
+    client = Client(pool, visitor.user, key, followed, address)
     check_client_limits(proxy, pool, visitor.user)  # again: others may have come while we waited
     proxy.client_arrived(client)
-    inbox.write(build_welcome(visitor, parameters, key))
+    inbox.write(_join_welcome(visitor, told, key))
     return client

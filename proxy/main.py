@@ -13,49 +13,39 @@ is told so.
 """
 
 import asyncio
-import enum
 import signal
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from protocol import sqlstate
-from protocol.backend import build_error
-from protocol.errors import ProtocolError, Refused
 from protocol.parameters import FOLLOWED, spelling
-from protocol.startup import CancelRequest, Startup
-from proxy import __version__, login
-from proxy.admin.console import converse
+from proxy import __version__
 from proxy.auth.keys import KeyKeeper
 from proxy.auth.users import NOBODY, BadUserFile, Users, read_users
 from proxy.cancel import Cancels
 from proxy.clock import Clock
-from proxy.config.entries import CONSOLES, Database, hosts_of
-from proxy.config.ini import BadConfig, Config, read
+from proxy.config.entries import Database, hosts_of
+from proxy.config.ini import BadConfig, Config, read, why_unsafe
 from proxy.config.reload import Changes, compare
+from proxy.config.settings import assign
 from proxy.connect import Opener
-from proxy.inbox import Inbox, PeerGone
+from proxy.inbox import Inbox
 from proxy.janitor import Janitor
-from proxy.listener import Arrival, Listener, open_sockets, tune
+from proxy.listener import UNIX, Arrival, Listener, open_sockets, tune
 from proxy.log import Log
 from proxy.notify import Notifier
-from proxy.pool import LoginFailed, Pool
+from proxy.pool import Pool
 from proxy.pools import Pools
 from proxy.server import Server
-from proxy.states import Closing, Waiting
-from proxy.stats import Stats
+from proxy.states import Closing, Leaving, Waiting
+from proxy.stats import describe, sum_averages
 from proxy.tasks import Tasks
+from proxy.visit import Visit
 
 LAST_BREATH = 0.2  # seconds for the last words to leave the sockets
+MAX_FOUND = 1000  # names of databases remembered, known or not
 PREWARM_PATIENCE = 10.0  # seconds a start waits for min_pool_size before it takes clients anyway
-
-
-class Leaving(enum.Enum):
-    """How the proxy ends."""
-
-    WAIT_FOR_CLIENTS = "wait for clients"
-    WAIT_FOR_SERVERS = "wait for servers"
-    IMMEDIATE = "immediate"
 
 
 class Proxy:
@@ -78,9 +68,12 @@ class Proxy:
         self.notifier = Notifier()
         self.leaving: Leaving | None = None
         self.visitors = 0  # clients that are still logging in; the console's are not counted
+        self.consoles: dict[Any, None] = {}  # operators at the console, in the order they came
+        self.disabled: set[str] = set()  # databases that take no new clients (DISABLE)
         self.started_at = self.clock.wall()
         self._opener = Opener(self.tasks, self.keeper, self)
         self._last_number = 0
+        self._found: dict[str, Database | None] = {}
         self._gone = asyncio.Event()
         self._reloading = asyncio.Lock()
 
@@ -105,7 +98,8 @@ class Proxy:
 
     async def _prewarm(self) -> None:
         """Servers that `min_pool_size` wants are open before the first client comes, if they can be."""
-        pools = self.pools.prewarm(self._can_log_in, self.users.secrets)
+        users = self.users
+        pools = self.pools.prewarm([user for user in users.secrets if users.password_of(user) is not None])
         for pool in pools:
             while pool.size < pool.limits.min_pool_size and pool.find_obstacle() is None:
                 pool.open_one()
@@ -117,14 +111,11 @@ class Proxy:
             words = f"{pool}: {ready} of {wanted} server connections open and authenticated"
             self.log.log(words if pool.failure is None else f"{words}: {pool.failure}")
 
-    def _can_log_in(self, database: str, user: str) -> bool:
-        entry = self.config.find_database(database)
-        return entry is not None and (entry.password is not None or self.users.password_of(user) is not None)
-
     # Clients arrive.
 
     def arrive(self, connected: socket.socket, address: tuple[str, int]) -> None:
-        tune(connected, self.settings)
+        if address[0] != UNIX:
+            tune(connected, self.settings)
         self.tasks.start(self._serve(connected, address), name="login")
 
     async def _serve(self, connected: socket.socket, address: tuple[str, int]) -> None:
@@ -134,15 +125,14 @@ class Proxy:
         except OSError:
             connected.close()
             return
-        visit = _Visit(self, inbox, address)
+        visit = Visit(self, inbox, address)
         try:
             await visit.serve()
         finally:
             visit.finish()
 
     def client_arrived(self, client: Any) -> None:
-        self._last_number += 1
-        client.number = self._last_number
+        client.number = self._next_number()
         client.pool.clients.add(client)
         client.pool.stats.client_login_count += 1
         self.cancels.register(client)
@@ -155,12 +145,27 @@ class Proxy:
     @property
     def client_count(self) -> int:
         """Clients and those who want to become one; the console's do not count."""
-        return len(self.cancels) + self.visitors
+        return len(self.cancels) - len(self.consoles) + self.visitors
+
+    def console_arrived(self, session: Any) -> None:
+        session.number = self._next_number()
+        self.consoles[session] = None
+        self.cancels.register(session)
+
+    def console_left(self, session: Any) -> None:
+        del self.consoles[session]
+        self.cancels.forget(session)
+
+    def _next_number(self) -> int:
+        self._last_number += 1
+        return self._last_number
 
     # What pools ask of the world.
 
     def open_server(self, pool: Pool) -> Server:
-        return self._opener.open_server(pool)
+        server = self._opener.open_server(pool)
+        server.number = self._next_number()
+        return server
 
     def find_obstacle(self, pool: Pool) -> Waiting | None:
         return Waiting.SHUTDOWN if self._gone.is_set() else self.pools.find_obstacle(pool)
@@ -183,16 +188,25 @@ class Proxy:
         password = database.password if database.password is not None else self.users.password_of(pool.user)
         return database, password
 
+    def find_database(self, name: str) -> Database | None:
+        """The entry that serves `name`, also by `*`; remembered, since a copy of an entry costs 30 us."""
+        if name not in self._found:
+            if len(self._found) >= MAX_FOUND:
+                self._found.clear()
+            self._found[name] = self.config.find_database(name)
+        return self._found[name]
+
     def find_hosts(self, database: Database) -> tuple[str, ...]:
         return hosts_of(database, self.settings.unix_socket_dir)
 
     def tune_socket(self, connected: socket.socket) -> None:
-        tune(connected, self.settings)
+        if connected.family != socket.AF_UNIX:
+            tune(connected, self.settings)
 
     # Reload.
 
     async def reload(self) -> list[str]:
-        """Read the files again. Returns every mistake, and then nothing has changed; none: the new world is in force."""
+        """Read the files again. Returns every mistake; then nothing has changed. None: the new world is in force."""
         async with self._reloading:
             self.notifier.reloading()
             try:
@@ -202,7 +216,7 @@ class Proxy:
 
     async def _reload(self) -> list[str]:
         try:
-            config = await asyncio.to_thread(read, self.config.path)
+            config = await asyncio.to_thread(read, self.settings.conffile or self.config.path)
             users = await asyncio.to_thread(read_users_of, config)
         except BadConfig as bad:
             return self._refuse_reload([str(mistake) for mistake in bad.mistakes])
@@ -221,6 +235,7 @@ class Proxy:
 
     def _swap(self, changes: Changes, users: Users) -> None:
         self.config = changes.effective
+        self._found.clear()
         self.settings = self.config.settings
         self.users = users
         self.keeper.iterations = self.settings.scram_iterations
@@ -231,6 +246,20 @@ class Proxy:
         for change in changes.restart:
             self.log.warning(f"{change}: needs a restart, the old value stays in force")
         self.log.log(f"reloaded: {changes.summary()}")
+
+    async def apply_setting(self, name: str, text: str) -> None:
+        """SET on the console: one LIVE setting, until the next reload. ValueError says what is wrong with it."""
+        async with self._reloading:
+            settings = assign(self.settings, name, text)
+            if sentence := why_unsafe(name, getattr(settings, name)):
+                raise ValueError(sentence)
+            config = replace(self.config, settings=settings, warnings=())
+            try:
+                users = await asyncio.to_thread(read_users_of, config) if name == "auth_file" else self.users
+            except BadUserFile as bad:
+                raise ValueError(str(bad)) from bad
+            await self.keeper.warm(users.secrets.items())
+            self._swap(compare(self.config, config), users)
 
     def on_hangup(self) -> None:
         self.log.log("got SIGHUP, re-reading config")
@@ -268,12 +297,15 @@ class Proxy:
 
     def check_drained(self) -> None:
         """Is everything gone that a gentle end waits for?"""
-        if self.leaving is Leaving.IMMEDIATE:
+        if self.leaving is not None and self._is_drained(self.leaving):
             self._gone.set()
-        elif self.leaving is Leaving.WAIT_FOR_CLIENTS and self.client_count == 0:
-            self._gone.set()
-        elif self.leaving is Leaving.WAIT_FOR_SERVERS and all(pool.is_quiet for pool in self.pools):
-            self._gone.set()
+
+    def _is_drained(self, how: Leaving) -> bool:
+        if how is Leaving.WAIT_FOR_CLIENTS:
+            return self.client_count == 0
+        if how is Leaving.WAIT_FOR_SERVERS:
+            return all(pool.is_quiet for pool in self.pools)
+        return True
 
     async def wait_gone(self) -> None:
         """Until somebody has told us to leave and nothing holds us back; then say goodbye to everyone."""
@@ -289,120 +321,15 @@ class Proxy:
 
     def log_stats(self) -> None:
         """The `stats:` line, for the log and for systemd."""
-        total = sum_averages(self.pools)
-        line = (
-            f"stats: {total['xact_count']:.0f} xacts/s, {total['query_count']:.0f} queries/s,"
-            f" {total['client_parse_count']:.0f} client parses/s, {total['server_parse_count']:.0f} server parses/s,"
-            f" {total['bind_count']:.0f} binds/s, {total['client_login_count']:.0f} client logins/s,"
-            f" in {total['received']:.0f} B/s, out {total['sent']:.0f} B/s, xact {total['xact_time'] * 1e6:.0f} us,"
-            f" query {total['query_time'] * 1e6:.0f} us, wait {total['wait_time'] * 1e6:.0f} us"
-        )
+        line = describe(sum_averages(pool.averages for pool in self.pools))
         self.notifier.status(line)
         if self.settings.log_stats:
             self.log.log(line)
 
 
-class _Visit:
-    """One connection until it is a client: what went wrong is said here, to the visitor and to the log."""
-
-    def __init__(self, proxy: Proxy, inbox: Inbox, address: tuple[str, int]) -> None:
-        self.proxy = proxy
-        self.inbox = inbox
-        self.address = address
-        self.startup: Startup | None = None
-        self.is_counted = False
-        self.is_handed_over = False
-
-    async def serve(self) -> None:
-        try:
-            async with asyncio.timeout(self.proxy.settings.client_login_timeout):
-                visitor = await self._log_in()
-            if visitor is not None:
-                await converse(self.inbox, self.proxy, visitor, self.address)
-        except Refused as no:
-            self._refuse(no.sqlstate, no.sentence, no.detail, no.hint)
-        except LoginFailed as failed:
-            self._refuse(failed.sqlstate, failed.sentence)
-        except ProtocolError as error:
-            self._refuse(sqlstate.PROTOCOL_VIOLATION, str(error))
-        except TimeoutError:
-            self._refuse(sqlstate.PROTOCOL_VIOLATION, "client_login_timeout")
-        except PeerGone as gone:
-            self._log(self.proxy.settings.log_disconnections, f"closing because: client unexpected eof ({gone})")
-
-    async def _log_in(self) -> login.Visitor | None:
-        """A visitor who wants the console; None when everything is done already."""
-        proxy, inbox = self.proxy, self.inbox
-        request = await login.wait_startup(inbox)
-        if isinstance(request, CancelRequest):
-            proxy.cancels.request(request.key)
-            return None
-        self.startup = request
-        is_console = request.database in CONSOLES
-        if not is_console:
-            self._count()
-            login.check_max_clients(proxy)
-        visitor = await login.wait_visitor(inbox, proxy, request)
-        self._log(
-            proxy.settings.log_connections,
-            f"login attempt: db={visitor.database} user={visitor.user} tls=no replication=no",
-        )
-        if is_console:
-            return visitor
-        client = await login.welcome(inbox, proxy, visitor, self.address)
-        self._discount()
-        self.is_handed_over = True
-        inbox.hand_over_to(client)
-        return None
-
-    def _count(self) -> None:
-        self.is_counted = True
-        self.proxy.visitors += 1
-
-    def _discount(self) -> None:
-        if self.is_counted:
-            self.is_counted = False
-            self.proxy.visitors -= 1
-
-    def finish(self) -> None:
-        self._discount()
-        if not self.is_handed_over:
-            self.inbox.close()
-            self.proxy.check_drained()
-
-    def _refuse(self, state: str, sentence: str, detail: str = "", hint: str = "") -> None:
-        if state in (sqlstate.INVALID_PASSWORD, sqlstate.INVALID_AUTHORIZATION) and self.startup is not None:
-            self._log(True, f"login failed: db={self.startup.database} user={self.startup.user}")
-        self._log(self.proxy.settings.log_pooler_errors, f"pooler error: {sentence}")
-        self._log(self.proxy.settings.log_disconnections, f"closing because: {sentence} (age=0s)")
-        self.inbox.write(build_error("FATAL", state, sentence, detail=detail, hint=hint))
-
-    def _log(self, wanted: bool, text: str) -> None:
-        if wanted:
-            who = f"{self.startup.database}/{self.startup.user}" if self.startup else "(nodb)/(nouser)"
-            self.proxy.log.log(f"C-{id(self):#x}: {who}@{self.address[0]}:{self.address[1]} {text}")
-
-
 def read_users_of(config: Config) -> Users:
     """The users of the configured auth_file; nobody when none is named. BadUserFile."""
     return read_users(config.settings.auth_file) if config.settings.auth_file else NOBODY
-
-
-def sum_averages(pools: Pools) -> dict[str, float]:
-    """Over all pools: per second for counts and bytes, seconds per event for times."""
-    earlier, later, period = Stats(), Stats(), 0.0
-    for pool in pools:
-        earlier.add(pool.averages.earlier)
-        later.add(pool.averages.later)
-        period = max(period, pool.averages.period)
-    averages = type(pool.averages)(earlier, later, period) if len(pools) else None
-    return {name: averages.of(name) if averages else 0.0 for name in STAT_NAMES}
-
-
-STAT_NAMES = (
-    "xact_count", "query_count", "client_parse_count", "server_parse_count", "bind_count", "client_login_count",
-    "received", "sent", "xact_time", "query_time", "wait_time",
-)  # fmt: skip
 
 
 def install_signals(proxy: Proxy) -> None:

@@ -19,13 +19,15 @@ The pool knows neither Client nor Server: it takes anything with the few methods
 """
 
 import asyncio
+import sys
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from protocol.parameters import ParameterSet
 from proxy.clock import Clock
-from proxy.config.limits import Limits
 from proxy.config.kinds import PoolMode
+from proxy.config.limits import Limits
 from proxy.log import Voice
 from proxy.states import (
     CLEANING,
@@ -40,6 +42,7 @@ from proxy.states import (
     PoolState,
     ServerState,
     Waiting,
+    forget,
     move,
 )
 from proxy.stats import Stats, new_averages
@@ -104,24 +107,28 @@ class Pool:
     def __init__(self, database: str, user: str, limits: Limits, world: World) -> None:
         self.database = database
         self.user = user
-        self.limits = limits
+        self.set_limits(limits)
         self.world = world
         self.now = world.clock.now
         self.state = PoolState.OPEN
         self.places: tuple[dict[Any, None], ...] = tuple({} for _ in range(CLOSED))
+        self._idle = self.places[IDLE]
+        self._linked = self.places[LINKED]
         self.waiting: OrderedDict[Any, None] = OrderedDict()
         self.clients: set[Any] = set()
         self.stats = Stats()
         self.averages = new_averages()
         self.welcome: ParameterSet | None = None  # all parameters a server reported, for clients that log in
+        self.is_kept_warm = False  # min_pool_size holds even while it has no clients
         self.proven: set[tuple[str, str]] = set()  # followed values some server has accepted
         self.failure: LoginFailed | None = None  # the last opening failed, and nobody has succeeded since
         self.failures = 0
         self.retry_at = 0.0
         self.empty_since: float = self.now()
+        self.greetings: dict[tuple[tuple[str, str], ...], tuple[ParameterSet, bytes]] = {}  # see login.greet
         self._sets: dict[tuple[tuple[str, str], ...], ParameterSet] = {}
         self._welcomes: list[asyncio.Future[None]] = []
-        self._quiet: list[asyncio.Future[None]] = []
+        self._hopes: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
 
     def __repr__(self) -> str:
         return f"{self.database}/{self.user}"
@@ -133,15 +140,27 @@ class Pool:
         """Connections to PostgreSQL, in whatever state: what limits count."""
         return sum(map(len, self.places))
 
+    def set_limits(self, limits: Limits) -> None:
+        """The only way limits change. (A plain attribute is read on the hot path, hence no property.)"""
+        self.limits = limits
+        # From so many linked servers on there is nothing to grow, and a client that joins the queue need not ask.
+        is_final = limits.pool_size is not None and not limits.reserve_pool_size
+        self._full_at = limits.pool_size if is_final and limits.pool_size is not None else sys.maxsize
+
     @property
     def is_shared(self) -> bool:
         """Are servers given back between transactions?"""
         return self.limits.pool_mode is not PoolMode.SESSION
 
     @property
+    def min_size(self) -> int:
+        """How many servers are kept though nobody needs them. A user who came once is not remembered for ever."""
+        return self.limits.min_pool_size if self.clients or self.is_kept_warm else 0
+
+    @property
     def is_quiet(self) -> bool:
-        """Nobody is using or opening a server."""
-        return not any(self.places[state] for state in (OPENING, TESTING, LINKED, CLEANING))
+        """Nobody is using or opening a server, and those that were told to leave have left."""
+        return not any(self.places[state] for state in (OPENING, TESTING, LINKED, CLEANING, CLOSING))
 
     @property
     def longest_wait(self) -> float:
@@ -154,12 +173,13 @@ class Pool:
 
     def acquire(self, client: PooledClient) -> Any:
         """A server for `client`, still in its place; or None: then the client stands in the queue, to be resumed."""
-        idle = self.places[IDLE]
-        if idle and not self.waiting and self.state is PoolState.OPEN:
+        idle = self._idle
+        if idle:  # then nobody waits and the pool is open: see `check_pool`
             return next(iter(idle)) if self.limits.server_round_robin else next(reversed(idle))
         client.waiting_since = self.now()
         self.waiting[client] = None
-        self.grow()
+        if len(self._linked) < self._full_at:
+            self.grow()
         return None
 
     def release(self, server: PooledServer) -> None:
@@ -228,7 +248,9 @@ class Pool:
 
     def server_opened(self, server: PooledServer, welcome: ParameterSet) -> None:
         """`server` has logged in and is ready for its first client."""
-        self.welcome = welcome
+        if welcome != self.welcome:
+            self.welcome = welcome
+            self.greetings.clear()
         self.failure = None
         self.failures = 0
         self._settle_welcomes(None)
@@ -246,10 +268,10 @@ class Pool:
     def server_closed(self, server: PooledServer) -> None:
         """`server` is gone, whatever the reason: its place is free."""
         if server.state is not CLOSED:
-            move(server, CLOSED)
+            forget(server)
         if not self.size:
             self.empty_since = self.now()
-        self.check_quiet()
+        self.check_hopes()
         self.world.room_made(self)  # whoever has waited longest may grow, in this pool or in another
 
     def intern(self, parameters: ParameterSet) -> ParameterSet:
@@ -291,10 +313,11 @@ class Pool:
         """Hand out no server any more; those that are idle leave now, the others when they are released."""
         self.state = PoolState.PAUSED
         self.close_idle(Closing.PAUSE)
-        self.check_quiet()
+        self.check_hopes()
 
     def unpause(self) -> None:
         self.state = PoolState.OPEN
+        self.check_hopes()
         self.grow()
 
     def retire_servers(self, why: Closing) -> None:
@@ -318,16 +341,26 @@ class Pool:
                 server.close(why)
 
     async def wait_quiet(self) -> None:
-        """Until nobody is using a server of this pool."""
-        if not self.is_quiet:
+        """Until nobody is using a server of this pool, or it is no longer paused: see which."""
+        await self._wait_until(lambda: self.is_quiet or self.state is PoolState.OPEN)
+
+    async def wait_doomed(self) -> None:
+        """Until every server that is to leave at its next release, and every one that is leaving now, has left."""
+        leaving = [server for place in self.places for server in place if server.doomed or server.state is CLOSING]
+        await self._wait_until(lambda: all(server.state is CLOSED for server in leaving))
+
+    async def _wait_until(self, comes_true: Callable[[], bool]) -> None:
+        """`comes_true` is asked whenever a server has left, and at pause and unpause."""
+        if not comes_true():
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._quiet.append(future)
+            self._hopes.append((comes_true, future))
             await future
 
-    def check_quiet(self) -> None:
-        if self._quiet and self.is_quiet:
-            futures, self._quiet = self._quiet, []
-            for future in futures:
+    def check_hopes(self) -> None:
+        for hope in list(self._hopes):
+            comes_true, future = hope
+            if future.done() or comes_true():
+                self._hopes.remove(hope)
                 if not future.done():
                     future.set_result(None)
 

@@ -11,9 +11,9 @@ whose client has waited longest has the first choice (`room_made`), wherever the
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from proxy.config.entries import Database
+from proxy.config.entries import FALLBACK, Database
 from proxy.config.ini import Config
 from proxy.config.limits import resolve
 from proxy.config.reload import Changes
@@ -51,7 +51,7 @@ class Pools:
 
     def _make(self, database: str, user: str) -> Pool:
         pool = Pool(database, user, resolve(self._config, database, user), self._world)
-        if self.is_paused or database in self.paused:
+        if self.is_pausing(database):
             pool.state = PoolState.PAUSED
         self._pools[database, user] = pool
         self._by_database[database].append(pool)
@@ -70,12 +70,10 @@ class Pools:
     def find_obstacle(self, pool: Pool) -> Waiting | None:
         """Which limit over several pools forbids one more server of `pool`."""
         limits = pool.limits
-        if limits.max_db_connections is not None:
-            if _count(self._by_database[pool.database]) >= limits.max_db_connections:
-                return Waiting.DATABASE_LIMIT
-        if limits.max_user_connections is not None:
-            if _count(self._by_user[pool.user]) >= limits.max_user_connections:
-                return Waiting.USER_LIMIT
+        if _is_reached(limits.max_db_connections, self._by_database[pool.database]):
+            return Waiting.DATABASE_LIMIT
+        if _is_reached(limits.max_user_connections, self._by_user[pool.user]):
+            return Waiting.USER_LIMIT
         return None
 
     def make_room(self, pool: Pool, obstacle: Waiting) -> None:
@@ -130,8 +128,12 @@ class Pools:
         return self._each(database, Pool.pause)
 
     def resume(self, database: str | None) -> list[Pool]:
+        """Undo `pause` and `kill` of the same scope: a database that was paused by name stays so when all go on."""
         self._mark(database, paused=False)
-        return self._each(database, Pool.unpause)
+        return self._each(database, lambda pool: None if self.is_pausing(pool.database) else pool.unpause())
+
+    def is_pausing(self, database: str) -> bool:
+        return self.is_paused or database in self.paused
 
     def kill(self, database: str | None) -> list[Pool]:
         """At once: clients and servers of the database leave, and it stays paused."""
@@ -142,8 +144,6 @@ class Pools:
     def _mark(self, database: str | None, *, paused: bool) -> None:
         if database is None:
             self.is_paused = paused
-            if not paused:
-                self.paused.clear()
         elif paused:
             self.paused.add(database)
         else:
@@ -158,13 +158,13 @@ class Pools:
     # Reload.
 
     def reconcile(self, changes: Changes) -> None:
-        """Live by the new configuration: new limits in place, servers of changed databases retired, gone ones closed."""
+        """Live by the new configuration: new limits, servers of changed databases retired, lost databases closed."""
         self._config = config = changes.effective
         for pool in self:
             if config.find_database(pool.database) is None:
                 self._dismiss(pool)
                 continue
-            pool.limits = resolve(config, pool.database, pool.user)
+            pool.set_limits(resolve(config, pool.database, pool.user))
             if pool.database in changes.retired or _comes_from(config, pool.database) in changes.retired:
                 pool.welcome = None
                 pool.failure = None
@@ -185,21 +185,29 @@ class Pools:
 
     # Pre-warming.
 
-    def prewarm(self, can_log_in: Callable[[str, str], bool], users: Iterable[str]) -> list[Pool]:
-        """Make the pools whose `min_pool_size` wants servers before the first client; the janitor fills them."""
-        everyone = list(users)
+    def prewarm(self, known_users: Sequence[str]) -> list[Pool]:
+        """Make the pools that want servers before the first client; the janitor keeps them.
+
+        `known_users` are those we can log in as. A database that names no user is pre-warmed for all of them if its
+        own entry says `min_pool_size`; the general setting counts for it only if there is but one: a hundred users
+        times five servers would be a flood nobody asked for.
+        """
         warm = []
         for database in self._config.databases.values():
-            for user in [database.user] if database.user else everyone:
-                limits = resolve(self._config, database.name, user)
-                wanted = limits.min_pool_size and (database.min_pool_size or database.user)
-                if database.name != "*" and wanted and can_log_in(database.name, user):
+            if database.name == FALLBACK:
+                continue  # nobody knows its names yet
+            is_meant = database.min_pool_size is not None or len(known_users) == 1
+            users = [database.user] if database.user else known_users if is_meant else ()
+            for user in users:
+                if resolve(self._config, database.name, user).min_pool_size:
                     warm.append(self.find(database, user))
+        for pool in warm:
+            pool.is_kept_warm = True
         return warm
 
 
-def _count(pools: Iterable[Pool]) -> int:
-    return sum(pool.size for pool in pools)
+def _is_reached(limit: int | None, pools: Iterable[Pool]) -> bool:
+    return limit is not None and sum(pool.size for pool in pools) >= limit
 
 
 def _comes_from(config: Config, database: str) -> str:

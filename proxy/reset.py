@@ -14,8 +14,8 @@ goodbye properly while its statement runs is no reason to hurry: PostgreSQL itse
 from typing import Any
 
 from protocol import codes
-from protocol.frontend import SYNC_MESSAGE, build_copy_fail, build_query
-from protocol.ledger import COPY_END, QUERY, SYNC
+from protocol.frontend import SYNC_MESSAGE, Bind, build_bind, build_copy_fail, build_execute, build_parse, build_query
+from protocol.ledger import BIND, COPY_END, EXECUTE, PARSE, QUERY, SYNC
 from proxy.chores import Chore
 from proxy.config.kinds import PoolMode
 from proxy.states import Closing
@@ -23,30 +23,40 @@ from proxy.states import Closing
 PATIENCE = 10.0  # seconds
 
 _ROLLBACK = build_query(b"ROLLBACK")
+# The end of somebody's batch: a bare Sync would commit what the batch has done, and PostgreSQL itself would not.
+_ROLLBACK_BATCH = build_parse(b"", b"ROLLBACK") + build_bind(Bind(b"", b"")) + build_execute(b"") + SYNC_MESSAGE
+_ROLLBACK_DEBTS = (PARSE, BIND, EXECUTE, SYNC)
 _COPY_FAIL = build_copy_fail(b"the client has left")
 
 
 def begin(server: Any, *, cancel: bool = False) -> None:
     """`server` is CLEANING and nobody's: bring it to rest. `cancel`: do not wait for what still runs."""
     ledger = server.ledger
-    chore = Chore()
     server.is_reset = not _is_reset_owed(server)
     server.is_rolled_back = False
     server.deadline = server.pool.now() + PATIENCE if cancel or not len(ledger) else None
-    if ledger.copying:
-        server.transport.write(_COPY_FAIL)
-        ledger.expect([COPY_END], chore)
-    if ledger.is_unit_open or ledger.skipping:
-        server.transport.write(SYNC_MESSAGE)
-        ledger.expect([SYNC], chore)
+    end_unit(server)
     if len(ledger) and cancel:
         server.pool.world.issue_cancel(server)
     server.rest()
 
 
+def end_unit(server: Any) -> None:
+    """Whatever `server` still expects from a client that has left: the end of its COPY, of its batch."""
+    ledger, chore = server.ledger, Chore()
+    if ledger.copying:
+        server.transport.write(_COPY_FAIL)
+        ledger.expect((COPY_END,), chore)
+    if ledger.is_unit_open or ledger.skipping:
+        server.transport.write(_ROLLBACK_BATCH)
+        ledger.expect(_ROLLBACK_DEBTS, chore)
+
+
 def next_step(server: Any) -> None:
     """A CLEANING server has nothing more to say: the next step, or give it back."""
-    if server.status != codes.IDLE:
+    if server.ledger.doubts:
+        server.close(Closing.UNCLEAN)
+    elif server.status != codes.IDLE:
         if server.is_rolled_back:
             server.close(Closing.UNCLEAN)
             return
@@ -74,7 +84,7 @@ def _ask(server: Any, text: bytes) -> None:
             server.close(Closing.UNCLEAN)
 
     server.deadline = server.pool.now() + PATIENCE
-    server.ledger.expect([QUERY], Chore(close_if_failed))
+    server.ledger.expect((QUERY,), Chore(close_if_failed))
     server.transport.write(text)
 
 
@@ -87,5 +97,5 @@ def test(server: Any) -> None:
 
     limits = server.pool.limits
     server.deadline = server.pool.now() + (limits.server_connect_timeout or PATIENCE)
-    server.ledger.expect([QUERY], Chore(close_if_failed))
+    server.ledger.expect((QUERY,), Chore(close_if_failed))
     server.transport.write(build_query(limits.server_check_query or ""))

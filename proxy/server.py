@@ -23,7 +23,7 @@ from protocol.backend import ErrorFields, parse_error, parse_parameter_status
 from protocol.errors import ProtocolError
 from protocol.framing import HEADER_SIZE, scan
 from protocol.frontend import TERMINATE_MESSAGE
-from protocol.ledger import ASIDE, DULL, ERROR, NOTHING, PAYS, READY, UNASKED, Answer, Ledger, Owner
+from protocol.ledger import ASIDE, COPY_IN, DULL, ERROR, NOTHING, PAYS, READY, UNASKED, Answer, Ledger, Owner
 from protocol.parameters import ParameterSet, with_value
 from proxy import dispatch, reset
 from proxy.states import CLEANING, CLOSED, CLOSING, LINKED, OPENING, TESTING, Closing, ServerState, move
@@ -32,6 +32,8 @@ MAX_MESSAGE = 0x3FFFFFFF + 4  # PostgreSQL's own limit is just under 1 GB
 MAX_WHOLE = 65536  # of messages we read to the end
 ENOUGH_OF_AN_ERROR = 2048  # severity, SQLSTATE and message come first; a long text is passed on unread
 GOODBYE = 5.0  # seconds a server has to hang up after our Terminate
+
+SHORT = 4096  # bytes of an answer that is looked at as a whole
 
 _WHOLE = frozenset({codes.READY_FOR_QUERY, codes.PARAMETER_STATUS, codes.NOTIFICATION_RESPONSE})
 _ERRORS = frozenset({codes.ERROR_RESPONSE, codes.NOTICE_RESPONSE})
@@ -42,9 +44,10 @@ class Server(asyncio.Protocol):
     """One connection to PostgreSQL."""
 
     __slots__ = (
-        "__weakref__", "address", "cancels", "carry", "client", "deadline", "doomed", "endpoint", "followed", "is_choked",
-        "is_reset", "is_rolled_back", "is_streaming", "key", "last_error", "ledger", "opened_at", "opening", "parameters",
-        "pid", "pool", "ready_at", "recipient", "remain", "state", "status", "transport",
+        "__weakref__", "address", "cancels", "carry", "client", "deadline", "doomed", "endpoint", "followed",
+        "is_choked", "is_reset", "is_rolled_back", "is_streaming", "key", "last_error", "ledger", "number", "opened_at",
+        "opening", "parameters", "pid", "pool", "ready_at", "recipient", "remain", "state", "status",
+        "transport", "was_client_told",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -60,6 +63,7 @@ class Server(asyncio.Protocol):
         self.parameters: dict[str, str] = {}  # everything reported
         self.key = b""  # for CancelRequest
         self.pid = 0
+        self.number = 0  # its id on the console
         self.endpoint: Any = None  # where a cancel request must go
         self.address: tuple[str, int] = ("", 0)
         self.opened_at: float = pool.now()
@@ -68,6 +72,7 @@ class Server(asyncio.Protocol):
         self.doomed: Closing | None = None  # close it at its next release
         self.cancels = 0  # cancel requests on their way to it
         self.last_error: ErrorFields | None = None  # the FATAL it said, if any
+        self.was_client_told = False  # of that
         self.carry = b""
         self.remain = 0
         self.recipient: Owner = None
@@ -85,19 +90,27 @@ class Server(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        if self.state >= CLOSING:
-            return  # its last words, after ours
-        if self.carry:
-            data, self.carry = self.carry + data, b""
+        ledger = self.ledger
+        if not (self.carry or self.remain or ledger.doubts or len(data) > SHORT) and ledger.is_whole_answer(data):
+            owner = ledger.head[1]
+            ledger.end_answer()
+            self.status = codes.IDLE
+            owner.finish(self, data)
+            self.rest()
+        elif self.state < CLOSING:  # else: its last words, after ours
+            self._receive(data)
+            self.rest()
+
+    def _receive(self, data: bytes) -> None:
+        """The general case of `data_received`."""
         self.is_streaming = True
         try:
-            self._take(data)
+            self._take(self.carry + data)
         except ProtocolError as error:
             self._log().error(f"{error} (from the server)")
             self.close(Closing.HOSTILE)
         finally:
             self.is_streaming = False
-        self.rest()
 
     def pause_writing(self) -> None:
         self.is_choked = True
@@ -109,19 +122,23 @@ class Server(asyncio.Protocol):
         if self.client is not None:
             self.client.let_go()
 
+    def eof_received(self) -> None:
+        """PostgreSQL never closes one half only. Not a plain close: that would wait until it has read everything."""
+        self.transport.abort()
+
     def connection_lost(self, error: Exception | None) -> None:
         if self.state < CLOSING:
             why = Closing.SAID_GOODBYE if self.last_error else Closing.CRASHED
             self._log().log(f"closing because: {self._words(why)} (age={self.age:.0f}s)")
             self._part(why)
         if self.state is not CLOSED:
-            move(self, CLOSED)
             self.pool.server_closed(self)
 
     # The stream.
 
     def _take(self, data: bytes) -> None:
         """Judge the messages of `data` and deliver them to their owners."""
+        self.carry = b""
         ledger, size = self.ledger, len(data)
         pos, start, recipient = self.remain, 0, self.recipient
         while pos < size:
@@ -132,11 +149,15 @@ class Server(asyncio.Protocol):
                 if recipient is not None and pos > start:
                     recipient.deliver(data[start:pos])
                 start, recipient = pos, owner
-            kind, pos, end = scan(data, pos, DULL[debt], MAX_MESSAGE)
+            kind, pos, end = scan(data, pos, DULL[NOTHING if ledger.doubts else debt], MAX_MESSAGE)
             if not kind or (end > size and not self._may_pass(kind, size - pos, end - pos)):
                 break
             answer = ledger.settle(kind)
-            if answer > PAYS:
+            if answer is READY:
+                self._ready(data, pos, end, recipient)
+                if self.state >= CLOSING:
+                    return
+            elif answer > PAYS:
                 self._heed(answer, data[pos:end], recipient)
                 if self.state >= CLOSING:
                     return
@@ -144,8 +165,11 @@ class Server(asyncio.Protocol):
         if pos < size:
             self.carry = data[pos:]
             data = data[:pos]
-        self.remain = max(pos - size, 0)
-        self.recipient = recipient if self.remain else None
+        if pos > size:
+            self.remain = pos - size
+            self.recipient = recipient
+        else:
+            self.remain, self.recipient = 0, None
         if recipient is not None and start < len(data):
             recipient.deliver(data[start:] if start else data)
 
@@ -159,26 +183,28 @@ class Server(asyncio.Protocol):
 
     def _heed(self, answer: Answer, message: bytes, recipient: Owner) -> None:
         """A message that means something to us; `message` has its header, and may be cut when it is an error."""
-        if answer is READY:
-            self._ready(message, recipient)
-        elif answer is ERROR:
+        if answer is ERROR:
             self._failed(parse_error(message[HEADER_SIZE:]), recipient)
+        if answer in (ERROR, COPY_IN):
+            if self.state is CLEANING:
+                reset.end_unit(self)  # it expects something of a client that has left
         elif answer is ASIDE:
             if message[0] == codes.PARAMETER_STATUS:
                 self._follow(*parse_parameter_status(message[HEADER_SIZE:]))
         elif answer is UNASKED:
             raise ProtocolError(f"a message of type {chr(message[0])!r} that nobody asked for")
 
-    def _ready(self, message: bytes, recipient: Owner) -> None:
-        if len(message) != 6 or message[5] not in _STATUSES:
+    def _ready(self, data: bytes, pos: int, end: int, recipient: Owner) -> None:
+        if end - pos != 6 or data[pos + 5] not in _STATUSES:
             raise ProtocolError("malformed ReadyForQuery")
-        self.status = message[5]
+        self.status = data[pos + 5]
         if recipient is not None:
             recipient.answered(self)
 
     def _failed(self, error: ErrorFields, recipient: Owner) -> None:
         if error.is_fatal:
             self.last_error = error
+            self.was_client_told = recipient is not None and recipient is self.client
             self._log().warning(f"server said: {error.severity} {error.message} ({error.sqlstate})")
         if recipient is not None:
             recipient.failed(error)
@@ -197,9 +223,12 @@ class Server(asyncio.Protocol):
 
     def rest(self) -> None:
         """If both sides have said their last word: what next? Safe to call at any time."""
-        if self.is_streaming or not self.ledger.is_settled:
+        if not self.ledger.is_settled or self.is_streaming:
             return
-        if self.state is LINKED:
+        if self.last_error is not None:  # it is about to hang up: nobody gets it any more
+            if self.state is not LINKED:
+                self.close(Closing.SAID_GOODBYE)
+        elif self.state is LINKED:
             dispatch.rest_linked(self)
         elif self.state is CLEANING:
             reset.next_step(self)
@@ -231,13 +260,14 @@ class Server(asyncio.Protocol):
         """Say goodbye. Idempotent. The place is free when PostgreSQL has hung up (`connection_lost`)."""
         if self.state >= CLOSING:
             return
-        if self.state is OPENING:
-            assert self.opening is not None
+        if self.opening is not None:
             self.opening.cancel(why.value)
             return
         if self.pool.world.settings.log_disconnections:
             self._log().log(f"closing because: {why.value} (age={self.age:.0f}s)")
-        is_between_messages = self.ledger.is_settled and not (self.client and self.client.remain)
+        is_mid_message = self.client is not None and self.client.remain
+        is_between_messages = why is not Closing.UNCLEAN and self.ledger.is_settled and not is_mid_message
+        self.ledger = Ledger()  # whatever it still says, nobody is owed it
         self._part(why)
         move(self, CLOSING)
         self.deadline = self.pool.now() + GOODBYE
@@ -251,8 +281,9 @@ class Server(asyncio.Protocol):
         """Whoever is linked loses the server, and is told."""
         client = self.client
         if client is not None:
+            is_cut = self.recipient is client
             dispatch.detach(client, self)
-            client.lose_server(why, self.last_error)
+            client.lose_server(why, self.last_error, was_told=self.was_client_told, is_cut=is_cut)
 
     def _words(self, why: Closing) -> str:
         error = self.last_error

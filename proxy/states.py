@@ -67,6 +67,14 @@ class PoolState(enum.Enum):
     DYING = "dying"  # no longer in the configuration; gone when empty
 
 
+class Leaving(enum.Enum):
+    """How the proxy ends."""
+
+    WAIT_FOR_CLIENTS = "wait for clients"
+    WAIT_FOR_SERVERS = "wait for servers"
+    IMMEDIATE = "immediate"
+
+
 class HasState(Protocol):
     """What `move` needs of a server."""
 
@@ -80,9 +88,15 @@ def move(server: HasState, to: ServerState) -> None:
     assert to in MOVES[state], f"{server!r}: {state.name} -> {to.name}"
     places = server.pool.places
     del places[state][server]
-    if to is not CLOSED:
-        places[to][server] = None
+    places[to][server] = None
     server.state = to
+
+
+def forget(server: HasState) -> None:
+    """A server's last move: to CLOSED, which is in no place."""
+    assert CLOSED in MOVES[server.state], f"{server!r} is forgotten twice"
+    del server.pool.places[server.state][server]
+    server.state = CLOSED
 
 
 class Closing(enum.Enum):

@@ -7,6 +7,7 @@ the janitor takes every `stats_period`. Names are those of PgBouncer's SHOW STAT
 table also says the units: it shows times in microseconds.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
 
@@ -68,3 +69,31 @@ class Averages:
 
 def new_averages() -> Averages:
     return Averages(Stats(), Stats())
+
+
+def sum_averages(several: Iterable[Averages]) -> Averages:
+    """As if they were one."""
+    total = new_averages()
+    for each in several:
+        total.earlier.add(each.earlier)
+        total.later.add(each.later)
+        total.period = max(total.period, each.period)
+    return total
+
+
+def describe(averages: Averages) -> str:
+    """The `stats:` line of the log: rates per second, times in microseconds."""
+    rates = ", ".join(f"{averages.of(name):.0f} {words}/s" for name, words in _RATES)
+    sizes = f"in {averages.of('received'):.0f} B/s, out {averages.of('sent'):.0f} B/s"
+    times = ", ".join(f"{name.removesuffix('_time')} {averages.of(name) * 1e6:.0f} us" for name in TIMES)
+    return f"stats: {rates}, {sizes}, {times}"
+
+
+_RATES = (
+    ("xact_count", "xacts"),
+    ("query_count", "queries"),
+    ("client_parse_count", "client parses"),
+    ("server_parse_count", "server parses"),
+    ("bind_count", "binds"),
+    ("client_login_count", "client logins"),
+)

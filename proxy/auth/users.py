@@ -18,7 +18,7 @@ and none with a secret in it.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from protocol.codes import MAX_NAME_LENGTH
@@ -49,6 +49,13 @@ class Users:
     """All users of an auth_file; their secrets, the one that counts first being first."""
 
     secrets: Mapping[str, tuple[Stored, ...]]
+    mostly_scram: bool = field(init=False)
+    """Are most of the secrets SCRAM verifiers? Then an unknown user must meet SCRAM to look like the others."""
+
+    def __post_init__(self) -> None:
+        firsts = [stored[0] for stored in self.secrets.values()]
+        is_most = 2 * sum(isinstance(first, ScramVerifier) for first in firsts) > len(firsts)
+        object.__setattr__(self, "mostly_scram", is_most)
 
     def secrets_of(self, user: str) -> tuple[Stored, ...]:
         """Empty for an unknown user, and only then."""
@@ -59,12 +66,6 @@ class Users:
         stored = self.secrets_of(user)
         plain = (each.secret for each in stored if isinstance(each, Plain) and each.secret)
         return next(plain, None) or next((each for each in stored if isinstance(each, Md5)), None)
-
-    @property
-    def mostly_scram(self) -> bool:
-        """Are most of the secrets SCRAM verifiers? Then an unknown user must meet SCRAM to look like the others."""
-        firsts = [stored[0] for stored in self.secrets.values()]
-        return 2 * sum(isinstance(first, ScramVerifier) for first in firsts) > len(firsts)
 
     def __len__(self) -> int:
         return len(self.secrets)

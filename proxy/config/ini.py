@@ -80,6 +80,12 @@ class Config:
         return database
 
 
+def why_unsafe(name: str, value: object) -> str:
+    """Why the setting `name` may not have this value, valid as it is: half a sentence. Empty when it may."""
+    unsafe, sentence = _UNSAFE.get(name, (frozenset(), ""))
+    return sentence if value in unsafe else ""
+
+
 def read(path: str) -> Config:
     """The file at `path` with all it includes. BadConfig: it cannot be read or is not right in every line."""
     return _Reading(path).finish()
@@ -151,8 +157,7 @@ class _Reading:
 
     def _judge(self, line: Line, setting: Setting, value: object) -> None:
         """A valid setting may still be one we cannot keep, do not act on, or know under a newer name."""
-        unsafe, sentence = _UNSAFE.get(line.key, (frozenset(), ""))
-        if value in unsafe:
+        if sentence := why_unsafe(line.key, value):
             self.reader.note(line.mistake(f"{line.key} = {value} {sentence}"))
         elif line.key in DEPRECATED:
             self.warnings.append(line.mistake(f"{line.key} is the old name of {DEPRECATED[line.key]}"))

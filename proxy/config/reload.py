@@ -37,7 +37,7 @@ _LOGIN: Final = (
     "timezone",
     "application_name",
 )
-_SECRETS: Final = frozenset({"password", "auth_ldap_options"})
+SECRETS: Final = frozenset({"password", "auth_ldap_options"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Change:
     new: str
 
     def __str__(self) -> str:
-        return f"{self.name} changed" if self.name in _SECRETS else f"{self.name} {self.old!r} -> {self.new!r}"
+        return f"{self.name} changed" if self.name in SECRETS else f"{self.name} {self.old!r} -> {self.new!r}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ def _changes_of(table: Mapping[str, Setting], old: object, new: object) -> tuple
     found = []
     for name, row in table.items():
         before, after = getattr(old, name), getattr(new, name)
-        if before != after and name in _SECRETS:
+        if before != after and name in SECRETS:
             found.append(Change(name, "***", "***"))
         elif before != after:
             found.append(Change(name, row.kind.format(before), row.kind.format(after)))

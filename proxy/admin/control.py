@@ -1,0 +1,218 @@
+"""
+What an administrator does: to the proxy, to one database, to one client.
+
+Theory. Each command is a coroutine that gets the session and the command, does its work through the `Proxy`, and
+returns the tag of its answer. The right to give it has been checked (rights.py). A coroutine that returns late is a
+command that answers late: PAUSE when the last server has left, WAIT_CLOSE when the marked ones have.
+
+A command is noted in the log with who gave it before it begins; one that is refused has changed nothing. PAUSE
+that is called off, or whose operator disappears, is undone: a database must not stay paused for nobody.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Final
+
+from protocol import sqlstate
+from protocol.errors import Refused
+from proxy.admin.grammar import Command, bad_arguments
+from proxy.admin.session import Session
+from proxy.config.entries import CONSOLES
+from proxy.config.settings import RESTART, SETTINGS
+from proxy.inbox import PeerGone
+from proxy.states import Closing, Leaving
+
+MAX_MISTAKES_SHOWN: Final = 20
+
+
+async def _set(session: Session, command: Command) -> str:
+    """SET key = value: until the next reload or restart."""
+    row = SETTINGS.get(command.word)
+    if row is None:
+        raise Refused(sqlstate.UNDEFINED_OBJECT, "SET failed", detail=f"There is no setting {command.word!r}.")
+    if row.reload is RESTART:
+        raise Refused(
+            sqlstate.CANT_CHANGE_RUNTIME_PARAM, "SET failed", detail=f"{row.name} can only be changed by a restart."
+        )
+    session.log(f"SET {row.name} command issued")
+    try:
+        await session.proxy.apply_setting(row.name, command.value)
+    except ValueError as error:
+        raise Refused(sqlstate.INVALID_PARAMETER_VALUE, "SET failed", detail=f"{row.name} {error}.") from error
+    return f"SET {row.name}={command.value}"
+
+
+async def _reload(session: Session, command: Command) -> str:
+    """As SIGHUP; but whoever asks is told the mistakes."""
+    _check_no_word(command)
+    session.log("RELOAD command issued")
+    mistakes = await session.proxy.reload()
+    if mistakes:
+        more = len(mistakes) - MAX_MISTAKES_SHOWN
+        shown = [*mistakes[:MAX_MISTAKES_SHOWN], *([f"and {more} more"] if more > 0 else [])]
+        raise Refused(
+            sqlstate.CONFIG_FILE_ERROR, "RELOAD failed, see logs for additional details", detail="\n".join(shown)
+        )
+    return "RELOAD"
+
+
+async def _pause(session: Session, command: Command) -> str:
+    """No server is handed out; the answer comes when the last one has been released and has left."""
+    pools = session.proxy.pools
+    database = _find_scope(session, command)
+    _check_staying(session)
+    if database is None and pools.is_paused:
+        raise Refused(sqlstate.OBJECT_NOT_IN_PREREQUISITE_STATE, "already suspended/paused")
+    session.log("PAUSE command issued")
+    concerned = pools.pause(database)
+    try:
+        await session.wait(_wait_all(pool.wait_quiet() for pool in concerned))
+    except (Refused, PeerGone):
+        session.log("PAUSE was called off, resuming")
+        pools.resume(database)
+        raise
+    if not (pools.is_paused if database is None else pools.is_pausing(database)):
+        raise Refused(sqlstate.OBJECT_NOT_IN_PREREQUISITE_STATE, "PAUSE was undone by RESUME while it waited")
+    return "PAUSE"
+
+
+async def _resume(session: Session, command: Command) -> str:
+    pools = session.proxy.pools
+    database = _find_scope(session, command)
+    _check_staying(session)
+    if database is None and not pools.is_paused:
+        raise Refused(
+            sqlstate.OBJECT_NOT_IN_PREREQUISITE_STATE,
+            "pooler is not paused/suspended",
+            hint="Databases paused by name are resumed by name." if pools.paused else "",
+        )
+    if database is not None and database not in pools.paused:
+        raise Refused(sqlstate.OBJECT_NOT_IN_PREREQUISITE_STATE, f"database {database} is not paused")
+    session.log("RESUME command issued")
+    pools.resume(database)
+    return "RESUME"
+
+
+async def _disable(session: Session, command: Command) -> str:
+    """No new clients; those who are here stay."""
+    database = _find_one(session, command)
+    session.log(f"DISABLE {database} command issued")
+    session.proxy.disabled.add(database)
+    return "DISABLE"
+
+
+async def _enable(session: Session, command: Command) -> str:
+    database = _find_one(session, command)
+    session.log(f"ENABLE {database} command issued")
+    session.proxy.disabled.discard(database)
+    return "ENABLE"
+
+
+async def _reconnect(session: Session, command: Command) -> str:
+    """Every present server is closed at its next release."""
+    database = _find_scope(session, command)
+    session.log("RECONNECT command issued")
+    session.proxy.pools.retire(database, Closing.RECONNECT)
+    return "RECONNECT"
+
+
+async def _wait_close(session: Session, command: Command) -> str:
+    """Until those that RECONNECT or a reload has marked are gone."""
+    database = _find_scope(session, command)
+    concerned = [pool for pool in session.proxy.pools if database is None or pool.database == database]
+    await session.wait(_wait_all(pool.wait_doomed() for pool in concerned))
+    return "WAIT_CLOSE"
+
+
+async def _kill(session: Session, command: Command) -> str:
+    """At once: clients and servers leave, and the database stays paused."""
+    database = _find_scope(session, command)
+    _check_staying(session)
+    session.log("KILL command issued")
+    session.proxy.pools.kill(database)
+    return "KILL"
+
+
+async def _kill_client(session: Session, command: Command) -> str:
+    """One client, or one console, by its `id` in SHOW CLIENTS; its `ptr` will do."""
+    proxy = session.proxy
+    try:
+        wanted = int(command.word, 16 if command.word.lower().startswith("0x") else 10)
+    except ValueError:
+        raise Refused(
+            sqlstate.INVALID_PARAMETER_VALUE,
+            "invalid client pointer supplied",
+            hint="KILL_CLIENT takes the id of a row of SHOW CLIENTS.",
+        ) from None
+    everyone = (each for group in (*(pool.clients for pool in proxy.pools), proxy.consoles) for each in group)
+    for client in everyone:
+        if wanted in (client.number, id(client)):
+            session.log(f"KILL_CLIENT {client!r} command issued")
+            client.close(Closing.ADMIN)
+            return "KILL_CLIENT"
+    raise Refused(sqlstate.UNDEFINED_OBJECT, "client not found")
+
+
+async def _shutdown(session: Session, command: Command) -> str:
+    """Three ways to end; the plain word is immediate. A gentle one is not repeated into an immediate one."""
+    ways = {"": Leaving.IMMEDIATE, "WAIT_FOR_SERVERS": Leaving.WAIT_FOR_SERVERS}
+    how = {**ways, "WAIT_FOR_CLIENTS": Leaving.WAIT_FOR_CLIENTS}.get(command.word.upper())
+    if how is None:
+        raise bad_arguments("SHUTDOWN, SHUTDOWN WAIT_FOR_SERVERS or SHUTDOWN WAIT_FOR_CLIENTS")
+    if how is not Leaving.IMMEDIATE:
+        _check_staying(session)
+    session.log("SHUTDOWN command issued")
+    session.proxy.leave(how)
+    return "SHUTDOWN"
+
+
+CONTROLS: Final[Mapping[str, Callable[[Session, Command], Awaitable[str]]]] = {
+    "SET": _set,
+    "RELOAD": _reload,
+    "PAUSE": _pause,
+    "RESUME": _resume,
+    "DISABLE": _disable,
+    "ENABLE": _enable,
+    "RECONNECT": _reconnect,
+    "WAIT_CLOSE": _wait_close,
+    "KILL": _kill,
+    "KILL_CLIENT": _kill_client,
+    "SHUTDOWN": _shutdown,
+}
+
+_VERBS = {"WAIT_CLOSE": "wait"}
+
+
+def _find_scope(session: Session, command: Command) -> str | None:
+    """The database a command is about, None for all. Refused when there is no such database, or it is the console."""
+    name = command.word
+    if not name:
+        return None
+    if name in CONSOLES:
+        verb = _VERBS.get(command.verb, command.verb.lower())
+        raise Refused(sqlstate.FEATURE_NOT_SUPPORTED, f"cannot {verb} in admin db: {name}")
+    if session.proxy.config.find_database(name) is None:
+        raise Refused(sqlstate.INVALID_CATALOG, f"no such database: {name}")
+    return name
+
+
+def _find_one(session: Session, command: Command) -> str:
+    name = _find_scope(session, command)
+    if name is None:
+        raise Refused(sqlstate.SYNTAX_ERROR, "a database is required")
+    return name
+
+
+def _check_no_word(command: Command) -> None:
+    if command.word:
+        raise bad_arguments(f"{command.verb} takes no argument.")
+
+
+def _check_staying(session: Session) -> None:
+    """Refused when the proxy is about to end: what it has paused or waits for is not to be changed any more."""
+    if session.proxy.leaving is not None:
+        raise Refused(sqlstate.CANNOT_CONNECT_NOW, "already shutting down")
+
+
+async def _wait_all(hopes: Iterable[Awaitable[None]]) -> None:
+    await asyncio.gather(*hopes)

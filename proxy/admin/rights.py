@@ -1,0 +1,108 @@
+"""
+Who may do what on the console: one table of all commands.
+
+Theory. A command that is not in this table does not exist: `check_right` stands in front of every other room of the
+console and refuses what it does not find, so a command added without a thought about its right cannot be given by
+anybody. (PgBouncer's KILL_CLIENT lacked its check for years, CVE-2026-6667.) A test reads the table and tries every
+command as everybody.
+
+Whoever is in `admin_users` may do everything, whoever is in `stats_users` may look. With auth_type any names mean
+nothing, and everyone is an administrator, as in PgBouncer. The role is asked for anew with each command: a user
+taken out of `admin_users` by a reload loses it at once, not at the next login.
+"""
+
+import enum
+from types import MappingProxyType
+from typing import Final
+
+from protocol import sqlstate
+from protocol.errors import Refused
+from proxy.admin.grammar import Command, invalid
+from proxy.config.kinds import AuthType
+from proxy.config.settings import Settings
+
+
+class Right(enum.IntEnum):
+    """What a user has, or a command needs."""
+
+    NOTHING = 0  # not even a login
+    LOOK = 1  # stats_users
+    ADMIN = 2  # admin_users
+
+
+NOTHING, LOOK, ADMIN = Right
+
+CANNED: Final = {
+    "client_encoding": "UTF8",
+    "default_transaction_isolation": "read committed",
+    "standard_conforming_strings": "on",
+    "datestyle": "ISO",
+    "timezone": "GMT",
+}
+"""What drivers ask for or set right after they connect: SHOW gives these, SET is ignored with a notice."""
+
+RIGHTS: Final = MappingProxyType(
+    {
+        "SHOW HELP": LOOK,
+        "SHOW VERSION": LOOK,
+        "SHOW CONFIG": LOOK,
+        "SHOW DATABASES": LOOK,
+        "SHOW POOLS": LOOK,
+        "SHOW CLIENTS": LOOK,
+        "SHOW SERVERS": LOOK,
+        "SHOW STATS": LOOK,
+        "SHOW STATS_TOTALS": LOOK,
+        "SHOW STATS_AVERAGES": LOOK,
+        "SHOW TOTALS": LOOK,
+        "SHOW LISTS": LOOK,
+        "SHOW USERS": LOOK,
+        "SHOW STATE": LOOK,
+        "SHOW PEERS": LOOK,
+        **{f"SHOW {name.upper()}": LOOK for name in CANNED},
+        **{f"SET {name.upper()}": LOOK for name in CANNED},
+        "SET": ADMIN,
+        "RELOAD": ADMIN,
+        "PAUSE": ADMIN,
+        "RESUME": ADMIN,
+        "DISABLE": ADMIN,
+        "ENABLE": ADMIN,
+        "RECONNECT": ADMIN,
+        "WAIT_CLOSE": ADMIN,
+        "KILL": ADMIN,
+        "KILL_CLIENT": ADMIN,
+        "SHUTDOWN": ADMIN,
+    }
+)
+
+
+def find_right(settings: Settings, user: str) -> Right:
+    """What `user`, who has shown who he is, may do."""
+    if settings.auth_type is AuthType.ANY or user in settings.admin_users:
+        return ADMIN
+    return LOOK if user in settings.stats_users else NOTHING
+
+
+def check_login(settings: Settings, user: str) -> None:
+    """Refused (42501) when `user` has no business on the console."""
+    if find_right(settings, user) is NOTHING:
+        raise Refused(
+            sqlstate.INSUFFICIENT_PRIVILEGE,
+            "not allowed",
+            hint="The console is for users named in admin_users or stats_users.",
+        )
+
+
+def check_right(settings: Settings, user: str, command: Command) -> str:
+    """The command's name in the table. Refused: there is no such command, or `user` may not give it."""
+    name = name_of(command)
+    if name not in RIGHTS:
+        raise invalid(command.text)
+    if find_right(settings, user) < RIGHTS[name]:
+        raise Refused(sqlstate.INSUFFICIENT_PRIVILEGE, "admin access needed")
+    return name
+
+
+def name_of(command: Command) -> str:
+    """The row a command is in, if there is one: what is shown is part of it, and so is a canned parameter."""
+    is_named = command.verb == "SHOW" or (command.verb == "SET" and command.word in CANNED)
+    return f"{command.verb} {command.word.upper()}" if is_named else command.verb

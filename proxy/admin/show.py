@@ -1,0 +1,161 @@
+"""
+What can be looked at: one table of all SHOWs, and the small ones.
+
+Theory. Each SHOW is a plain function from the proxy to a `Table`: no I/O, no waiting, nothing changed. Names, types and
+order of the columns are PgBouncer's (1.25), because exporters and scripts know them by name and some by place. What
+only we can say, or what PgBouncer has added since, stands behind them, never between.
+
+No secret and no cancel key is in any table. Passwords are not among what is shown, and settings that may hold one are
+masked by the same list that masks them in the log of a reload.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+from proxy import COMPATIBLE, __version__
+from proxy.admin.rows import Table, Value
+from proxy.admin.show_pools import list_databases, show_databases, show_pools
+from proxy.admin.show_sockets import show_clients, show_servers
+from proxy.admin.show_stats import show_averages, show_stats, show_stats_totals, show_totals
+from proxy.config.entries import User
+from proxy.config.reload import SECRETS
+from proxy.config.settings import LIVE, SETTINGS, defaults, format_setting
+
+VERSION: Final = f"PgBouncer {COMPATIBLE} (pgshuttle {__version__})"
+"""
+Tools look for "PgBouncer" and a number behind it, and choose columns by it: so the first words name the release whose
+console this is. People want to know what really runs: the words in brackets.
+"""
+
+
+def show_version(proxy: Any) -> Table:
+    """Whose console this is, and whose it really is."""
+    return Table("version s", [(VERSION,)])
+
+
+def show_config(proxy: Any) -> Table:
+    """Every setting: its value now, what it is when nobody says anything, and whether SET or RELOAD can change it."""
+    unsaid = defaults(proxy.config.section)
+    rows = (
+        (
+            name,
+            _mask(name, format_setting(proxy.settings, name)),
+            format_setting(unsaid, name),
+            "yes" if row.reload is LIVE else "no",
+        )
+        for name, row in sorted(SETTINGS.items())
+    )
+    return Table("key s, value s, default s, changeable s", rows)
+
+
+def _mask(name: str, text: str) -> str:
+    return "***" if name in SECRETS and text else text
+
+
+def show_state(proxy: Any) -> Table:
+    """Is it running, paused, suspended? (SUSPEND is not offered, so never the last.)"""
+    is_paused = proxy.pools.is_paused
+    rows = [("active", _yes(not is_paused)), ("paused", _yes(is_paused)), ("suspended", "no")]
+    return Table("key s, value s", rows)
+
+
+def _yes(is_so: bool) -> str:
+    return "yes" if is_so else "no"
+
+
+def show_lists(proxy: Any) -> Table:
+    """How many there are of each thing. Nothing is kept free in advance here, and the system looks up names."""
+    rows: list[tuple[str, int]] = [
+        ("databases", len(list_databases(proxy)) + 1),  # the console's
+        ("users", len(list_users(proxy))),
+        ("peers", len(proxy.config.peers)),
+        ("pools", len(proxy.pools) + 1),
+        ("peer_pools", 0),
+        ("free_clients", 0),
+        ("used_clients", proxy.client_count - proxy.visitors + len(proxy.consoles)),
+        ("login_clients", proxy.visitors),
+        ("free_servers", 0),
+        ("used_servers", sum(pool.size for pool in proxy.pools)),
+        ("dns_names", 0),
+        ("dns_zones", 0),
+        ("dns_queries", 0),
+        ("dns_pending", 0),
+    ]
+    return Table("list s, items i", rows)
+
+
+def show_users(proxy: Any) -> Table:
+    """
+    Everyone of auth_file, [users] and the pools.
+
+    Sizes and the mode are those of the user's own entry, "" and NULL where it says nothing; limits are those in
+    force, 0 for none.
+    """
+    shape = (
+        "name s, pool_size s, reserve_pool_size s, pool_mode s, max_user_connections i, current_connections i,"
+        " max_user_client_connections i, current_client_connections i"
+    )
+    return Table(shape, _user_rows(proxy))
+
+
+def _user_rows(proxy: Any) -> Iterator[tuple[Value, ...]]:
+    servers, clients = _count_by_user(proxy)
+    settings = proxy.settings
+    for name in list_users(proxy):
+        user = proxy.config.users.get(name) or User(name=name)
+        most_servers, most_clients = user.max_user_connections, user.max_user_client_connections
+        yield (
+            name,
+            _or_empty(user.pool_size),
+            _or_empty(user.reserve_pool_size),
+            user.pool_mode,
+            (settings.max_user_connections if most_servers is None else most_servers) or 0,
+            servers.get(name, 0),
+            (settings.max_user_client_connections if most_clients is None else most_clients) or 0,
+            clients.get(name, 0),
+        )
+
+
+def _count_by_user(proxy: Any) -> tuple[dict[str, int], dict[str, int]]:
+    """(servers per user towards PostgreSQL, clients per user towards us)"""
+    servers: dict[str, int] = {}
+    clients: dict[str, int] = {}
+    for pool in proxy.pools:
+        servers[pool.user] = servers.get(pool.user, 0) + pool.size
+        for client in pool.clients:
+            clients[client.user] = clients.get(client.user, 0) + 1
+    return servers, clients
+
+
+def _or_empty(number: int | None) -> str:
+    return "" if number is None else str(number)
+
+
+def list_users(proxy: Any) -> list[str]:
+    """Names of all users we have heard of, sorted."""
+    return sorted({*proxy.users.secrets, *proxy.config.users, *(pool.user for pool in proxy.pools)})
+
+
+def show_peers(proxy: Any) -> Table:
+    """The entries of [peers]."""
+    rows = ((peer.number, peer.host, peer.port, peer.pool_size or 0) for peer in proxy.config.peers.values())
+    return Table("peer_id i, host s, port i, pool_size i", rows)
+
+
+SHOWS: Final[Mapping[str, Callable[[Any], Table]]] = {
+    "SHOW VERSION": show_version,
+    "SHOW CONFIG": show_config,
+    "SHOW DATABASES": show_databases,
+    "SHOW POOLS": show_pools,
+    "SHOW CLIENTS": show_clients,
+    "SHOW SERVERS": show_servers,
+    "SHOW STATS": show_stats,
+    "SHOW STATS_TOTALS": show_stats_totals,
+    "SHOW STATS_AVERAGES": show_averages,
+    "SHOW TOTALS": show_totals,
+    "SHOW LISTS": show_lists,
+    "SHOW USERS": show_users,
+    "SHOW STATE": show_state,
+    "SHOW PEERS": show_peers,
+}
+"""By the name in `rights.RIGHTS`. HELP and the canned parameters are the console's own."""

@@ -1,0 +1,135 @@
+"""
+SHOW DATABASES and SHOW POOLS: what is configured, and how it goes there.
+
+Theory. Both list the console itself, as PgBouncer does: its operators are clients too. A 0 stands for "no limit" and
+NULL for "not said in this entry", as there.
+
+Where a server stands here, and where PgBouncer would count it: sv_active is LINKED; sv_tested is TESTING and also
+CLEANING, since a server that runs server_reset_query is "tested" there as well (and a rollback is the same errand);
+sv_being_canceled is CLEANING while a cancel request is on its way to it; sv_login is OPENING; sv_used is USED.
+CLOSING has no word there, where a closed connection is gone at once. Here it counts until PostgreSQL has hung up, so
+it has a column of its own behind the others; the last column says what those who wait are waiting for.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from proxy.admin.rows import Table, Value
+from proxy.config.entries import CONSOLES, FALLBACK, Database
+from proxy.config.kinds import PoolMode
+from proxy.states import CLEANING, CLOSING, IDLE, LINKED, OPENING, TESTING, USED, Waiting
+
+CONSOLE: Final = CONSOLES[0]
+
+
+def list_databases(proxy: Any) -> list[Database]:
+    """Those with an entry of their own, then those served by `*` that somebody has asked for."""
+    config = proxy.config
+    named = [database for name, database in config.databases.items() if name != FALLBACK]
+    others = (config.find_database(name) for name in sorted(proxy.pools.databases()) if name not in config.databases)
+    return [*named, *(database for database in others if database is not None)]
+
+
+def show_databases(proxy: Any) -> Table:
+    """One row per database."""
+    shape = (
+        "name s, host s, port i, database s, force_user s, pool_size i, min_pool_size i, reserve_pool_size i,"
+        " server_lifetime i, pool_mode s, load_balance_hosts s, max_connections i, current_connections i,"
+        " max_client_connections i, current_client_connections i, paused i, disabled i"
+    )
+    return Table(shape, _database_rows(proxy))
+
+
+def _database_rows(proxy: Any) -> Iterator[tuple[Value, ...]]:
+    for database in list_databases(proxy):
+        yield _database_row(proxy, database)
+    port, consoles = proxy.settings.listen_port, len(proxy.consoles)
+    mode = PoolMode.STATEMENT
+    yield (CONSOLE, None, port, CONSOLE, CONSOLE, 2, 0, 0, 0, mode, None, 0, 0, 0, consoles, 0, 0)
+
+
+def _database_row(proxy: Any, database: Database) -> tuple[Value, ...]:
+    settings, pools = proxy.settings, proxy.pools.of_database(database.name)
+    return (
+        database.name,
+        ",".join(database.hosts) or None,
+        database.port,
+        database.server_dbname,
+        database.user,
+        _said(database.pool_size, settings.default_pool_size),
+        _said(database.min_pool_size, settings.min_pool_size),
+        _said(database.reserve_pool_size, settings.reserve_pool_size),
+        _said(database.server_lifetime, settings.server_lifetime),
+        database.pool_mode,
+        database.load_balance_hosts if len(database.hosts) > 1 else None,
+        _said(database.max_db_connections, settings.max_db_connections),
+        sum(pool.size for pool in pools),
+        _said(database.max_db_client_connections, settings.max_db_client_connections),
+        sum(len(pool.clients) for pool in pools),
+        int(proxy.pools.is_pausing(database.name)),
+        int(database.name in proxy.disabled),
+    )
+
+
+def _said(own: float | None, common: float | None) -> int:
+    """The entry's word, else the common one, as a number where 0 is no limit."""
+    return int((common if own is None else own) or 0)
+
+
+def show_pools(proxy: Any) -> Table:
+    """One row per pool. `maxwait` is how long the first in the queue has waited: seconds, and the rest in us."""
+    shape = (
+        "database s, user s, cl_active i, cl_waiting i, cl_active_cancel_req i, cl_waiting_cancel_req i, sv_active i,"
+        " sv_active_cancel i, sv_being_canceled i, sv_idle i, sv_used i, sv_tested i, sv_login i, maxwait i,"
+        " maxwait_us i, pool_mode s, load_balance_hosts s, sv_closing i, waiting_for s"
+    )
+    return Table(shape, _pool_rows(proxy))
+
+
+def _pool_rows(proxy: Any) -> Iterator[tuple[Value, ...]]:
+    for pool in proxy.pools:
+        yield _pool_row(proxy, pool)
+    consoles = len(proxy.consoles)
+    yield (CONSOLE, CONSOLE, consoles, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, PoolMode.STATEMENT, None, 0, None)
+
+
+def _pool_row(proxy: Any, pool: Any) -> tuple[Value, ...]:
+    places = pool.places
+    cancels = sum(server.cancels for place in (LINKED, CLEANING) for server in places[place])
+    being_canceled = sum(server.cancels > 0 for server in places[CLEANING])
+    database = proxy.config.find_database(pool.database)
+    seconds, micros = split_seconds(pool.longest_wait)
+    return (
+        pool.database,
+        pool.user,
+        len(pool.clients) - len(pool.waiting),
+        len(pool.waiting),
+        cancels,
+        0,  # a cancel request never waits for a place: it has a connection of its own
+        len(places[LINKED]),
+        cancels,
+        being_canceled,
+        len(places[IDLE]),
+        len(places[USED]),
+        len(places[TESTING]) + len(places[CLEANING]) - being_canceled,
+        len(places[OPENING]),
+        seconds,
+        micros,
+        pool.limits.pool_mode,
+        database.load_balance_hosts if database is not None and len(database.hosts) > 1 else None,
+        len(places[CLOSING]),
+        _explain(pool),
+    )
+
+
+def _explain(pool: Any) -> str | None:
+    """What the first in the queue waits for; NULL when nobody waits."""
+    if not pool.waiting:
+        return None
+    obstacle: Waiting = pool.find_obstacle() or Waiting.OPENING
+    return f"{obstacle.value}: {pool.failure}" if obstacle is Waiting.RETRY else obstacle.value
+
+
+def split_seconds(span: float) -> tuple[int, int]:
+    """Whole seconds, and the rest in microseconds."""
+    return divmod(max(int(span * 1_000_000), 0), 1_000_000)

@@ -1,0 +1,185 @@
+"""
+SHOW CLIENTS and SHOW SERVERS: every connection, one row each.
+
+Theory. These may be long, so the rows are made as they are sent, of a list taken at the start: whoever has left in the
+meantime is left out. `ptr` and `link` are addresses of ours, the same that stand in the log, so a line there finds
+its row here; `id` is what KILL_CLIENT takes.
+
+A client with a server is active, one in the queue waiting, all others idle. A server's words are PgBouncer's (see
+show_pools.py for the places behind them). One that is being closed is not listed: there is no word for it.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from operator import attrgetter
+from typing import Any, Final
+
+from proxy.admin.rows import Table, Value
+from proxy.admin.show_pools import CONSOLE, split_seconds
+from proxy.states import (
+    ACTIVE,
+    CLEANING,
+    CLOSING,
+    GONE,
+    IDLE,
+    LINKED,
+    OPENING,
+    RESTING,
+    TESTING,
+    USED,
+    WAITING,
+    ClientState,
+    ServerState,
+)
+
+SHAPE: Final = (
+    "type s, user s, database s, replication s, state s, addr s, port i, local_addr s, local_port i, connect_time T,"
+    " request_time T, wait i, wait_us i, close_needed i, ptr s, link s, remote_pid i, tls s, application_name s,"
+    " prepared_statements i, id i"
+)
+
+_CLIENT_WORDS: Final[dict[ClientState, str]] = {RESTING: "idle", WAITING: "waiting", ACTIVE: "active"}
+_SERVER_WORDS: Final[dict[ServerState, str]] = {
+    LINKED: "active",
+    IDLE: "idle",
+    USED: "used",
+    TESTING: "tested",
+    CLEANING: "tested",
+    OPENING: "new",
+}
+
+
+def show_clients(proxy: Any) -> Table:
+    """Everyone who is logged in, the operators of consoles at the end."""
+    clients = sorted((client for pool in proxy.pools for client in pool.clients), key=attrgetter("number"))
+    return Table(SHAPE, _client_rows(proxy, clients, list(proxy.consoles)))
+
+
+def _client_rows(proxy: Any, clients: list[Any], consoles: list[Any]) -> Iterator[tuple[Value, ...]]:
+    times = _Times(proxy)
+    for client in clients:
+        if client.state is not GONE:
+            yield _client_row(client, times)
+    for session in consoles:
+        if session in proxy.consoles:
+            yield _console_row(session, times)
+
+
+def _client_row(client: Any, times: "_Times") -> tuple[Value, ...]:
+    waited = client.pool.now() - client.waiting_since if client.state is WAITING else 0.0
+    return (
+        "C",
+        client.user,
+        client.pool.database,
+        "none",
+        _CLIENT_WORDS[client.state],
+        *client.address,
+        *local_address(client),
+        times.wall(client.connected_at),
+        times.monotonic(client.request_at),
+        *split_seconds(waited),
+        0,
+        f"{id(client):#x}",
+        _link(client.server),
+        0,
+        "",
+        client.followed.get("application_name", ""),
+        0,
+        client.number,
+    )
+
+
+def _console_row(session: Any, times: "_Times") -> tuple[Value, ...]:
+    return (
+        "C",
+        session.user,
+        CONSOLE,
+        "none",
+        "active",
+        *session.address,
+        *local_address(session.inbox),
+        times.wall(session.connected_at),
+        times.monotonic(session.request_at),
+        0,
+        0,
+        0,
+        f"{id(session):#x}",
+        "",
+        0,
+        "",
+        session.application_name,
+        0,
+        session.number,
+    )
+
+
+def show_servers(proxy: Any) -> Table:
+    """Every connection to PostgreSQL that is not being closed. `request_time`: its client's, else when it came free."""
+    servers = [server for pool in proxy.pools for place in pool.places[:CLOSING] for server in place]
+    return Table(SHAPE, _server_rows(proxy, servers))
+
+
+def _server_rows(proxy: Any, servers: list[Any]) -> Iterator[tuple[Value, ...]]:
+    times = _Times(proxy)
+    for server in servers:
+        if server.state < CLOSING:
+            yield _server_row(server, times)
+
+
+def _server_row(server: Any, times: "_Times") -> tuple[Value, ...]:
+    is_being_canceled = server.state is CLEANING and server.cancels > 0
+    return (
+        "S",
+        server.pool.user,
+        server.pool.database,
+        "none",
+        "being_canceled" if is_being_canceled else _SERVER_WORDS[server.state],
+        *server.address,
+        *local_address(server),
+        times.monotonic(server.opened_at),
+        times.monotonic(server.ready_at if server.client is None else server.client.request_at),
+        0,
+        0,
+        int(server.doomed is not None),
+        f"{id(server):#x}",
+        _link(server.client),
+        server.pid,
+        "",
+        server.parameters.get("application_name", ""),
+        0,
+        server.number,
+    )
+
+
+def local_address(owner: Any) -> tuple[str, int]:
+    """Our end of a connection: address and port, or ("unix", 0); ("", 0) while there is none."""
+    transport = getattr(owner, "transport", None)
+    name = transport.get_extra_info("sockname") if transport is not None else ("", 0)
+    return (str(name[0]), int(name[1])) if isinstance(name, tuple) else ("unix", 0)
+
+
+def _link(other: Any) -> str:
+    return "" if other is None else f"{id(other):#x}"
+
+
+class _Times:
+    """Moments as PgBouncer writes them. One per answer: the same moments come again and again, and are kept."""
+
+    def __init__(self, proxy: Any) -> None:
+        now = proxy.clock.wall()
+        self._zone = now.tzinfo or UTC
+        self._offset = now.timestamp() - proxy.clock.now()
+        self._known: dict[int, str] = {}
+
+    def wall(self, timestamp: float) -> str:
+        """`timestamp` is seconds since 1970."""
+        second = int(timestamp)
+        text = self._known.get(second)
+        if text is None:
+            text = datetime.fromtimestamp(second, self._zone).strftime("%Y-%m-%d %H:%M:%S %Z")
+            self._known[second] = text
+        return text
+
+    def monotonic(self, moment: float) -> str:
+        """`moment` is of the clock that measures spans."""
+        return self.wall(moment + self._offset)

@@ -1,0 +1,104 @@
+"""
+One connection from its first byte until it is a client, a console, or gone.
+
+Theory. Whatever goes wrong in a login ends here, in one place: the visitor gets an error with a SQLSTATE and never a
+traceback, the log gets a line, the books are put right, the socket is closed. `login.py` only raises. The whole login
+stands under `client_login_timeout`; a console, once let in, may stay.
+"""
+
+import asyncio
+from typing import Any
+
+from protocol import sqlstate
+from protocol.backend import build_error
+from protocol.errors import ProtocolError, Refused
+from protocol.startup import CancelRequest, Startup
+from proxy import login
+from proxy.admin.console import converse
+from proxy.config.entries import CONSOLES
+from proxy.inbox import Inbox, PeerGone
+from proxy.pool import LoginFailed
+
+
+class Visit:
+    """One connection until it is a client: what went wrong is said here, to the visitor and to the log."""
+
+    def __init__(self, proxy: Any, inbox: Inbox, address: tuple[str, int]) -> None:
+        self.proxy = proxy
+        self.inbox = inbox
+        self.address = address
+        self.startup: Startup | None = None
+        self.is_counted = False
+        self.is_handed_over = False
+
+    async def serve(self) -> None:
+        try:
+            async with asyncio.timeout(self.proxy.settings.client_login_timeout):
+                visitor = await self._log_in()
+            if visitor is not None:
+                await converse(self.inbox, self.proxy, visitor, self.address)
+        except Refused as no:
+            self._refuse(no.sqlstate, no.sentence, no.detail, no.hint)
+        except LoginFailed as failed:
+            self._refuse(failed.sqlstate, failed.sentence)
+        except ProtocolError as error:
+            self._refuse(sqlstate.PROTOCOL_VIOLATION, str(error))
+        except TimeoutError:
+            self._refuse(sqlstate.PROTOCOL_VIOLATION, "client_login_timeout")
+        except PeerGone as gone:
+            is_known = self.startup is not None  # else a port scan or a health check, not worth a line
+            self._log(
+                is_known and self.proxy.settings.log_disconnections, f"closing because: client unexpected eof ({gone})"
+            )
+
+    async def _log_in(self) -> login.Visitor | None:
+        """A visitor who wants the console; None when everything is done already."""
+        proxy, inbox = self.proxy, self.inbox
+        request = await login.wait_startup(inbox)
+        if isinstance(request, CancelRequest):
+            proxy.cancels.request(request.key)
+            return None
+        self.startup = request
+        is_console = request.database in CONSOLES
+        if not is_console:
+            self._count()
+            login.check_max_clients(proxy)
+        visitor = await login.wait_visitor(inbox, proxy, request)
+        self._log(
+            proxy.settings.log_connections,
+            f"login attempt: db={visitor.database} user={visitor.user} tls=no replication=no",
+        )
+        if is_console:
+            return visitor
+        client = await login.welcome(inbox, proxy, visitor, self.address)
+        self._discount()
+        self.is_handed_over = True
+        inbox.hand_over_to(client)
+        return None
+
+    def _count(self) -> None:
+        self.is_counted = True
+        self.proxy.visitors += 1
+
+    def _discount(self) -> None:
+        if self.is_counted:
+            self.is_counted = False
+            self.proxy.visitors -= 1
+
+    def finish(self) -> None:
+        self._discount()
+        if not self.is_handed_over:
+            self.inbox.close()
+            self.proxy.check_drained()
+
+    def _refuse(self, state: str, sentence: str, detail: str = "", hint: str = "") -> None:
+        if state in (sqlstate.INVALID_PASSWORD, sqlstate.INVALID_AUTHORIZATION) and self.startup is not None:
+            self._log(True, f"login failed: db={self.startup.database} user={self.startup.user}")
+        self._log(self.proxy.settings.log_pooler_errors, f"pooler error: {sentence}")
+        self._log(self.proxy.settings.log_disconnections, f"closing because: {sentence} (age=0s)")
+        self.inbox.write(build_error("FATAL", state, sentence, detail=detail, hint=hint))
+
+    def _log(self, wanted: bool, text: str) -> None:
+        if wanted:
+            who = f"{self.startup.database}/{self.startup.user}" if self.startup else "(nodb)/(nouser)"
+            self.proxy.log.log(f"C-{id(self):#x}: {who}@{self.address[0]}:{self.address[1]} {text}")
