@@ -47,6 +47,8 @@ def scan(data: bytes, pos: int, dull: bytes, limit: int) -> tuple[int, int, int]
             raise ProtocolError(f"invalid message length {length} of a message of type {chr(kind)!r}")
         end: int = pos + length + 1
         if not dull[kind]:
+            if not kind:  # would be taken for the end of the data, and waited for for ever
+                raise ProtocolError("invalid message type 0")
             return kind, pos, end
         if length != last:
             last, equal = length, 0

@@ -247,7 +247,7 @@ class Client(asyncio.Protocol):
     def play(self, server: Any, prefix: bytes = b"") -> None:
         """Send what was held to `server`, ours now."""
         data, self.held = self.held or b"", None
-        if len(data) > MAX_HELD:
+        if len(data) > MAX_HELD and not self.server.is_choked:
             self.let_go()
         server.ledger.expect(self.held_debts, self)
         server.transport.write(prefix + data if prefix else data)

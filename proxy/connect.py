@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from protocol import codes, sqlstate
-from protocol.backend import parse_backend_key, parse_error, parse_parameter_status
+from protocol.backend import parse_backend_key, parse_error, parse_parameter_status, parse_ready
 from protocol.errors import ProtocolError
 from protocol.frontend import build_query
 from protocol.startup import build_startup
@@ -24,7 +24,7 @@ from proxy.config.entries import Database
 from proxy.inbox import Inbox, PeerGone
 from proxy.pool import LoginFailed, Pool
 from proxy.server import Server
-from proxy.states import CLOSED, Closing
+from proxy.states import OPENING, Closing
 from proxy.tasks import Tasks
 
 MAX_GREETINGS = 1000  # messages between AuthenticationOk and ReadyForQuery
@@ -69,6 +69,7 @@ class Opener:
         """A server in OPENING, and a task that goes on from there."""
         server = Server(pool)
         server.opening = self._tasks.start(self._open(server), name=f"open a server for {pool}")
+        server.opening.add_done_callback(lambda task: _free_place(server, task))
         return server
 
     async def _open(self, server: Server) -> None:
@@ -113,6 +114,14 @@ class Opener:
         raise last or OSError("no address")
 
 
+def _free_place(server: Server, task: "asyncio.Task[None]") -> None:
+    """The task is over and nobody has freed the place: it was cancelled before its first step, or it has a bug."""
+    if server.state is OPENING:
+        if not task.cancelled():
+            server.pool.opening_failed(LoginFailed(sqlstate.CONNECTION_FAILURE, Closing.CONNECT_FAILED.value))
+        server.pool.server_closed(server)
+
+
 class _Opening:
     """One server on its way, and what it has told about itself."""
 
@@ -142,6 +151,8 @@ class _Opening:
         for _ in range(MAX_GREETINGS):
             kind, body = await self.inbox.wait_message(MAX_MESSAGE)
             if kind == codes.READY_FOR_QUERY:
+                if parse_ready(body) != codes.IDLE:
+                    raise ProtocolError("the server is in a transaction right after login")
                 return
             self._note(kind, body)
         raise ProtocolError("the server talks and talks and does not get ready")
@@ -173,7 +184,7 @@ class _Opening:
         where = f"{local[0]}:{local[1]}" if isinstance(local, tuple) else "unix"
         server._log().log(f"new connection to server (from {where})")
         inbox.hand_over_to(server)
-        if server.state is not CLOSED:
+        if server.state is OPENING:  # else it has said goodbye in the same breath
             pool.server_opened(server, dict(server.parameters))
 
     async def give_up(self, failure: LoginFailed | None) -> None:

@@ -10,6 +10,7 @@ it died: a file left by a crash is simply taken over, and its number, which by n
 container it nearly always is), misleads nobody. Asking whether that pid lives would.
 """
 
+import codecs
 import contextlib
 import fcntl
 import grp
@@ -19,6 +20,9 @@ import resource
 from typing import NoReturn
 
 _PID_DIGITS = 20
+# Python loads these when they are first used (a host name, a log line with control characters), from files that the
+# account we become may not be able to read: a Python under /root is not rare.
+_CODECS_OF_LATER = ("idna", "unicode_escape")
 
 
 class StartFailed(Exception):
@@ -112,6 +116,8 @@ def become_user(name: str) -> None:
         raise StartFailed(f"no such user on this machine: {name}") from None
     if os.geteuid() == user.pw_uid:
         return
+    for codec in _CODECS_OF_LATER:
+        codecs.lookup(codec)
     try:
         os.initgroups(name, user.pw_gid)
         os.setgid(user.pw_gid)

@@ -12,16 +12,22 @@ the client's bytes wait for its answer: so a request never runs under parameters
 
 from typing import Any
 
-from protocol import codes
+from protocol import codes, sqlstate
+from protocol.backend import ErrorFields
 from protocol.frontend import build_query
 from protocol.ledger import QUERY
-from protocol.parameters import build_set, difference
+from protocol.parameters import build_set, difference, is_sendable
 from proxy import reset
 from proxy.chores import Chore
 from proxy.config.kinds import PoolMode
 from proxy.states import ACTIVE, CLEANING, LINKED, RESTING, Closing, move
 
 SET_ONLY = (QUERY,)
+SESSION = PoolMode.SESSION  # a plain name: a member through its class costs five times as much
+
+_UNSAYABLE = ErrorFields(
+    "FATAL", sqlstate.INVALID_PARAMETER_VALUE, "a session parameter has a value that no other server can be given"
+)
 
 
 def attach(client: Any, server: Any) -> bytes | None:
@@ -35,6 +41,8 @@ def attach(client: Any, server: Any) -> bytes | None:
     client.request_at = client.xact_at = pool.now()
     if client.is_choked:
         server.hold()
+    if server.is_choked:
+        client.hold()
     if client.followed is server.followed:
         return b""
     return _agree(client, server)
@@ -46,6 +54,9 @@ def _agree(client: Any, server: Any) -> bytes | None:
     if not changes:
         client.followed = server.followed  # equal: from now on the same object
         return b""
+    if not all(map(is_sendable, changes.values())):
+        client.refuse(_UNSAYABLE, Closing.SET_FAILED)
+        return None
     text = build_query(build_set(changes))
     server.ledger.expect(SET_ONLY, Chore(lambda chore: _agreed(client, server, chore)))
     if client.pool.proven.issuperset(changes.items()):
@@ -83,7 +94,7 @@ def rest_linked(server: Any) -> None:
     """Both sides of a linked server have said their last word: does the client keep it?"""
     client, pool = server.client, server.pool
     limits = pool.limits
-    if server.status != codes.IDLE or limits.pool_mode is PoolMode.SESSION or client.remain:
+    if server.status != codes.IDLE or limits.pool_mode is SESSION or client.remain:
         return
     detach(client, server)
     client.move(RESTING)

@@ -132,11 +132,12 @@ class Inbox(asyncio.Protocol):
         await self._wait_roused()
 
     async def _wait_roused(self) -> None:
-        self._wake = asyncio.get_running_loop().create_future()
+        wake = self._wake = asyncio.get_running_loop().create_future()
         try:
-            await self._wake
+            await wake
         finally:
-            self._wake = None
+            if self._wake is wake:  # else we were cancelled, and somebody else waits by now
+                self._wake = None
 
     def _take(self, count: int) -> bytes:
         taken = bytes(self._unread[:count])

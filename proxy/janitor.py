@@ -84,14 +84,15 @@ class Janitor:
         if _is_over(limits.transaction_timeout, now - client.xact_at) and is_in_transaction:
             return Closing.TRANSACTION_TIMEOUT
         is_idle = not len(server.ledger)
-        if _is_over(limits.idle_transaction_timeout, now - client.ready_at) and is_idle and is_in_transaction:
+        if _is_over(limits.idle_transaction_timeout, now - max(client.ready_at, client.request_at)) and is_idle and is_in_transaction:
             return Closing.IDLE_TRANSACTION_TIMEOUT
         return None
 
     def _sweep_idle(self, pool: Pool) -> None:
         limits, now = pool.limits, self._now()
-        excess = pool.size - pool.min_size
-        too_many = pool.size - limits.pool_size if limits.pool_size is not None else 0
+        staying = pool.size - len(pool.places[CLOSING])
+        excess = staying - pool.min_size
+        too_many = staying - limits.pool_size if limits.pool_size is not None else 0
         for state in (USED, IDLE):
             for server in list(pool.places[state]):
                 idle_for = now - server.ready_at

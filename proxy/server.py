@@ -36,6 +36,7 @@ GOODBYE = 5.0  # seconds a server has to hang up after our Terminate
 SHORT = 4096  # bytes of an answer that is looked at as a whole
 
 _WHOLE = frozenset({codes.READY_FOR_QUERY, codes.PARAMETER_STATUS, codes.NOTIFICATION_RESPONSE})
+_ABRUPT = frozenset({Closing.UNCLEAN, Closing.HOSTILE})  # no goodbye: it would not be understood
 _ERRORS = frozenset({codes.ERROR_RESPONSE, codes.NOTICE_RESPONSE})
 _STATUSES = frozenset({codes.IDLE, codes.IN_TRANSACTION, codes.FAILED})
 
@@ -234,7 +235,10 @@ class Server(asyncio.Protocol):
             reset.next_step(self)
         elif self.state is TESTING:
             self.deadline = None
-            self.pool.release(self)
+            if self.status == codes.IDLE:
+                self.pool.release(self)
+            else:
+                self.close(Closing.TEST_FAILED)  # the query has left a transaction open
 
     # Flow control, for the client that reads slowly.
 
@@ -266,7 +270,7 @@ class Server(asyncio.Protocol):
         if self.pool.world.settings.log_disconnections:
             self._log().log(f"closing because: {why.value} (age={self.age:.0f}s)")
         is_mid_message = self.client is not None and self.client.remain
-        is_between_messages = why is not Closing.UNCLEAN and self.ledger.is_settled and not is_mid_message
+        is_between_messages = why not in _ABRUPT and self.ledger.is_settled and not is_mid_message
         self.ledger = Ledger()  # whatever it still says, nobody is owed it
         self._part(why)
         move(self, CLOSING)

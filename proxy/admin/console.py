@@ -71,7 +71,7 @@ async def converse(inbox: Inbox, proxy: Any, visitor: Visitor, address: tuple[st
         while (text := await _wait_query(inbox)) is not None:
             await _answer(session, text)
         if proxy.settings.log_disconnections:
-            age = proxy.clock.wall().timestamp() - session.connected_at
+            age = proxy.clock.now() - session.connected_at
             session.log(f"closing because: {Closing.CLIENT_REQUEST.value} (age={age:.0f}s)")
     except asyncio.CancelledError:  # the proxy ends
         session.close(Closing.SHUTDOWN)

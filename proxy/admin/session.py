@@ -32,8 +32,8 @@ class Session:
         self.address = address
         self.key = key
         self.number = 0  # its id, given by the proxy
-        self.connected_at: float = proxy.clock.wall().timestamp()
-        self.request_at: float = proxy.clock.now()
+        self.connected_at: float = proxy.clock.now()
+        self.request_at: float = self.connected_at
         self._called_off: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:

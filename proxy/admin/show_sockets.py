@@ -75,8 +75,8 @@ def _client_row(client: Any, times: "_Times") -> tuple[Value, ...]:
         _CLIENT_WORDS[client.state],
         *client.address,
         *local_address(client),
-        times.wall(client.connected_at),
-        times.monotonic(client.request_at),
+        times.at(client.connected_at),
+        times.at(client.request_at),
         *split_seconds(waited),
         0,
         f"{id(client):#x}",
@@ -98,8 +98,8 @@ def _console_row(session: Any, times: "_Times") -> tuple[Value, ...]:
         "active",
         *session.address,
         *local_address(session.inbox),
-        times.wall(session.connected_at),
-        times.monotonic(session.request_at),
+        times.at(session.connected_at),
+        times.at(session.request_at),
         0,
         0,
         0,
@@ -136,8 +136,8 @@ def _server_row(server: Any, times: "_Times") -> tuple[Value, ...]:
         "being_canceled" if is_being_canceled else _SERVER_WORDS[server.state],
         *server.address,
         *local_address(server),
-        times.monotonic(server.opened_at),
-        times.monotonic(server.ready_at if server.client is None else server.client.request_at),
+        times.at(server.opened_at),
+        times.at(server.ready_at if server.client is None else server.client.request_at),
         0,
         0,
         int(server.doomed is not None),
@@ -171,15 +171,11 @@ class _Times:
         self._offset = now.timestamp() - proxy.clock.now()
         self._known: dict[int, str] = {}
 
-    def wall(self, timestamp: float) -> str:
-        """`timestamp` is seconds since 1970."""
-        second = int(timestamp)
+    def at(self, moment: float) -> str:
+        """`moment` is of the clock that measures spans."""
+        second = int(moment + self._offset)
         text = self._known.get(second)
         if text is None:
             text = datetime.fromtimestamp(second, self._zone).strftime("%Y-%m-%d %H:%M:%S %Z")
             self._known[second] = text
         return text
-
-    def monotonic(self, moment: float) -> str:
-        """`moment` is of the clock that measures spans."""
-        return self.wall(moment + self._offset)

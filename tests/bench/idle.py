@@ -54,7 +54,7 @@ async def measure(address: Address, pid: int, count: int, settle: float) -> Figu
 
 def main() -> None:
     """Parse the command line, print the figure as JSON."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[1])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").strip().partition("\n\n")[0])
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--user", default="postgres")

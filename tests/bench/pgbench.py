@@ -44,9 +44,12 @@ def _pgbench(programs: Path, address: Address, clients: int, options: Sequence[s
 
 
 def parse(report: str) -> Outcome:
-    """pgbench's closing words as an Outcome. Failed when one of them is missing."""
+    """pgbench's closing words as an Outcome. Failed when one of them is missing, or nothing was done."""
+    transactions = int(_find(r"transactions actually processed: (\d+)", report))
+    if not transactions:
+        raise Failed("pgbench did not one transaction in its time")
     return Outcome(
-        int(_find(r"transactions actually processed: (\d+)", report)),
+        transactions,
         float(_find(r"tps = ([\d.]+)", report)),
         float(_find(r"latency average = ([\d.]+) ms", report)),
     )

@@ -2,9 +2,9 @@
 Other programs: run within a time, started and ended by their own pid, and what the kernel counts for them.
 
 Theory. Nothing outlives the benchmark and nothing can hang it: `run` bounds a command in seconds, `running`
-ends what it started on the way out. Figures come from /proc: CPU time is user + system over all threads, in clock
-ticks of usually 10 ms, so a run must last seconds to be worth dividing. Descendants are counted too, for a
-pooler of several processes.
+ends what it started on the way out. Figures come from /proc: CPU time is user + system over all living threads,
+in nanoseconds where the kernel keeps schedstat, else in clock ticks of usually 10 ms. Descendants are counted too,
+for a pooler of several processes.
 """
 
 import contextlib
@@ -21,14 +21,11 @@ class Failed(Exception):
     """A program did not start, did not end in time, or ended badly. Says which and its last words."""
 
 
-def run(command: Sequence[str | Path], *, seconds: float, user: str | None = None) -> str:
+def run(command: Sequence[str | Path], *, seconds: float) -> str:
     """What the command printed. Failed when it takes longer than `seconds` or does not exit with 0."""
     words = [str(word) for word in command]
-    group = user and _group_of(user)
     try:
-        done = subprocess.run(
-            words, capture_output=True, text=True, timeout=seconds, check=False, user=user, group=group
-        )
+        done = subprocess.run(words, capture_output=True, text=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired as error:
         raise Failed(f"{Path(words[0]).name} took longer than {seconds:g} s") from error
     if done.returncode:
@@ -52,7 +49,7 @@ def running(
         stop(process)
 
 
-def stop(process: "subprocess.Popen[bytes]") -> None:
+def stop(process: "subprocess.Popen[bytes] | subprocess.Popen[str]") -> None:
     """Ask with SIGTERM, wait a little, then make it end."""
     if process.poll() is None:
         process.terminate()
@@ -92,10 +89,16 @@ def cpu_seconds(pid: int) -> float:
 
 def _own_cpu_seconds(pid: int) -> float:
     try:
-        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except FileNotFoundError:
+        threads = list(Path(f"/proc/{pid}/task").glob("*/schedstat"))
+        exact = sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9  # nanoseconds on a processor
+        return exact or _ticks(pid) / TICKS
+    except (FileNotFoundError, ProcessLookupError):
         return 0.0
-    return (int(after_name[11]) + int(after_name[12])) / TICKS  # fields 14 and 15 of proc(5): utime, stime
+
+
+def _ticks(pid: int) -> int:
+    after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(after_name[11]) + int(after_name[12])  # fields 14 and 15 of proc(5): utime, stime
 
 
 def rss_bytes(pid: int) -> int:

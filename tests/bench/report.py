@@ -57,9 +57,9 @@ def format_figure(value: float | None) -> str:
     return f"{value:.3g}"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table: the first two columns words, the others numbers to the right."""
-    aligned = ["---"] * 2 + ["---:"] * (len(head) - 2)
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], words: int = 2) -> str:
+    """A Markdown table: the first columns are `words`, the others numbers and to the right."""
+    aligned = ["---"] * words + ["---:"] * (len(head) - words)
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, aligned, *rows])
 
 
@@ -88,12 +88,12 @@ def _meanings(says: Mapping[str, str]) -> str:
 
 
 def _goal_table(results: Results) -> str:
-    head = ["goal", "asked", "measured", "verdict"]
-    return table(head, [_goal_row(goal, results) for goal in GOALS])
+    head = ["goal", "asked", "verdict", "measured"]
+    return table(head, [_goal_row(goal, results) for goal in GOALS], words=3)
 
 
 def _goal_row(goal: Goal, results: Results) -> list[str]:
-    return [goal.says, goal.asked, format_figure(goal.value(results)), REACHED[goal.is_reached(results)]]
+    return [goal.says, goal.asked, REACHED[goal.is_reached(results)], format_figure(goal.value(results))]
 
 
 def _goal_record(goal: Goal, results: Results) -> dict[str, object]:

@@ -8,6 +8,7 @@ logging in and hanging up, a run of few transactions is counted too and the two 
 
 import contextlib
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -40,6 +41,8 @@ def counting(pid: int, folder: Path) -> Iterator[Tally]:
         process.send_signal(signal.SIGINT)
         process.wait(PATIENCE)
         tally.calls = parse_total(summary.read_text())
+    except subprocess.TimeoutExpired as error:
+        raise Failed("strace does not end") from error
     finally:
         stop(process)
         assert process.stderr is not None
@@ -49,7 +52,8 @@ def counting(pid: int, folder: Path) -> Iterator[Tally]:
 def _wait_attached(process: "subprocess.Popen[str]") -> None:
     """strace says one line when it holds the process, or why it cannot and ends."""
     assert process.stderr is not None
-    first = process.stderr.readline()
+    speaks, _, _ = select.select([process.stderr], [], [], PATIENCE)
+    first = process.stderr.readline() if speaks else "no answer"
     if "attached" not in first:
         raise Failed(f"strace cannot attach: {last_line(first)}")
 

@@ -2,8 +2,8 @@
 The three ways to PostgreSQL that are compared.
 
 Theory. A target is an address and, for a pooler, the process behind it. Both poolers get the same file: that is
-PgBouncer's format, which pgshuttle reads. One line a login is not written, by either: at thousands of logins per
-second the log would be what is measured.
+PgBouncer's format, which pgshuttle reads. Both log to stderr, which is a file in the report's folder. One line a
+login is not written, by either: at thousands of logins per second the log would be what is measured.
 
 A target that cannot be had raises Failed, and the report says so: PgBouncer may not be installed.
 """
@@ -16,10 +16,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tests.bench.cluster import free_port, wait_for, workshop
+from deploy.cluster import find_free_port
+from tests.bench.cluster import wait_for, workshop
 from tests.bench.processes import Failed, other_user, running
 from tests.bench.wire import Address
 
+POOLERS = "same file for both: transaction mode, 20 servers, trust, no log line per login"
 INI = """\
 [databases]
 {database} = host={host} port={upstream} dbname={database}
@@ -33,7 +35,6 @@ auth_file = {folder}/userlist.txt
 pool_mode = transaction
 default_pool_size = 20
 max_client_conn = 10000
-logfile = {folder}/pooler.log
 log_connections = 0
 log_disconnections = 0
 """
@@ -69,8 +70,10 @@ def pgbouncer(upstream: Address, log: Path) -> Iterator[Target]:
 
 @contextlib.contextmanager
 def pgshuttle(upstream: Address, log: Path) -> Iterator[Target]:
-    """This project, on the Python that runs the bench."""
-    with _pooler("pgshuttle", [sys.executable, "-m", "proxy"], upstream, log, None) as target:
+    """This project, on the Python that runs the bench. As root it gives up its rights by itself."""
+    user = other_user()
+    command = [sys.executable, "-m", "proxy", *(["-u", user] if user else [])]
+    with _pooler("pgshuttle", command, upstream, log, None) as target:
         yield target
 
 
@@ -85,7 +88,7 @@ def find_pgbouncer() -> str | None:
 @contextlib.contextmanager
 def _pooler(name: str, command: list[str], upstream: Address, log: Path, user: str | None) -> Iterator[Target]:
     with workshop(user) as folder:
-        address = replace(upstream, port=free_port())
+        address = replace(upstream, port=find_free_port())
         ini = _write_files(folder, upstream, address)
         with running([*command, str(ini)], log=log, user=user) as process:
             wait_for(address, process, log)

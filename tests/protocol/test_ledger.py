@@ -32,7 +32,7 @@ BATCH = [PARSE, BIND, DESCRIBE, EXECUTE, SYNC]
 
 def asked(*debts: Debt, owner: str = ANNA) -> Ledger:
     book = Ledger()
-    book.expect(debts, owner)
+    book.expect(tuple(debts), owner)
     return book
 
 
@@ -62,7 +62,7 @@ def test_describe_of_a_statement_is_paid_by_its_second_message():
 
 def test_each_answer_goes_to_the_owner_of_its_debt():
     book = asked(QUERY, QUERY, owner=ANNA)
-    book.expect([QUERY], BERT)
+    book.expect((QUERY,), BERT)
     assert book.owners() == [ANNA, ANNA, BERT]
     answers(book, "CZ CZ")
     assert book.head == (QUERY, BERT)
@@ -92,9 +92,9 @@ def test_after_an_error_nothing_is_owed_until_the_sync_that_is_yet_to_come():
     answers(book, "E")
     assert book.skipping
     assert not book.is_settled
-    book.expect([BIND, EXECUTE, QUERY], ANNA)
+    book.expect((BIND, EXECUTE, QUERY,), ANNA)
     assert len(book) == 0
-    book.expect([SYNC], ANNA)
+    book.expect((SYNC,), ANNA)
     assert answers(book, "Z") == [READY]
     assert book.is_settled
 
@@ -109,7 +109,7 @@ def test_copy_in_by_query_ends_with_the_query():
     assert answers(book, "G") == [COPY_IN]
     assert book.copying
     assert not book.is_settled
-    book.expect([COPY_END], ANNA)
+    book.expect((COPY_END,), ANNA)
     assert not book.copying
     answers(book, "C Z")
     assert book.is_settled
@@ -120,7 +120,7 @@ def test_a_sync_sent_before_the_copy_was_known_is_swallowed():
     answers(book, "2 G")
     assert book.owners() == [ANNA]
     assert book.is_unit_open
-    book.expect([COPY_END, SYNC], ANNA)
+    book.expect((COPY_END, SYNC,), ANNA)
     assert answers(book, "C Z") == [PAYS, READY]
     assert book.is_settled
 
@@ -141,10 +141,10 @@ def test_a_copy_that_fails_is_over_for_both_sides():
     book = asked(QUERY)
     answers(book, "G E")
     assert not book.copying
-    book.expect([COPY_END], ANNA)  # the client had not heard yet
+    book.expect((COPY_END,), ANNA)  # the client had not heard yet
     answers(book, "Z")
     assert book.is_settled
-    book.expect([COPY_END], ANNA)  # even later
+    book.expect((COPY_END,), ANNA)  # even later
     assert book.is_settled
 
 
@@ -160,7 +160,7 @@ def test_a_query_in_the_middle_of_copy_data_is_an_error():
     book = asked(QUERY)
     answers(book, "G")
     with pytest.raises(ProtocolError, match="query message in the middle of COPY"):
-        book.expect([QUERY], ANNA)
+        book.expect((QUERY,), ANNA)
 
 
 def test_a_function_call_is_paid_by_its_ready():
@@ -180,7 +180,7 @@ def test_notices_notifications_and_parameters_may_come_at_any_time(debt):
 
 def test_what_a_client_leaves_behind_is_owed_to_its_heir():
     book = asked(PARSE, SYNC)
-    book.expect([QUERY], BERT)
+    book.expect((QUERY,), BERT)
     book.disown(ANNA, "nobody")
     assert book.owners() == ["nobody", "nobody", BERT]
     assert book.head == (PARSE, "nobody")

@@ -1,0 +1,49 @@
+# Needs make and Python 3.11 or later with its venv module. Everything else is put into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+SOURCES := proxy protocol deploy tests
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check bench clean
+
+help:
+	@echo "make run     a local PostgreSQL and the proxy in front of it, until Ctrl-C"
+	@echo "make test    all tests"
+	@echo "make check   format, lint, types, and the tests that need no PostgreSQL"
+	@echo "make bench   compare with PostgreSQL alone and with PgBouncer"
+	@echo "make clean   remove what the others made, the local cluster too"
+	@echo "PYTHON=...   the Python to build .venv with ($(PYTHON))"
+
+# The stamp comes last: an interrupted build is begun anew. The project itself is installed for its dependencies and its
+# command, editable, so that a change of the code needs no new build.
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or later is needed; say which: make PYTHON=python3.12 ..." >&2; exit 1; }
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,check]'
+	touch $@
+
+run: $(STAMP)
+	@$(BIN)/python -m deploy.local run
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+check: $(STAMP)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy --strict proxy protocol deploy
+	$(BIN)/python -m pytest -q tests/protocol tests/proxy $(wildcard tests/test_house.py)
+
+bench: $(STAMP)
+	$(BIN)/python -m tests.bench
+
+# The cluster may keep its data under another folder: the link `elsewhere` says which (see deploy/place.py).
+clean:
+	rm -rf "$$(readlink -f .local/elsewhere 2>/dev/null || echo .local)" .local
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

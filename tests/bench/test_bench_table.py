@@ -1,0 +1,161 @@
+"""The benchmark's arithmetic and its pages: no program is started here."""
+
+import json
+
+import pytest
+
+from tests.bench.__main__ import parse_arguments, rotated
+from tests.bench.figures import Results, Sample, percentile
+from tests.bench.goals import GOALS, Goal
+from tests.bench.measures import MEASURES, copy_payload
+from tests.bench.pgbench import parse
+from tests.bench.processes import Failed
+from tests.bench.report import Report, format_figure, table
+from tests.bench.syscalls import parse_total
+from tests.bench.targets import OPENERS, Target
+from tests.bench.wire import Address
+
+PGBENCH_SAYS = """\
+number of transactions actually processed: 16870
+number of failed transactions: 0 (0.000%)
+latency average = 3.721 ms
+initial connection time = 25.084 ms
+tps = 17198.226311 (without initial connection time)
+"""
+
+
+def results(**values: list[float]) -> Results:
+    """Rounds of `tps` in the measure "simple-64", by target."""
+    return Results(
+        Sample("simple-64", "tps", target, round_, value)
+        for target, rounds in values.items()
+        for round_, value in enumerate(rounds)
+    )
+
+
+def test_a_table_shows_the_median_over_rounds_so_one_bad_round_does_not_count() -> None:
+    assert results(pgbouncer=[100.0, 1.0, 102.0]).middle("simple-64", "tps", "pgbouncer") == 100.0
+
+
+def test_a_ratio_compares_medians() -> None:
+    taken = results(pgshuttle=[90.0, 80.0, 300.0], pgbouncer=[100.0])
+    assert taken.ratio("simple-64", "tps", "pgshuttle", "pgbouncer") == 0.9
+
+
+def test_what_was_not_measured_has_no_median_and_no_ratio() -> None:
+    taken = results(pgshuttle=[90.0], direct=[0.0])
+    assert taken.middle("simple-64", "tps", "pgbouncer") is None
+    assert taken.ratio("simple-64", "tps", "pgshuttle", "pgbouncer") is None
+    assert taken.ratio("simple-64", "tps", "pgshuttle", "direct") is None
+
+
+def test_a_figure_without_a_unit_is_refused() -> None:
+    with pytest.raises(KeyError):
+        Results().add("simple-64", "pgbouncer", 0, {"bogus": 1.0})
+
+
+@pytest.mark.parametrize(("part", "value"), [(0.0, 1.0), (0.5, 50.0), (0.99, 99.0), (0.999, 100.0), (1.0, 100.0)])
+def test_a_percentile_is_the_nearest_rank(part: float, value: float) -> None:
+    assert percentile([float(n) for n in range(1, 101)], part) == value
+
+
+def test_a_percentile_of_one_value_is_that_value() -> None:
+    assert percentile([7.0], 0.5) == percentile([7.0], 0.99) == 7.0
+
+
+def test_a_goal_is_reached_on_its_bound_and_missed_beyond_it() -> None:
+    goal = Goal("throughput", "simple-64", "tps", "pgbouncer", at_least=0.9)
+    assert goal.is_reached(results(pgshuttle=[90.0], pgbouncer=[100.0])) is True
+    assert goal.is_reached(results(pgshuttle=[89.0], pgbouncer=[100.0])) is False
+
+
+def test_a_goal_that_was_not_measured_is_neither_reached_nor_missed() -> None:
+    assert all(goal.is_reached(Results()) is None for goal in GOALS)
+    assert "not measured" in Report({}, ["direct"]).to_markdown()
+
+
+def test_each_goal_speaks_of_a_measure_that_exists() -> None:
+    assert {goal.measure for goal in GOALS} <= {measure.name for measure in MEASURES}
+    assert {goal.beside for goal in GOALS} - {None} <= set(OPENERS)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(None, "-"), (17311.6, "17,312"), (100.0, "100"), (4.2111, "4.21"), (0.05711, "0.0571"), (0.0, "0")],
+)
+def test_a_figure_has_three_digits(value: float | None, words: str) -> None:
+    assert format_figure(value) == words
+
+
+def test_a_table_is_markdown() -> None:
+    assert table(["a", "b", "c"], [["x", "y", "1"]]) == "| a | b | c |\n| --- | --- | ---: |\n| x | y | 1 |"
+
+
+def test_the_page_shows_medians_ratios_goals_and_what_was_skipped() -> None:
+    report = Report({"date": "today"}, ["direct", "pgbouncer", "pgshuttle"], {"simple-64": "pgbench -S"})
+    report.results = results(direct=[200.0], pgbouncer=[1000.0], pgshuttle=[500.0])
+    report.notes.append("strace is not installed")
+    page = report.to_markdown()
+    assert "- date: today" in page
+    assert "| simple-64 | transactions/s | 200 | 1,000 | 500 | 0.50 | 2.50 |" in page
+    assert "| throughput, 64 clients | at least 0.9 of pgbouncer's | **missed** | 0.5 |" in page
+    assert "- strace is not installed" in page
+
+
+def test_no_ratio_is_shown_against_a_target_that_was_not_asked_for() -> None:
+    report = Report({}, ["pgshuttle"], results=results(pgshuttle=[500.0]))
+    assert "| measure | figure | pgshuttle |\n" in report.to_markdown()
+
+
+def test_the_json_holds_every_sample() -> None:
+    report = Report({}, ["pgbouncer"], results=results(pgbouncer=[1.0, 2.0]))
+    assert [sample["value"] for sample in json.loads(report.to_json())["samples"]] == [1.0, 2.0]
+
+
+def test_the_closing_words_of_pgbench_are_understood() -> None:
+    done = parse(PGBENCH_SAYS)
+    assert (done.transactions, done.tps, done.latency_ms) == (16870, 17198.226311, 3.721)
+
+
+def test_pgbench_without_its_closing_words_has_failed() -> None:
+    with pytest.raises(Failed, match="tps"):
+        parse(PGBENCH_SAYS.replace("tps", "xxx"))
+
+
+def test_pgbench_that_did_nothing_has_failed() -> None:
+    with pytest.raises(Failed, match="not one transaction"):
+        parse("number of transactions actually processed: 0\n")
+
+
+def test_each_target_is_first_in_its_turn() -> None:
+    targets = [Target(name, Address("127.0.0.1", 1)) for name in ("direct", "pgbouncer", "pgshuttle")]
+    assert [[target.name[2] for target in rotated(targets, by)] for by in range(4)] == [
+        ["r", "b", "s"],
+        ["b", "s", "r"],
+        ["s", "r", "b"],
+        ["r", "b", "s"],
+    ]
+    assert rotated([], 1) == []
+
+
+def test_a_quick_run_does_less_and_what_is_said_counts() -> None:
+    quick, said = parse_arguments(["--quick"]), parse_arguments(["--quick", "--rounds", "2", "--only", "idle,logins"])
+    assert (quick.rounds, quick.seconds, len(quick.only) < len(MEASURES)) == (1, 1.0, True)
+    assert (said.rounds, [measure.name for measure in said.only]) == (2, ["idle", "logins"])
+
+
+def test_an_unknown_measure_is_refused_with_the_names_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_arguments(["--only", "simple-64,bogus"])
+    assert "no such name: bogus; there are simple-1, " in capsys.readouterr().err
+
+
+def test_the_total_of_strace_is_found_and_an_empty_summary_counts_nothing() -> None:
+    assert (
+        parse_total("    calls syscall\n--------- -------\n      110 read\n       34 write\n      144 total\n") == 144
+    )
+    assert parse_total("") == 0
+
+
+def test_the_rows_copied_in_are_one_message_each() -> None:
+    assert copy_payload(2) == b"d\0\0\0\x061\nd\0\0\0\x062\n"

@@ -1,0 +1,102 @@
+"""The command line: --check, mistakes before anything starts, root refused, pid file and daemon."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.live.stand import ROOT, Stand, find_account, is_listening, wait_until
+from tests.live.wire import rows
+
+pytestmark = pytest.mark.live
+
+
+def run(*arguments, seconds=20):
+    return subprocess.run(
+        [sys.executable, "-m", "proxy", *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=seconds,
+    )
+
+
+@pytest.fixture(name="stand")
+def _stand(upstream):
+    """Written, not started."""
+    stand = Stand(upstream)
+    stand.write()
+    yield stand
+    stand.finish()
+
+
+def test_check_says_that_a_good_file_is_good(stand):
+    done = run("--check", stand.file)
+    assert done.returncode == 0, done.stdout
+    assert not is_listening(stand.port)
+
+
+def test_check_says_every_mistake_with_file_and_line(stand):
+    stand.settings |= {"pool_mode": "sometimes", "listen_port": "high"}
+    stand.databases["broken"] = "port=99999999"
+    stand.write()
+    done = run("--check", stand.file)
+    assert done.returncode == 1
+    for text in ("pool_mode", "listen_port", "port"):
+        assert any(line.startswith(f"{stand.file}:") and text in line for line in done.stdout.splitlines())
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_start_with_a_bad_file_ends_with_its_mistakes(stand):
+    stand.settings["pool_mode"] = "sometimes"
+    stand.write()
+    done = run(stand.file)
+    assert done.returncode == 1
+    assert f"{stand.file}:" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to refuse it")
+def test_root_is_refused(stand):
+    done = run(stand.file)
+    assert done.returncode == 1
+    assert "root" in done.stderr
+
+
+def test_a_port_that_is_taken_is_said_with_its_address(stand, upstream):
+    stand.settings["listen_port"] = upstream.port
+    stand.write()
+    done = run("-u", find_account(), stand.file)
+    assert done.returncode == 1
+    assert f"127.0.0.1:{upstream.port}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_file_and_a_wrong_option():
+    assert run("/nowhere/proxy.ini").returncode == 1
+    assert run("--colour", "red").returncode == 2
+    assert "pgshuttle" in run("-V").stdout
+
+
+def test_as_a_daemon_it_detaches_and_its_pid_file_goes_with_it(stand):
+    stand.folder.chmod(0o777)
+    pid_file, log = stand.folder / "pid", stand.folder / "daemon.log"
+    stand.settings |= {"pidfile": pid_file, "logfile": log}
+    stand.write()
+    done = run("-d", "-u", find_account(), stand.file)
+    assert done.returncode == 0, done.stderr
+    wait_until(lambda: is_listening(stand.port), "it listens")
+    pid = int(pid_file.read_text())
+    with stand.raw() as line:
+        assert rows(line.ask("select 1")) == [("1",)]
+    again = run("-u", find_account(), stand.file)
+    assert again.returncode == 1
+    os.kill(pid, 3)
+    wait_until(lambda: not pid_file.exists(), "the pid file is gone")
+    wait_until(lambda: not is_listening(stand.port), "it is gone")
+    time.sleep(0.1)
+    assert "process down" in log.read_text()
+    assert "Traceback" not in log.read_text()

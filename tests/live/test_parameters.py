@@ -1,0 +1,143 @@
+"""Session parameters that are followed: whoever set them, on whichever server the next query runs."""
+
+import pytest
+
+from tests.live.stand import Stand
+from tests.live.wire import error, kinds, parameters, query, rows, sqlstate, startup
+
+pytestmark = pytest.mark.live
+
+FOLLOWED = {
+    "application_name": "the \"app\" 'of' alice",
+    "client_encoding": "LATIN1",
+    "DateStyle": "German, DMY",
+    "TimeZone": "Asia/Tokyo",
+    "IntervalStyle": "iso_8601",
+    "standard_conforming_strings": "off",
+}
+
+
+@pytest.fixture(scope="module", name="stand")
+def _stand(upstream):
+    databases = {
+        "postgres": "pool_size=1",
+        "two": "dbname=postgres pool_size=2",
+        "session": "dbname=postgres pool_mode=session",
+        "dressed": "dbname=postgres user=app password='" + upstream.secrets["app"].replace("'", "''") + "'"
+        " timezone=Europe/Oslo application_name=dressed connect_query='set work_mem to 5120'",
+    }
+    settings = {"ignore_startup_parameters": "extra_float_digits"}
+    with Stand(upstream, settings, databases=databases) as stand:
+        yield stand
+
+
+def test_the_welcome_tells_the_servers_real_parameters(stand, admin):
+    with stand.call() as line:
+        welcome = line.login("app", "postgres")
+        said = parameters(welcome)
+        assert kinds(welcome) == "RKZ"
+        for name in ("server_version", "server_encoding", "client_encoding", "TimeZone", "DateStyle", "IntervalStyle"):
+            assert said[name] == admin.execute(f"show {name}").fetchone()[0]
+        assert said["integer_datetimes"] == "on"
+        assert said["is_superuser"] == "off"
+        assert said["session_authorization"] == "app"
+        assert len(line.key) == 8
+
+
+@pytest.mark.parametrize("database", ["postgres", "session"])
+def test_each_client_keeps_its_own_on_a_server_they_share(stand, database):
+    with stand.call() as alice, stand.raw(database=database) as bob:
+        welcome = parameters(alice.login("app", database, **FOLLOWED))
+        theirs = {name: bob.value(f"show {name}") for name in FOLLOWED}
+        for _ in range(3):
+            for name, value in FOLLOWED.items():
+                assert welcome[name] == value
+                assert alice.value(f"show {name}") == value
+                assert bob.value(f"show {name}") == theirs[name]
+
+
+def test_what_a_client_sets_later_follows_it_and_nobody_else(stand):
+    with stand.raw() as alice, stand.raw() as bob:
+        answer = alice.ask("set timezone = 'Asia/Tokyo'; set application_name = 'alice'")
+        assert parameters(answer) == {"TimeZone": "Asia/Tokyo", "application_name": "alice"}
+        assert bob.value("show timezone") != "Asia/Tokyo"
+        assert bob.value("show application_name") != "alice"
+        assert alice.value("show timezone") == "Asia/Tokyo"
+        assert alice.value("show application_name") == "alice"
+
+
+def test_what_is_set_locally_or_rolled_back_is_forgotten(stand):
+    with stand.raw() as alice, stand.raw() as bob:
+        before = alice.value("show timezone")
+        alice.ask("begin; set local timezone = 'Asia/Tokyo'")
+        assert alice.value("show timezone") == "Asia/Tokyo"
+        alice.ask("commit")
+        assert alice.value("show timezone") == before
+        alice.ask("begin; set timezone = 'Asia/Tokyo'")
+        alice.ask("rollback")
+        assert bob.value("show timezone") == before
+        assert alice.value("show timezone") == before
+
+
+def test_many_clients_with_many_parameters_on_two_servers(stand):
+    zones = ["UTC", "Asia/Tokyo", "Europe/Oslo", "America/Lima", "Africa/Cairo"]
+    lines = [stand.raw(database="two", TimeZone=zone, application_name=f"from {zone}") for zone in zones]
+    for _ in range(20):
+        for line in lines:
+            line.send(query("select current_setting('timezone'), current_setting('application_name')"))
+        for line, zone in zip(lines, zones, strict=True):
+            assert rows(line.read_until()) == [(zone, f"from {zone}")]
+    for line in lines:
+        line.close()
+
+
+@pytest.mark.parametrize(("name", "value"), [("TimeZone", "Nowhere/Land"), ("client_encoding", "KLINGON")])
+def test_a_value_the_server_refuses_ends_that_client_in_the_servers_words(stand, name, value):
+    with stand.call() as line, stand.raw() as other:
+        messages = line.login("app", "postgres", **{name: value})
+        if messages[-1].kind == "Z":
+            line.send(query("select 1"))
+            messages = line.read_to_end()
+        assert error(messages)["S"] == "FATAL"
+        assert sqlstate(messages) == "22023"
+        assert value.lower() in error(messages)["M"].lower()
+        assert rows(other.ask("select 'fine'")) == [("fine",)]
+
+
+def test_a_startup_parameter_we_do_not_follow_is_refused_by_name(stand):
+    with stand.call() as line:
+        messages = line.login("app", "postgres", work_mem="1GB")
+        assert sqlstate(messages) == "0A000"
+        assert "work_mem" in error(messages)["M"]
+        assert "ignore_startup_parameters" in error(messages)["H"]
+    with stand.call() as line:
+        assert line.login("app", "postgres", extra_float_digits="3")[-1].kind == "Z"
+
+
+def test_parameters_in_options_are_taken_like_the_others(stand):
+    with stand.call() as line:
+        line.login("app", "postgres", options="-c timezone=Asia/Tokyo --datestyle=German")
+        assert line.value("show timezone") == "Asia/Tokyo"
+        assert line.value("show datestyle").startswith("German")
+    with stand.call() as line:
+        messages = line.login("app", "postgres", options="-c work_mem=1GB")
+        assert sqlstate(messages) == "0A000"
+
+
+def test_a_databases_own_parameters_and_its_connect_query(stand):
+    with stand.raw(database="dressed") as line:
+        assert line.value("show timezone") == "Europe/Oslo"
+        assert line.value("show work_mem") == "5MB"
+
+
+def test_protocol_3_2_and_unknown_options_are_negotiated_once(stand):
+    with stand.call() as line:
+        line.send(startup("app", "postgres", protocol=3 << 16 | 2))
+        welcome = line.read_until()
+        assert kinds(welcome) == "RKZ"
+        assert 8 < len(next(each.body for each in welcome if each.kind == "K")) <= 256 + 4
+    with stand.call() as line:
+        line.send(startup("app", "postgres", protocol=3 << 16 | 9999, **{"_pq_.shiny": "1"}))
+        welcome = line.read_until()
+        assert kinds(welcome) == "vRKZ"
+        assert b"_pq_.shiny" in welcome[0].body

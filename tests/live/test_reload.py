@@ -1,0 +1,144 @@
+"""SIGHUP: new limits at once, nothing at all from a file with mistakes, and nobody dropped who need not be."""
+
+import time
+
+import pytest
+
+from tests.live.stand import Stand, wait_until
+from tests.live.upstream import PASSWORD
+from tests.live.wire import error, query, rows, sqlstate
+
+pytestmark = pytest.mark.live
+
+
+@pytest.fixture(name="stand")
+def _stand(upstream):
+    databases = {"first": "dbname=postgres pool_size=1", "second": "dbname=postgres"}
+    with Stand(upstream, databases=databases) as stand:
+        yield stand
+
+
+def naps(stand, count):
+    """`count` clients that sleep at the same time; how long it takes them."""
+    lines = [stand.raw(database="first") for _ in range(count)]
+    start = time.monotonic()
+    for line in lines:
+        line.send(query("select pg_sleep(0.4)"))
+    for line in lines:
+        assert sqlstate(line.read_until()) == ""
+        line.close()
+    return time.monotonic() - start
+
+
+def test_a_larger_pool_is_in_force_at_once_and_a_smaller_one_as_servers_come_back(stand, admin):
+    with stand.raw(database="first") as line:
+        line.ask("begin")
+        pid = line.value("select pg_backend_pid()")
+        stand.databases["first"] = "dbname=postgres pool_size=4"
+        assert "databases: changed first (pool_size '1' -> '4')" in stand.reload()
+        assert line.value("select pg_backend_pid()") == pid
+        assert naps(stand, 3) < 0.8
+        stand.databases["first"] = "dbname=postgres pool_size=1"
+        stand.reload()
+        count = "select count(*) from pg_stat_activity where usename='app'"
+        wait_until(lambda: admin.execute(count).fetchone() == (1,), "only the linked server is left", 3)
+        assert line.value("select pg_backend_pid()") == pid
+        line.ask("commit")
+        assert naps(stand, 2) > 0.75
+
+
+def test_waiting_clients_profit_from_a_larger_pool(stand):
+    with stand.raw(database="first") as holder, stand.raw(database="first") as waiting:
+        holder.ask("begin")
+        waiting.send(query("select 'served'"))
+        time.sleep(0.1)
+        stand.databases["first"] = "dbname=postgres pool_size=2"
+        stand.reload()
+        assert rows(waiting.read_until()) == [("served",)]
+
+
+def test_a_file_with_mistakes_changes_nothing_and_the_log_says_where(stand):
+    with stand.raw(database="first") as line:
+        pid = line.value("select pg_backend_pid()")
+        stand.databases["first"] = "dbname=postgres pool_size=many"
+        stand.databases["third"] = "dbname=postgres"
+        stand.settings["default_pool_size"] = "-3"
+        stand.settings["no_such_setting"] = "1"
+        assert "reload failed, nothing has changed" in stand.reload()
+        for text in ("pool_size", "default_pool_size", "no_such_setting"):
+            stand.wait_log(rf"{stand.file}:\d+: .*{text}")
+        assert line.value("select pg_backend_pid()") == pid
+        with stand.call() as newcomer:
+            assert sqlstate(newcomer.login("app", "third")) == "3D000"
+
+
+def test_a_user_list_with_mistakes_changes_nothing(stand):
+    stand.write()
+    stand.user_list.write_text('"app" "x\nbroken\n')
+    stand.mark()
+    stand.signal(1)
+    stand.wait_log(rf"{stand.user_list}:1")
+    stand.wait_log("reload failed, nothing has changed")
+    with stand.raw(database="first") as line:
+        assert rows(line.ask("select 1")) == [("1",)]
+
+
+def test_a_new_user_can_log_in_and_a_removed_one_cannot(stand):
+    del stand.secrets["other"]
+    stand.reload()
+    with stand.call() as line:
+        assert sqlstate(line.login("other", "first")) == "28000"
+    stand.secrets["other"] = PASSWORD
+    stand.reload()
+    with stand.raw("other", database="first") as line:
+        assert rows(line.ask("select current_user")) == [("other",)]
+
+
+def test_a_changed_password_and_a_changed_place_retire_the_servers(stand, upstream, admin):
+    with stand.raw(database="first") as line, stand.raw(database="second") as other:
+        pid, others = line.value("select pg_backend_pid()"), other.value("select pg_backend_pid()")
+        stand.databases["first"] = "dbname=template1 pool_size=1"
+        assert "servers replaced: first" in stand.reload()
+        assert rows(line.ask("select current_database(), pg_backend_pid() = " + pid)) == [("template1", "f")]
+        assert other.value("select pg_backend_pid()") == others
+        line.ask("begin")
+        pid = line.value("select pg_backend_pid()")
+        stand.databases["first"] = f"dbname=postgres user=app password='{PASSWORD.replace(chr(39), chr(39) * 2)}'"
+        stand.reload()
+        assert line.value("select pg_backend_pid()") == pid, "a transaction may end"
+        line.ask("commit")
+        assert rows(line.ask("select current_database()")) == [("postgres",)]
+    gone = "select count(*) from pg_stat_activity where pid = %s"
+    wait_until(lambda: admin.execute(gone, [pid]).fetchone() == (0,), "the old server is closed")
+
+
+def test_a_database_that_is_removed_takes_its_clients_along_and_nobody_else(stand):
+    with stand.raw(database="first") as line, stand.raw(database="second") as other:
+        line.ask("select 1")
+        del stand.databases["first"]
+        stand.reload()
+        words = error(line.read_to_end())
+        assert words["S"] == "FATAL"
+        assert "removed" in words["M"]
+        assert rows(other.ask("select 'fine'")) == [("fine",)]
+        with stand.call() as newcomer:
+            assert sqlstate(newcomer.login("app", "first")) == "3D000"
+
+
+def test_a_reload_that_changes_nothing_says_so(stand):
+    assert "reloaded: nothing changed" in stand.reload()
+
+
+def test_settings_that_need_a_restart_are_named(stand):
+    stand.settings["listen_backlog"] = 7
+    stand.reload()
+    stand.wait_log("listen_backlog.*needs a restart")
+
+
+def test_reloads_in_quick_succession_under_load(stand):
+    with stand.raw(database="second") as line:
+        for number in range(30):
+            stand.settings["default_pool_size"] = number % 5 + 1
+            stand.write()
+            stand.signal(1)
+            assert rows(line.ask(f"select {number}")) == [(str(number),)]

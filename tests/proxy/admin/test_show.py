@@ -1,0 +1,162 @@
+"""The small SHOWs, and that every SHOW has the columns, types and order of PgBouncer 1.25."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from proxy.admin.show import SHOWS
+from proxy.main import Proxy
+from tests.proxy.admin.desk import Operator, a_client, a_server, at_desk
+
+TYPES = {"s": 25, "i": 23, "q": 20, "N": 1700, "T": 25}
+
+SOCKET = (
+    "type s, user s, database s, replication s, state s, addr s, port i, local_addr s, local_port i, connect_time T, "
+    "request_time T, wait i, wait_us i, close_needed i, ptr s, link s, remote_pid i, tls s, application_name s, "
+    "prepared_statements i, id i"
+)
+PGBOUNCER = {
+    "VERSION": "version s",
+    "CONFIG": "key s, value s, default s, changeable s",
+    "DATABASES": (
+        "name s, host s, port i, database s, force_user s, pool_size i, min_pool_size i, reserve_pool_size i, "
+        "server_lifetime i, pool_mode s, load_balance_hosts s, max_connections i, current_connections i, "
+        "max_client_connections i, current_client_connections i, paused i, disabled i"
+    ),
+    "POOLS": (
+        "database s, user s, cl_active i, cl_waiting i, cl_active_cancel_req i, cl_waiting_cancel_req i, sv_active i, "
+        "sv_active_cancel i, sv_being_canceled i, sv_idle i, sv_used i, sv_tested i, sv_login i, maxwait i, "
+        "maxwait_us i, pool_mode s, load_balance_hosts s"
+    ),
+    "PEERS": "peer_id i, host s, port i, pool_size i",
+    "CLIENTS": SOCKET,
+    "SERVERS": SOCKET,
+    "USERS": (
+        "name s, pool_size s, reserve_pool_size s, pool_mode s, max_user_connections i, current_connections i, "
+        "max_user_client_connections i, current_client_connections i"
+    ),
+    "LISTS": "list s, items i",
+    "STATS": (
+        "database s, total_server_assignment_count N, total_xact_count N, total_query_count N, total_received N, "
+        "total_sent N, total_xact_time N, total_query_time N, total_wait_time N, total_client_parse_count N, "
+        "total_server_parse_count N, total_bind_count N, avg_server_assignment_count N, avg_xact_count N, "
+        "avg_query_count N, avg_recv N, avg_sent N, avg_xact_time N, avg_query_time N, avg_wait_time N, "
+        "avg_client_parse_count N, avg_server_parse_count N, avg_bind_count N"
+    ),
+    "STATS_TOTALS": (
+        "database s, server_assignment_count N, xact_count N, query_count N, bytes_received N, bytes_sent N, "
+        "xact_time N, query_time N, wait_time N, client_parse_count N, server_parse_count N, bind_count N"
+    ),
+    "STATS_AVERAGES": (
+        "database s, server_assignment_count N, xact_count N, query_count N, bytes_received N, bytes_sent N, "
+        "xact_time N, query_time N, wait_time N, avg_client_parse_count N, avg_server_parse_count N, avg_bind_count N"
+    ),
+    "TOTALS": "name s, value N",
+    "STATE": "key s, value s",
+}
+OURS = {
+    "POOLS": "sv_closing i, waiting_for s",
+    "STATS": "total_client_login_count N, avg_client_login_count N",
+    "STATS_TOTALS": "client_login_count N",
+    "STATS_AVERAGES": "avg_client_login_count N",
+}
+
+
+def typed(shape: str) -> list[tuple[str, int]]:
+    pairs = (column.split() for column in shape.split(", "))
+    return [(name, TYPES[letter]) for name, letter in pairs]
+
+
+def test_every_show_is_compared_here() -> None:
+    assert {f"SHOW {name}" for name in PGBOUNCER} == set(SHOWS)
+
+
+@pytest.mark.parametrize("name", PGBOUNCER)
+def test_a_show_has_the_columns_of_pgbouncer_and_ours_behind_them(name: str, tmp_path: Path) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        a_client(proxy, a_server(proxy))
+        answer = await operator.ask(f"SHOW {name};")
+        assert answer.error == ""
+        assert answer.tag == "SHOW"
+        assert answer.columns == typed(", ".join(filter(None, [PGBOUNCER[name], OURS.get(name)])))
+        assert all(len(row) == len(answer.columns) for row in answer.rows)
+
+    at_desk(tmp_path, story)
+
+
+def test_the_version_begins_as_tools_expect_and_says_who_we_are(tmp_path: Path) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        (version,) = (await operator.ask("SHOW VERSION")).rows
+        assert str(version[0]).startswith("PgBouncer 1.25.2 (pgshuttle ")
+
+    at_desk(tmp_path, story)
+
+
+def test_config_says_what_is_what_was_and_what_can_change(tmp_path: Path) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        rows = {row[0]: row[1:] for row in (await operator.ask("SHOW CONFIG")).rows}
+        assert rows["default_pool_size"] == ("7", "20", "yes")
+        assert rows["listen_port"] == ("6432", "6432", "no")
+        assert list(rows) == sorted(rows)
+
+    at_desk(tmp_path, story)
+
+
+def test_no_secret_is_ever_shown(tmp_path: Path) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        client = a_client(proxy, a_server(proxy))
+        assert (await operator.ask("SET auth_ldap_options = 'ldapbindpasswd=hunter2'")).error == ""
+        for name in SHOWS:
+            text = str((await operator.ask(name)).rows)
+            assert "hunter2" not in text
+            assert "'secret'" not in text
+            assert client.key.hex() not in text
+            assert "key!" not in text
+
+    at_desk(tmp_path, story)
+
+
+def test_state_and_lists_and_users(tmp_path: Path) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        a_client(proxy, a_server(proxy, "bare", "joe"))
+        assert (await operator.ask("SHOW STATE")).rows == [("active", "yes"), ("paused", "no"), ("suspended", "no")]
+        await operator.ask("PAUSE shop")
+        proxy.pools.pause(None)
+        assert (await operator.ask("SHOW STATE")).rows == [("active", "no"), ("paused", "yes"), ("suspended", "no")]
+        names = (
+            "databases users peers pools peer_pools free_clients used_clients login_clients free_servers used_servers"
+            " dns_names dns_zones dns_queries dns_pending"
+        )
+        lists = (await operator.ask("SHOW LISTS")).rows
+        assert [row[0] for row in lists] == names.split()
+        assert [row[1] for row in lists[:10]] == ["3", "3", "0", "2", "0", "0", "2", "0", "0", "1"]
+        users = (await operator.ask("SHOW USERS")).rows
+        assert users == [
+            ("ann", "", "", None, "0", "0", "0", "0"),
+            ("joe", "2", "", "session", "5", "1", "0", "1"),
+            ("watcher", "", "", None, "0", "0", "0", "0"),
+        ]
+
+    at_desk(tmp_path, story)
+
+
+def test_what_drivers_ask_for_has_a_canned_answer(tmp_path: Path) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        answer = await operator.ask("SHOW DateStyle")
+        assert (answer.columns, answer.rows) == ([("datestyle", 25)], [("ISO",)])
+        answer = await operator.ask("SET client_encoding TO 'UTF8'")
+        assert (answer.notice, answer.tag) == ("SET ignored", "SET")
+
+    at_desk(tmp_path, story, user="watcher")
+
+
+def test_help_lists_what_exists(tmp_path: Path) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        answer = await operator.ask("SHOW HELP")
+        assert (answer.notice, answer.tag, answer.rows) == ("Console usage", "SHOW", [])
+        assert "STATS_AVERAGES" in answer.detail
+        assert "KILL_CLIENT <client_id>" in answer.detail
+        await asyncio.sleep(0)
+
+    at_desk(tmp_path, story)

@@ -1,0 +1,151 @@
+"""Cancelling: it reaches the query it means, or nothing."""
+
+from protocol.startup import CancelRequest, parse_startup
+from proxy.cancel import KEY_LENGTH, LONG_KEY_LENGTH, Cancels
+from proxy.inbox import Inbox
+from proxy.states import CLEANING, IDLE, RESTING, WAITING
+from tests.fakes import FakeTransport
+from tests.play import Play, asked, client, released, server, stays_linked, to_client, to_server
+
+
+class Tasks:
+    def __init__(self, loop):
+        self.loop = loop
+
+    def start(self, coroutine, *, name):
+        return self.loop.create_task(coroutine)
+
+
+class Endpoint:
+    """Where PostgreSQL takes cancel requests."""
+
+    def __init__(self, loop, refuses=False):
+        self.loop, self.refuses, self.lines = loop, refuses, []
+
+    async def connect(self, loop):
+        if self.refuses:
+            raise ConnectionRefusedError("connection refused")
+        transport = FakeTransport(self.loop)
+        self.lines.append(transport)
+        return transport.start(Inbox())
+
+    def keys(self):
+        requests = [parse_startup(bytes(line.arrived[4:])) for line in self.lines]
+        assert all(isinstance(request, CancelRequest) for request in requests)
+        return [request.key for request in requests]
+
+
+def play_with_cancels(refuses=False, **said):
+    play = Play(**said)
+    play.cancels = Cancels(Tasks(play.world.loop))
+    play.cancels.register(play.client)
+    play.world.issue_cancel = play.cancels.issue
+    play.endpoint = play.server.endpoint = Endpoint(play.world.loop, refuses)
+    return play
+
+
+def asks_to_cancel(play):
+    play.cancels.request(play.client.key)
+
+
+def arrives(play):
+    play.endpoint.lines[-1].peer_hangs_up()
+
+
+def test_a_running_query_is_cancelled_with_the_servers_own_key():
+    play = play_with_cancels() >> client("Q:long") >> asks_to_cancel
+    assert play.endpoint.keys() == [play.server.key]
+    play >> server("ERROR:canceled Z:I") << to_client("ERROR:canceled Z:I")
+    assert play.server.state is CLEANING, "nobody gets it while the signal may still come"
+    play >> arrives
+    assert play.server.state is IDLE
+    assert play.server.cancels == 0
+
+
+def test_an_unknown_key_cancels_nothing():
+    play = play_with_cancels() >> client("Q:long") >> (lambda play: play.cancels.request(b"x" * 8))
+    assert not play.endpoint.lines
+
+
+def test_a_client_at_rest_has_nothing_to_cancel():
+    play = play_with_cancels() >> asks_to_cancel << to_client("")
+    assert not play.endpoint.lines
+
+
+def test_an_idle_transaction_has_nothing_to_cancel():
+    play = play_with_cancels() >> client("Q:begin") >> server("C Z:T") >> asks_to_cancel << stays_linked
+    assert not play.endpoint.lines
+
+
+def test_who_waits_is_taken_out_of_the_queue_and_postgres_never_hears_of_it():
+    play = play_with_cancels()
+    with play.world.loop.running():
+        other = play.world.new_client()
+        other.transport.peer_sends(asked("Q:other"))
+    play >> client("Q:mine")
+    assert play.client.state is WAITING
+    play >> asks_to_cancel << to_server("Q:other")
+    assert play.client.state is RESTING
+    assert b"57014" in play.hear("client")
+    assert not play.endpoint.lines
+    play >> server("C Z:I") << released
+
+
+def test_a_cancel_waits_until_our_own_set_is_done():
+    play = play_with_cancels(followed={"TimeZone": "CET"})
+    play.world.pool.proven.add(("TimeZone", "CET"))
+    play >> client("Q:long") >> asks_to_cancel
+    assert not play.endpoint.lines
+    play >> server("C S:TimeZone=CET Z:I") >> (lambda play: play.world.advance(0.01))
+    assert play.endpoint.keys() == [play.server.key]
+
+
+def test_a_cancel_that_comes_while_the_query_is_held_back_for_a_set_hits_that_query():
+    play = play_with_cancels(followed={"TimeZone": "CET"}) >> client("Q:long") >> asks_to_cancel
+    play >> server("C S:TimeZone=CET Z:I") >> (lambda play: play.world.advance(0.01))
+    assert play.endpoint.keys() == [play.server.key]
+
+
+def test_a_cancel_whose_query_is_answered_meanwhile_is_not_sent():
+    play = play_with_cancels(followed={"TimeZone": "CET"})
+    play.world.pool.proven.add(("TimeZone", "CET"))
+    play >> client("Q:quick") >> asks_to_cancel >> server("C S:TimeZone=CET Z:I C Z:I")
+    play >> (lambda play: play.world.advance(0.01))
+    assert not play.endpoint.lines
+    play << released
+
+
+def test_a_cancel_that_cannot_be_delivered_gives_the_server_back():
+    play = play_with_cancels(refuses=True) >> client("Q:long") >> asks_to_cancel >> server("C Z:I") << released
+    assert "cancel request failed" in play.world.log.text
+
+
+def test_a_cancel_that_hangs_gives_up_in_time():
+    play = play_with_cancels()
+    play.cancels.timeout = 10.0
+    play >> client("Q:long") >> asks_to_cancel >> server("C Z:I")
+    assert play.server.state is CLEANING
+    play >> (lambda play: play.world.advance(10.1))
+    assert play.server.state is IDLE
+    assert play.cancels.forwarding == 0
+
+
+def test_keys_are_unique_and_forgotten():
+    play = play_with_cancels()
+    keys = {play.cancels.mint_key() for _ in range(100)}
+    assert len(keys) == 100
+    assert {len(key) for key in keys} == {KEY_LENGTH}
+    assert len(play.cancels.mint_key(is_long=True)) == LONG_KEY_LENGTH
+    assert len(play.cancels) == 1
+    play.cancels.forget(play.client)
+    play.cancels.forget(play.client)
+    assert len(play.cancels) == 0
+
+
+def test_two_cancels_for_one_query_are_both_waited_for():
+    play = play_with_cancels() >> client("Q:long") >> asks_to_cancel >> asks_to_cancel >> server("ERROR:x Z:I")
+    assert play.server.cancels == 2
+    play >> (lambda play: play.endpoint.lines[0].peer_hangs_up())
+    assert play.server.state is CLEANING
+    play >> arrives
+    assert play.server.state is IDLE

@@ -1,0 +1,223 @@
+"""What time does: every timeout, on a clock that moves when told."""
+
+import pytest
+
+from proxy.janitor import JITTER, TICK, Janitor
+from proxy.states import CLEANING, CLOSED, CLOSING, GONE, IDLE, LINKED, TESTING, USED, WAITING, Closing
+from tests.fakes import check_world
+from tests.play import Play, asked, client, client_hangs_up, error_to_client, server, stays_linked, to_client
+
+
+class Pools(list):
+    relieved = 0
+
+    def relieve(self, pool):
+        self.relieved += 1
+
+
+class Night(Play):
+    """A play with a janitor; `later(s)` lets time pass in his ticks."""
+
+    def __init__(self, **said):
+        super().__init__(**{"query_wait_notify": None, **said})
+        self.world.pools = Pools([self.world.pool])
+        self.world.lines = 0
+        self.world.log_stats = lambda: setattr(self.world, "lines", self.world.lines + 1)
+        self.janitor = Janitor(self.world)
+
+
+def later(seconds):
+    def act(play):
+        left = seconds
+        while left > 0:
+            play.world.advance(min(TICK, left))
+            left -= TICK
+            play.janitor.sweep()
+            play.world.loop.turn()
+            check_world(play.world)
+
+    return act
+
+
+def other_asks(play):
+    play.other = play.world.new_client()
+    play.other.transport.peer_sends(asked("Q:other"))
+
+
+def test_who_waits_too_long_is_told():
+    play = Night(query_wait_timeout=2.0) >> other_asks >> client("Q:a") >> later(1.9)
+    assert play.client.state is WAITING
+    play >> later(0.5) << error_to_client("query_wait_timeout")
+    assert play.client.state is GONE
+    assert play.other.server is play.server
+
+
+def test_who_waits_is_notified_once():
+    play = Night(query_wait_notify=1.0, query_wait_timeout=None) >> other_asks >> client("Q:a") >> later(5.0)
+    assert play.hear("client").count(b"client being queued") == 1
+
+
+def test_without_a_limit_the_wait_is_endless():
+    play = Night(query_wait_timeout=None) >> other_asks >> client("Q:a") >> later(1000.0)
+    assert play.client.state is WAITING
+
+
+def test_a_query_that_runs_too_long_is_ended_and_cancelled():
+    play = Night(query_timeout=2.0) >> client("Q:long") >> later(1.9) << stays_linked >> later(0.5)
+    play << error_to_client("query_timeout")
+    assert play.world.cancels == [play.server]
+
+
+def test_each_query_has_its_own_time():
+    play = Night(query_timeout=2.0, pool_mode="session")
+    for _ in range(4):
+        play >> client("Q:a") >> later(1.5) >> server("C Z:I") << to_client("C Z:I") >> later(5.0)
+    assert play.client.state is not GONE
+
+
+def test_a_transaction_that_is_open_too_long_is_ended():
+    play = Night(transaction_timeout=2.0) >> client("Q:begin") >> server("C Z:T") << to_client("C Z:T") >> later(2.5)
+    play << error_to_client("transaction timeout")
+
+
+def test_an_idle_transaction_is_ended_and_one_at_work_is_not():
+    play = Night(idle_transaction_timeout=2.0) >> client("Q:begin") >> server("C Z:T") << to_client("C Z:T")
+    play >> later(1.5) >> client("Q:work") >> later(3.0) << stays_linked >> server("C Z:T") << to_client("C Z:T")
+    play >> later(2.5) << error_to_client("idle transaction timeout")
+
+
+def test_a_client_that_has_rested_long_is_not_taken_for_an_idle_transaction_when_it_begins_a_batch():
+    play = Night(idle_transaction_timeout=2.0, server_check_query=None) >> later(100.0)
+    play >> client("P H") >> server("1") >> later(1.0)
+    play << stays_linked << to_client("1") >> later(2.0) << error_to_client("idle transaction timeout")
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_a_client_that_rests_too_long_is_ended(mode):
+    play = Night(client_idle_timeout=2.0, pool_mode=mode) >> client("Q:a") >> server("C Z:I") << to_client("C Z:I")
+    play >> later(1.5)
+    assert play.client.state is not GONE
+    play >> later(1.0) << error_to_client("client_idle_timeout")
+
+
+def test_a_client_at_work_is_not_idle():
+    play = Night(client_idle_timeout=2.0) >> client("Q:a") >> later(10.0) << stays_linked
+
+
+def test_an_idle_server_is_closed_down_to_the_minimum_and_no_further():
+    play = Night(pool_size=4, min_pool_size=2, server_idle_timeout=5.0, server_check_query=None)
+    with play.world.loop.running():
+        for _ in range(3):
+            play.world.new_server()
+    play >> later(20.0)
+    assert [len(play.world.pool.places[state]) for state in (IDLE, CLOSING)] == [2, 0] or (
+        len(play.world.pool.places[IDLE]) == 2
+    )
+
+
+def test_a_server_that_is_leaving_is_not_counted_twice():
+    play = Night(pool_size=4, min_pool_size=2, server_idle_timeout=5.0, server_check_query=None)
+    with play.world.loop.running():
+        for _ in range(3):
+            play.world.new_server()
+        play.world.advance(6.0)
+        for _ in range(5):
+            play.janitor.sweep()
+    assert len(play.world.pool.places[CLOSING]) == 2
+
+
+def test_an_old_server_is_closed_when_idle_and_doomed_when_linked():
+    play = Night(server_lifetime=100.0) >> later(100.0 * (1 - JITTER) - 2)
+    assert play.server.state is IDLE or play.server.state is USED
+    play = Night(server_lifetime=100.0) >> client("Q:a") >> later(101.0) << stays_linked
+    assert play.server.doomed is Closing.LIFETIME
+    play >> server("C Z:I") << to_client("C Z:I")
+    assert play.server.state in (CLOSING, CLOSED)
+
+
+def test_servers_opened_together_do_not_all_leave_together():
+    play = Night(pool_size=30, server_lifetime=100.0, server_idle_timeout=None, server_check_query=None)
+    with play.world.loop.running():
+        for _ in range(29):
+            play.world.new_server()
+    counts = set()
+    for _ in range(20):
+        play >> later(0.6) if play.world.clock.now() > 1089 else play >> later(89.5)
+        counts.add(len(play.world.pool.places[IDLE]))
+    assert len(counts) > 4
+
+
+def test_a_pool_that_became_smaller_closes_what_is_too_much():
+    play = Night(pool_size=4)
+    with play.world.loop.running():
+        for _ in range(3):
+            play.world.new_server()
+    from tests.fakes import make_limits
+
+    play.world.pool.limits = make_limits(pool_size=2)
+    with play.world.loop.running():
+        play.janitor.sweep()
+        play.janitor.sweep()
+    assert len(play.world.pool.places[CLOSING]) == 2
+
+
+def test_a_server_idle_for_long_must_be_tested_before_it_is_used():
+    play = Night(server_check_delay=5.0) >> later(6.0)
+    assert play.server.state is USED
+    play >> client("Q:a")
+    assert play.server.state is TESTING
+    play >> server("I Z:I")
+    assert play.server.state is LINKED
+
+
+def test_without_a_check_query_nothing_is_tested():
+    play = Night(server_check_delay=5.0, server_check_query=None) >> later(60.0)
+    assert play.server.state is IDLE
+
+
+def test_a_test_that_takes_too_long_closes_the_server():
+    play = Night(server_check_delay=5.0, server_connect_timeout=3.0) >> later(6.0) >> client("Q:a") >> later(4.0)
+    assert play.server.state in (CLOSING, CLOSED)
+
+
+def test_a_cleaning_that_takes_too_long_closes_the_server():
+    play = Night() >> client("Q:a") >> client_hangs_up >> later(9.0)
+    assert play.server.state is CLEANING
+    play >> later(2.0)
+    assert play.server.state in (CLOSING, CLOSED)
+
+
+def test_a_server_that_does_not_hang_up_is_cut_off():
+    play = Night() >> (lambda play: play.server.close(Closing.ADMIN)) >> later(4.0)
+    assert play.server.state is CLOSING
+    play >> later(2.0)
+    assert play.server.state is CLOSED
+    assert play.server_socket.was_aborted
+
+
+def test_a_pool_that_is_kept_warm_is_filled_one_server_at_a_time():
+    play = Night(pool_size=5, min_pool_size=3)
+    play.world.pool.is_kept_warm = True
+    play >> later(TICK)
+    assert len(play.world.openings) == 1
+    play >> later(3.0)
+    assert play.world.pool.size == 3
+
+
+def test_averages_are_taken_every_period():
+    play = Night() >> client("Q:a") >> server("C Z:I") >> later(61.0)
+    assert play.world.lines == 1
+    assert play.world.pool.averages.of("query_count") == pytest.approx(1 / 60, rel=0.02)
+
+
+def test_those_who_wait_are_served_as_soon_as_a_failed_login_may_be_tried_again():
+    from proxy.pool import LoginFailed
+
+    play = Night(pool_size=2, query_wait_timeout=None) >> other_asks >> client("Q:a")
+    with play.world.loop.running():
+        failed = play.world.openings.pop()
+        play.world.pool.opening_failed(LoginFailed("28P01", "no"))
+        play.world.pool.server_closed(failed)
+    assert not play.world.openings
+    play >> later(1.0)
+    assert len(play.world.openings) == 1

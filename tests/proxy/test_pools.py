@@ -1,0 +1,249 @@
+"""All pools: which serves whom, the limits they share, and what a reload does to them."""
+
+import asyncio
+
+import pytest
+
+from proxy.config.entries import Database, User
+from proxy.config.ini import Config
+from proxy.config.reload import compare
+from proxy.config.settings import Settings
+from proxy.pool import LoginFailed, check_pool
+from proxy.pools import STARVING, Pools
+from proxy.states import CLOSING, IDLE, LINKED, OPENING, Closing, PoolState, Waiting, move
+from tests.fakes import FakeClock, FakeLog
+from tests.proxy.test_pool import Client, Server
+
+
+def config(databases=(), users=(), **settings):
+    return Config(
+        path="",
+        section="proxy",
+        settings=Settings(**settings),
+        databases={each.name: each for each in databases},
+        users={each.name: each for each in users},
+    )
+
+
+class World:
+    def __init__(self, databases, users=(), **settings):
+        self.clock, self.log = FakeClock(), FakeLog()
+        self.config = config(databases, users, **settings)
+        self.pools = Pools(self, self.config)
+
+    def pool(self, database, user="web"):
+        return self.pools.find(self.config.find_database(database), user)
+
+    def open_server(self, pool):
+        return Server(pool)
+
+    def find_obstacle(self, pool):
+        return self.pools.find_obstacle(pool)
+
+    def make_room(self, pool, obstacle):
+        self.pools.make_room(pool, obstacle)
+
+    def room_made(self, pool):
+        self.pools.room_made(pool)
+
+    def finish(self):
+        """Everything that is being opened or closed is open or closed."""
+        for _ in range(20):
+            for pool in self.pools:
+                for server in list(pool.places[OPENING]):
+                    pool.server_opened(server, {})
+                for server in list(pool.places[CLOSING]):
+                    pool.server_closed(server)
+                check_pool(pool)
+
+    def ask(self, pool, count=1):
+        clients = [Client(pool) for _ in range(count)]
+        for client in clients:
+            client.ask()
+        return clients
+
+    def reload(self, new):
+        changes = compare(self.config, new)
+        self.config = changes.effective
+        self.pools.reconcile(changes)
+
+
+SHOP, BLOG = Database(name="shop"), Database(name="blog")
+
+
+def test_a_pool_is_made_once_per_database_and_user():
+    world = World([SHOP, BLOG])
+    assert world.pool("shop") is world.pool("shop")
+    assert world.pool("shop") is not world.pool("shop", "other")
+    assert world.pool("shop") is not world.pool("blog")
+
+
+def test_a_database_with_a_user_of_its_own_has_one_pool_for_all():
+    world = World([Database(name="shop", user="app")])
+    assert world.pool("shop", "anna") is world.pool("shop", "bert")
+    assert world.pool("shop").user == "app"
+
+
+def test_a_limit_of_a_database_holds_over_all_its_users():
+    world = World([Database(name="shop", max_db_connections=3)])
+    pools = [world.pool("shop", user) for user in ("anna", "bert")]
+    for pool in pools:
+        world.ask(pool, 5)
+    world.finish()
+    assert sum(pool.size for pool in pools) == 3
+    assert pools[1].find_obstacle() is Waiting.DATABASE_LIMIT
+
+
+def test_a_limit_of_a_user_holds_over_all_databases():
+    world = World([SHOP, BLOG], [User(name="web", max_user_connections=3)])
+    pools = [world.pool("shop"), world.pool("blog")]
+    for pool in pools:
+        world.ask(pool, 5)
+    world.finish()
+    assert sum(pool.size for pool in pools) == 3
+    assert pools[0].find_obstacle() is Waiting.USER_LIMIT
+
+
+def test_an_idle_neighbour_makes_room_and_the_limit_holds_while_it_leaves():
+    world = World([Database(name="shop", max_db_connections=1)])
+    anna, bert = world.pool("shop", "anna"), world.pool("shop", "bert")
+    world.ask(anna)
+    world.finish()
+    anna_client = next(iter(anna.places[LINKED]))
+    move(anna_client, IDLE)
+    waiting = world.ask(bert)[0]
+    assert anna.size == 1
+    assert bert.size == 0
+    assert anna_client.why is Closing.EVICTED
+    world.finish()
+    assert waiting.server is not None
+    assert (anna.size, bert.size) == (0, 1)
+
+
+def test_a_neighbour_that_is_never_idle_has_to_give_way_to_who_has_waited_long():
+    world = World([Database(name="shop", max_db_connections=1)])
+    anna, bert = world.pool("shop", "anna"), world.pool("shop", "bert")
+    busy = world.ask(anna)[0]
+    world.finish()
+    waiting = world.ask(bert)[0]
+    world.pools.relieve(bert)
+    assert busy.server.doomed is None
+    world.clock.advance(STARVING + 0.1)
+    world.pools.relieve(bert)
+    assert busy.server.doomed is Closing.EVICTED
+    busy.give_back()
+    world.finish()
+    assert waiting.server is not None
+
+
+def test_a_free_place_goes_to_whoever_has_waited_longest_in_whichever_pool():
+    world = World([Database(name="shop", max_db_connections=1)])
+    anna, bert, carl = (world.pool("shop", user) for user in ("anna", "bert", "carl"))
+    world.ask(anna)
+    world.finish()
+    late_pool_first = world.ask(carl)[0]
+    world.clock.advance(0.5)
+    world.ask(bert)
+    server = next(iter(anna.places[LINKED]))
+    server.close(Closing.ADMIN)
+    anna.server_closed(server)
+    world.finish()
+    assert late_pool_first.server is not None
+
+
+def test_a_paused_database_stays_paused_for_pools_that_are_made_later():
+    world = World([SHOP, BLOG])
+    world.pools.pause("shop")
+    assert world.pool("shop").state is PoolState.PAUSED
+    assert world.pool("blog").state is PoolState.OPEN
+    world.pools.resume("shop")
+    assert world.pool("shop").state is PoolState.OPEN
+    world.pools.pause(None)
+    assert world.pool("blog", "later").state is PoolState.PAUSED
+
+
+def test_new_limits_hold_at_once_and_those_who_wait_profit():
+    world = World([Database(name="shop", pool_size=1)])
+    clients = world.ask(world.pool("shop"), 3)
+    world.finish()
+    assert [client.server is not None for client in clients] == [True, False, False]
+    world.reload(config([Database(name="shop", pool_size=3)]))
+    world.finish()
+    assert all(client.server for client in clients)
+
+
+def test_servers_of_a_changed_address_are_replaced_when_they_are_free():
+    world = World([SHOP])
+    pool = world.pool("shop")
+    busy, resting = world.ask(pool, 2)
+    world.finish()
+    resting.give_back()
+    world.reload(config([Database(name="shop", port=9999)]))
+    assert pool.places[CLOSING]
+    assert busy.server.doomed is Closing.STALE
+    assert pool.welcome is None
+
+
+def test_a_changed_fallback_replaces_the_servers_of_every_database_it_serves():
+    world = World([Database(name="*", port=1), Database(name="blog", port=1)])
+    for name in ("anything", "blog"):
+        world.ask(world.pool(name))
+    world.finish()
+    world.reload(config([Database(name="*", port=2), Database(name="blog", port=1)]))
+    doomed = {pool.database: next(iter(pool.places[LINKED])).doomed for pool in world.pools}
+    assert doomed == {"anything": Closing.STALE, "blog": None}
+
+
+def test_a_database_that_is_gone_takes_its_clients_along():
+    world = World([SHOP, BLOG])
+    pool = world.pool("shop")
+    client = world.ask(pool)[0]
+    pool.clients.add(client)
+    world.reload(config([BLOG]))
+    assert client.closed is Closing.DATABASE_GONE
+    assert pool.state is PoolState.DYING
+    assert pool not in list(world.pools)
+
+
+def test_who_logs_in_to_a_database_that_goes_is_told_and_does_not_wait_for_ever():
+    async def main():
+        world = World([SHOP, BLOG])
+        welcome = asyncio.ensure_future(world.pool("shop").wait_welcome())
+        await asyncio.sleep(0)
+        world.reload(config([BLOG]))
+        with pytest.raises(LoginFailed, match="database removed"):
+            await asyncio.wait_for(welcome, 1)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("database", "users", "expected"),
+    [
+        (Database(name="shop", user="app", min_pool_size=2), ["anna"], ["shop/app"]),
+        (Database(name="shop", min_pool_size=2), ["anna", "bert"], ["shop/anna", "shop/bert"]),
+        (Database(name="shop"), ["anna"], []),
+        (Database(name="*", min_pool_size=2), ["anna"], []),
+    ],
+)
+def test_pools_that_want_servers_are_made_before_the_first_client(database, users, expected):
+    world = World([database])
+    warm = world.pools.prewarm(users)
+    assert [repr(pool) for pool in warm] == expected
+    assert all(pool.is_kept_warm for pool in warm)
+
+
+def test_the_general_minimum_does_not_open_servers_for_a_crowd_of_users():
+    assert World([SHOP], min_pool_size=2).pools.prewarm(["anna", "bert"]) == []
+    assert len(World([SHOP], min_pool_size=2).pools.prewarm(["anna"])) == 1
+
+
+def test_killing_closes_everything_and_leaves_the_database_paused():
+    world = World([SHOP])
+    pool = world.pool("shop")
+    client = world.ask(pool)[0]
+    pool.clients.add(client)
+    world.finish()
+    world.pools.kill("shop")
+    assert client.closed is Closing.ADMIN
+    assert pool.state is PoolState.PAUSED
