@@ -81,7 +81,8 @@ class Cancels:
     async def _wait_turn(self, server: Any, client: Any) -> bool:
         """Until the server works for `client` and not on a SET of ours in front; False when there is nothing left."""
         while client is not None and server.ledger.head[1] is not client:
-            if client not in server.ledger.owners():
+            is_held = client.server is server and client.held is not None  # behind that SET, unsent
+            if not is_held and client not in server.ledger.owners():
                 return False
             await asyncio.sleep(HEAD_STEP)
         return True

@@ -172,3 +172,4 @@ class Inbox(asyncio.Protocol):
             phase.data_received(unread)
         if self._gone is not None:
             phase.connection_lost(self._gone)
+            self.transport.close()  # an end of file alone leaves our half open

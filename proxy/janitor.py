@@ -83,8 +83,8 @@ class Janitor:
             return Closing.QUERY_TIMEOUT
         if _is_over(limits.transaction_timeout, now - client.xact_at) and is_in_transaction:
             return Closing.TRANSACTION_TIMEOUT
-        is_idle = not len(server.ledger)
-        if _is_over(limits.idle_transaction_timeout, now - max(client.ready_at, client.request_at)) and is_idle and is_in_transaction:
+        is_idle = not len(server.ledger) and is_in_transaction
+        if _is_over(limits.idle_transaction_timeout, now - max(client.ready_at, client.request_at)) and is_idle:
             return Closing.IDLE_TRANSACTION_TIMEOUT
         return None
 

@@ -159,7 +159,7 @@ class Server(asyncio.Protocol):
                 if self.state >= CLOSING:
                     return
             elif answer > PAYS:
-                self._heed(answer, data[pos:end], recipient)
+                self._heed(answer, data[pos:end], recipient, is_owed=debt is not NOTHING)
                 if self.state >= CLOSING:
                     return
             pos = end
@@ -182,10 +182,10 @@ class Server(asyncio.Protocol):
             return False
         return kind not in _ERRORS or have >= ENOUGH_OF_AN_ERROR
 
-    def _heed(self, answer: Answer, message: bytes, recipient: Owner) -> None:
+    def _heed(self, answer: Answer, message: bytes, recipient: Owner, *, is_owed: bool) -> None:
         """A message that means something to us; `message` has its header, and may be cut when it is an error."""
         if answer is ERROR:
-            self._failed(parse_error(message[HEADER_SIZE:]), recipient)
+            self._failed(parse_error(message[HEADER_SIZE:]), recipient, is_owed=is_owed)
         if answer in (ERROR, COPY_IN):
             if self.state is CLEANING:
                 reset.end_unit(self)  # it expects something of a client that has left
@@ -202,7 +202,9 @@ class Server(asyncio.Protocol):
         if recipient is not None:
             recipient.answered(self)
 
-    def _failed(self, error: ErrorFields, recipient: Owner) -> None:
+    def _failed(self, error: ErrorFields, recipient: Owner, *, is_owed: bool) -> None:
+        if not is_owed and not error.is_fatal:  # the only error nobody has to ask for is the one before hanging up
+            raise ProtocolError("an error that nobody asked for")
         if error.is_fatal:
             self.last_error = error
             self.was_client_told = recipient is not None and recipient is self.client

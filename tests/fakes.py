@@ -72,7 +72,7 @@ class FakeClock(Clock):
 
 
 class FakeLoop(asyncio.AbstractEventLoop):
-    """An event loop that turns when told, on a clock that moves when told. What a callback raises comes out of `turn`."""
+    """An event loop that turns when told, on a clock that moves when told. What a callback raises `turn` raises."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
@@ -89,21 +89,21 @@ class FakeLoop(asyncio.AbstractEventLoop):
     def is_closed(self) -> bool:
         return False
 
-    def call_soon(
+    def call_soon(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
         handle = asyncio.Handle(callback, args, self, context)
         self._ready.append(handle)
         return handle
 
-    def call_at(
+    def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         handle = asyncio.TimerHandle(when, callback, args, self, context)
         self._later.append(handle)
         return handle
 
-    def call_later(
+    def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         return self.call_at(self.time() + delay, callback, *args, context=context)
@@ -160,7 +160,7 @@ class FakeTransport(asyncio.Transport):
         self.written: list[bytes] = []  # each write call
         self.arrived = bytearray()  # what the peer has read
         self.unsent = bytearray()
-        self.is_reading = True
+        self.reads = True
         self.is_lost = False  # connection_lost has been called: the handle is closed
         self.was_aborted = False
         self._is_closing = False
@@ -212,11 +212,11 @@ class FakeTransport(asyncio.Transport):
 
     def pause_reading(self) -> None:
         self._check_alive()
-        self.is_reading = False
+        self.reads = False
 
     def resume_reading(self) -> None:
         self._check_alive()
-        self.is_reading = True
+        self.reads = True
 
     def _check_alive(self) -> None:
         if self._is_closing:
@@ -246,7 +246,7 @@ class FakeTransport(asyncio.Transport):
 
     def peer_sends(self, data: bytes) -> None:
         if not self._is_closing:
-            assert self.is_reading, "reading is paused"
+            assert self.reads, "reading is paused"
             self.protocol.data_received(data)
 
     def peer_reads(self, count: int | None = None) -> bytes:
@@ -315,7 +315,7 @@ class FakeWorld:
 
     def __init__(self, *, is_slow: bool = False, **limits: Any) -> None:
         self.clock = FakeClock()
-        self.loop = FakeLoop(self.clock)
+        self.loop = FakeLoop(self.clock)  # type: ignore[abstract]
         self.log = FakeLog()
         self.settings = Settings()
         self.followed = FOLLOWED

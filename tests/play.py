@@ -3,8 +3,9 @@ Transcripts: what one says with `>>`, what another must then hear with `<<`, and
 
     Play() >> client("Q:rows") << to_server("Q:rows") >> server("D C Z:I") << to_client("D C Z:I") << released
 
-Messages are written as words, `KIND` or `KIND:body`. A client's: Q P B D E C S H F d c f X (and `P:name`; R is the batch that rolls back); a server's:
-1 2 3 n s I T t D C Z:I Z:T Z:E G H d c V N A, ERROR:token, FATAL:token, S:name=value. Bytes are taken as they are.
+Messages are written as words, `KIND` or `KIND:body`. A client's: Q P B D E C S H F d c f X (and `P:name`; R is the
+batch that rolls back); a server's: 1 2 3 n s I T t D C Z:I Z:T Z:E G H d c V N A, ERROR:token, FATAL:token,
+S:name=value. Bytes are taken as they are.
 """
 
 from collections.abc import Callable
@@ -102,7 +103,7 @@ class Play:
         self.world = FakeWorld(**{"pool_size": 1, **limits})
         with self.world.loop.running():
             self.server: Server = self.world.new_server()
-            self.client: Client = self.world.new_client(is_slow=is_slow, **(followed or {}))
+            self.client: Client = self.world.new_client(is_slow=is_slow, **(followed or {}))  # type: ignore[arg-type]
         self._heard = {"client": 0, "server": 0}
 
     def __rshift__(self, act: Callable[["Play"], object]) -> "Play":

@@ -11,7 +11,6 @@ A person who waits in the queue has not been heard by anybody, so his shadow hea
 """
 
 import asyncio
-import os
 import random
 import re
 from collections.abc import Callable
@@ -37,7 +36,6 @@ from protocol.frontend import (
 from protocol.startup import CancelRequest, parse_startup
 from proxy.cancel import Cancels
 from proxy.client import Client
-from proxy.config.kinds import PoolMode
 from proxy.inbox import Inbox
 from proxy.janitor import Janitor
 from proxy.pool import LoginFailed
@@ -131,7 +129,7 @@ class Person:
         if ought.startswith(heard):
             return
         *good, last = messages(heard)
-        same = len(os.path.commonprefix([ought, b"".join(good)]))
+        same = next((at for at, (one, two) in enumerate(zip(ought, heard, strict=False)) if one != two), len(ought))
         told = f"{self.name} heard ...{heard[same - 60 : same + 60]!r} and ought to ...{ought[same - 60 : same + 60]!r}"
         assert ought.startswith(b"".join(good)), told
         is_cut = len(last) < 5 or len(last) < 1 + int.from_bytes(last[1:5], "big")
@@ -178,7 +176,7 @@ class Ward(FakeWorld):
         self._names += 1
         name = f"p{self._names}_"
         parameters = {"application_name": self.chance.choice(["app", name])}
-        client = self.new_client(is_slow=self.chance.random() < 0.3, **parameters)
+        client = self.new_client(is_slow=self.chance.random() < 0.3, **parameters)  # type: ignore[arg-type]
         client.key = name.encode().ljust(8, b".")
         self.real_cancels.register(client)
         person = Person(name, client, FakePostgres(parameters, self.outcomes))
@@ -235,12 +233,14 @@ class Ward(FakeWorld):
             return []
         name, moves = person.name, list[tuple[Callable[[], object], str]]()
         if person.transport.unsent:
-            moves.append((lambda: person.transport.peer_reads(self._some(len(person.transport.unsent))), f"{name} reads"))
+            moves.append(
+                (lambda: person.transport.peer_reads(self._some(len(person.transport.unsent))), f"{name} reads")
+            )
         if person.client.state is GONE:
             return moves
         if len(person.outgoing) < 500:
             moves.append((lambda: self.say(person), f"{name} says"))
-        if person.outgoing and person.transport.is_reading and not person.transport.is_closing():
+        if person.outgoing and person.transport.reads and not person.transport.is_closing():
             moves += [(lambda: self.send(person), f"{name} sends")] * 3
         luck = self.chance.random()
         if luck < 0.03:
@@ -259,7 +259,7 @@ class Ward(FakeWorld):
             return moves
         if transport.unsent and not postgres.is_dead:
             moves += [(lambda: self.take(server, postgres), f"{postgres.name} takes")] * 3
-        if postgres.out and transport.is_reading:
+        if postgres.out and transport.reads:
             moves += [(lambda: self.deliver(server, postgres), f"{postgres.name} delivers")] * 3
         if postgres.is_dead and (not postgres.out or transport.is_closing()):
             moves.append((lambda: self.hang_up(server), "a server hangs up"))
@@ -372,7 +372,7 @@ class Ward(FakeWorld):
         self.loop.turn()
         moved = False
         for person in self.people:
-            if person.outgoing and person.transport.is_reading and person.client.state is not GONE:
+            if person.outgoing and person.transport.reads and person.client.state is not GONE:
                 self.send(person, len(person.outgoing))
                 moved = True
             if person.transport.unsent:
@@ -399,7 +399,7 @@ class Ward(FakeWorld):
         if transport.unsent and not postgres.is_dead:
             self.take(server, postgres, len(transport.unsent))
             moved = True
-        if postgres.out and transport.is_reading:
+        if postgres.out and transport.reads:
             self.deliver(server, postgres, len(postgres.out))
             moved = True
         elif postgres.is_dead or transport.is_closing():

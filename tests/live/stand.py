@@ -96,7 +96,11 @@ class Stand:
     # The process.
 
     def __enter__(self) -> "Stand":
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self._clear()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -143,9 +147,15 @@ class Stand:
             wrong = next((number for number, line in enumerate(lines) if _WRONG.search(line)), None)
             assert wrong is None, "the proxy's log:\n" + "\n".join(lines[max(wrong - 5, 0) : wrong + LOG_TAIL])
         finally:
-            if self in living:
-                living.remove(self)
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self._clear()
+
+    def _clear(self) -> None:
+        if self._process is not None and self.is_running:
+            self._process.kill()
+            self._process.wait()
+        if self in living:
+            living.remove(self)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _end(self) -> None:
         if self._process is None:

@@ -2,10 +2,10 @@
 The unforgivable bug: a byte of one client's answer reaching another.
 
 Theory. CROWD clients share four servers and do at random all that clients do: queries with tiny and big answers,
-transactions, batches, errors, COPY both ways, cancels, pauses in mid-message, and they vanish at a random byte. Each has
-a token that nobody else knows and puts it into everything it asks; each answer must hold this token and no other, in the
-right number and order. PostgreSQL itself holds the role to four connections and writes down who asked what, so a
-connection too many is refused by it, and rows that a vanished client left behind would be found at the end.
+transactions, batches, errors, COPY both ways, cancels, pauses in mid-message, and they vanish at a random byte. Each
+has a token that nobody else knows and puts it into everything it asks; each answer must hold this token and no other,
+in the right number and order. PostgreSQL itself holds the role to four connections, so one too many would be refused
+by it, and what a client that vanished left behind in the table would be found there at the end.
 """
 
 import asyncio

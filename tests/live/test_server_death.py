@@ -70,8 +70,8 @@ def test_an_idle_server_is_replaced_where_a_minimum_is_kept(stand, admin):
     with stand.raw(database="warm") as line:
         pid = line.value("select pg_backend_pid()")
         wait_until(lambda: stand.log.count("warm/app@") >= 2, "two servers are open")
-        terminate(admin, pid)
         stand.mark()
+        terminate(admin, pid)
         stand.wait_log("warm/app@.* new connection to server")
 
 

@@ -159,12 +159,20 @@ def test_the_end_of_a_copy_that_has_failed_does_not_confuse_the_next_query(mode)
 def test_the_rest_of_copy_data_that_nobody_wants_is_thrown_away_to_its_last_byte():
     row = asked("d:" + "x" * 100_000)
     play = Play() >> client("Q:copy") >> server("G ERROR:bad Z:I") << released << to_server("Q:copy")
-    play >> client(row[:10]) >> client(row[10:50_000]) >> client(row[50_000:] + asked("c Q:next")) << to_server("c Q:next")
+    (
+        play
+        >> client(row[:10])
+        >> client(row[10:50_000])
+        >> client(row[50_000:] + asked("c Q:next"))
+        << to_server("c Q:next")
+    )
 
 
 def test_a_server_waits_for_the_end_of_a_message_that_is_half_sent():
     query = asked("d:" + "x" * 100_000)
-    play = Play() >> client("Q:copy") >> server("G") >> client(query[:70_000]) >> server("ERROR:bad Z:I") << stays_linked
+    play = (
+        Play() >> client("Q:copy") >> server("G") >> client(query[:70_000]) >> server("ERROR:bad Z:I") << stays_linked
+    )
     play >> client(query[70_000:]) << released
 
 
@@ -252,18 +260,18 @@ def test_a_batch_without_its_end_cannot_be_taken_out_of_the_queue(half):
 
 def test_what_a_waiting_client_sends_is_bounded_and_read_on_when_it_is_served():
     play = busy_play() >> client("Q:" + "x" * MAX_HELD)
-    assert not play.client_socket.is_reading
+    assert not play.client_socket.reads
     play >> server("C Z:I")
-    assert play.client_socket.is_reading
+    assert play.client_socket.reads
 
 
 def test_a_server_that_reads_slowly_pauses_its_client():
     play = Play()
     play.server_socket.is_slow = True
     play >> client("Q:" + "x" * 100_000)
-    assert not play.client_socket.is_reading
+    assert not play.client_socket.reads
     play >> (lambda play: play.server_socket.peer_reads())
-    assert play.client_socket.is_reading
+    assert play.client_socket.reads
 
 
 def test_a_client_that_does_not_read_its_last_words_is_cut_off_after_a_while():

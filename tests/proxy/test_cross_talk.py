@@ -20,7 +20,7 @@ from tests.fakes import IS_HUNT
 from tests.play import Play, client, released, server, stays_linked, to_client
 from tests.ward import Ward, storm
 
-SEEDS = range(3000 if IS_HUNT else 12)
+SEEDS = range(3000 if IS_HUNT else 8)
 WORLDS = {
     "two servers": {"pool_size": 2},
     "one server": {"pool_size": 1},

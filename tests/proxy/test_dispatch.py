@@ -103,15 +103,15 @@ def test_a_client_whose_socket_is_full_holds_the_server_it_gets(slow):
     play = Play(is_slow=slow)
     play >> client("Q:a") >> server("T " + ("D:" + "x" * 900 + " ") * 80 + "C Z:I") << released
     play >> client("Q:b")
-    assert play.server_socket.is_reading is not slow
+    assert play.server_socket.reads is not slow
 
 
 def test_a_server_whose_socket_is_full_holds_the_client_it_gets():
     play = Play()
     play.server_socket.is_slow = True
     play >> client("Q:copy") >> server("G") >> client("d:" + "x" * 100_000) >> server("ERROR:full Z:I") << released
-    assert play.client_socket.is_reading
+    assert play.client_socket.reads
     play >> client("Q:b")
-    assert not play.client_socket.is_reading
+    assert not play.client_socket.reads
     play >> (lambda play: play.server_socket.peer_reads())
-    assert play.client_socket.is_reading
+    assert play.client_socket.reads

@@ -3,8 +3,9 @@
 import pytest
 
 from proxy.janitor import JITTER, TICK, Janitor
+from proxy.pool import LoginFailed
 from proxy.states import CLEANING, CLOSED, CLOSING, GONE, IDLE, LINKED, TESTING, USED, WAITING, Closing
-from tests.fakes import check_world
+from tests.fakes import check_world, make_limits
 from tests.play import Play, asked, client, client_hangs_up, error_to_client, server, stays_linked, to_client
 
 
@@ -101,7 +102,7 @@ def test_a_client_that_rests_too_long_is_ended(mode):
 
 
 def test_a_client_at_work_is_not_idle():
-    play = Night(client_idle_timeout=2.0) >> client("Q:a") >> later(10.0) << stays_linked
+    Night(client_idle_timeout=2.0) >> client("Q:a") >> later(10.0) << stays_linked
 
 
 def test_an_idle_server_is_closed_down_to_the_minimum_and_no_further():
@@ -152,8 +153,6 @@ def test_a_pool_that_became_smaller_closes_what_is_too_much():
     with play.world.loop.running():
         for _ in range(3):
             play.world.new_server()
-    from tests.fakes import make_limits
-
     play.world.pool.limits = make_limits(pool_size=2)
     with play.world.loop.running():
         play.janitor.sweep()
@@ -211,8 +210,6 @@ def test_averages_are_taken_every_period():
 
 
 def test_those_who_wait_are_served_as_soon_as_a_failed_login_may_be_tried_again():
-    from proxy.pool import LoginFailed
-
     play = Night(pool_size=2, query_wait_timeout=None) >> other_asks >> client("Q:a")
     with play.world.loop.running():
         failed = play.world.openings.pop()

@@ -7,7 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.pool import FIRST_RETRY, OPENING_AT_ONCE, LoginFailed, Pool, check_pool
-from proxy.states import CLOSED, CLOSING, IDLE, LINKED, OPENING, TESTING, USED, Closing, PoolState, Waiting, forget, move
+from proxy.states import (
+    CLOSED,
+    CLOSING,
+    IDLE,
+    LINKED,
+    OPENING,
+    TESTING,
+    USED,
+    Closing,
+    PoolState,
+    Waiting,
+    forget,
+    move,
+)
 from tests.fakes import FakeClock, FakeLog, make_limits
 
 SORRY = LoginFailed("28P01", "password authentication failed")

@@ -51,7 +51,7 @@ def test_a_copy_that_begins_late_in_a_batch_gets_the_sync_it_swallowed():
 
 
 def test_a_batch_without_sync_is_ended():
-    play = Play() >> client("P B E X") << to_server("P B E R") >> server("1 2 C 1 2 C Z:I") << is_(IDLE)
+    Play() >> client("P B E X") << to_server("P B E R") >> server("1 2 C 1 2 C Z:I") << is_(IDLE)
 
 
 def test_a_batch_without_sync_that_has_failed_is_ended():

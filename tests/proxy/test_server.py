@@ -57,7 +57,7 @@ def test_the_client_hears_exactly_what_the_server_says_wherever_it_is_cut(questi
         play << (released if answer.endswith("Z:I") else stays_linked)
 
 
-@pytest.mark.parametrize(("question", "answer"), [each for each in TRANSCRIPTS if len(each[1]) < 5000])
+@pytest.mark.parametrize(("question", "answer"), [each for each in TRANSCRIPTS if len(each[1]) < 200])
 def test_a_cut_at_every_single_place_changes_nothing(question, answer):
     data = said(answer)
     for cut in range(1, len(data)):
@@ -85,7 +85,9 @@ def test_a_long_error_is_passed_on_once_its_reason_is_known():
     play >> server(error[5000:] + said("Z:I")) << to_client(error[5000:] + said("Z:I")) << released
 
 
-@pytest.mark.parametrize("junk", ["Z:I", "D:a", "C", "T", "1", "2", "3", "n", "s", "I", "V", "G", "H", "c", b"R\0\0\0\x08\0\0\0\0"])
+@pytest.mark.parametrize(
+    "junk", ["Z:I", "D:a", "C", "T", "1", "2", "3", "n", "s", "I", "V", "G", "H", "c", b"R\0\0\0\x08\0\0\0\0"]
+)
 @pytest.mark.parametrize("moment", ["idle", "linked", "in a transaction"])
 def test_an_unasked_message_closes_the_server_before_a_byte_of_it_reaches_anybody(junk, moment):
     play = Play(pool_mode="session" if moment == "linked" else "transaction")
@@ -101,7 +103,17 @@ def test_an_unasked_message_closes_the_server_before_a_byte_of_it_reaches_anybod
 
 @pytest.mark.parametrize(
     ("question", "answer"),
-    [("Q:a", "1"), ("Q:a", "2"), ("P S", "D:a"), ("P S", "Z:I"), ("S", "C"), ("B S", "1"), ("F", "C"), ("D S", "2"), ("E S", "T")],
+    [
+        ("Q:a", "1"),
+        ("Q:a", "2"),
+        ("P S", "D:a"),
+        ("P S", "Z:I"),
+        ("S", "C"),
+        ("B S", "1"),
+        ("F", "C"),
+        ("D S", "2"),
+        ("E S", "T"),
+    ],
 )
 def test_an_answer_to_another_question_is_unasked_too(question, answer):
     play = Play() >> client(question) >> server(answer) << error_to_client("server broke the protocol")
@@ -206,15 +218,15 @@ def test_notifications_of_nobody_are_dropped():
 
 def test_a_client_that_reads_slowly_pauses_its_server_and_no_longer_than_that():
     play = Play(is_slow=True) >> client("Q:big") >> server("T " + ("D:" + "x" * 1000 + " ") * 70)
-    assert not play.server_socket.is_reading
+    assert not play.server_socket.reads
     play >> (lambda play: play.client_socket.peer_reads())
-    assert play.server_socket.is_reading
+    assert play.server_socket.reads
     play >> server("C Z:I") << released
 
 
 def test_a_server_given_back_by_a_slow_client_reads_again():
     play = Play(is_slow=True) >> client("Q:big") >> server("T " + ("D:" + "x" * 1000 + " ") * 70 + "C Z:I") << released
-    assert play.server_socket.is_reading
+    assert play.server_socket.reads
 
 
 def test_closing_an_idle_server_says_goodbye_and_waits_for_its_end():

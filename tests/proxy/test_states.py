@@ -4,7 +4,19 @@ import enum
 
 import pytest
 
-from proxy.states import CLIENT_MOVES, CLOSED, GONE, IDLE, LINKED, MOVES, OPENING, ClientState, ServerState, forget, move
+from proxy.states import (
+    CLIENT_MOVES,
+    CLOSED,
+    GONE,
+    IDLE,
+    LINKED,
+    MOVES,
+    OPENING,
+    ClientState,
+    ServerState,
+    forget,
+    move,
+)
 
 
 def reach(moves, start):

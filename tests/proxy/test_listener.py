@@ -1,0 +1,142 @@
+"""Where clients arrive: real sockets on this machine, and what happens when there are no descriptors left."""
+
+import asyncio
+import errno
+import os
+import socket
+
+import pytest
+
+from proxy.config.settings import Settings
+from proxy.listener import Listener, open_sockets
+from tests.fakes import FakeClock, FakeLog, FakeLoop
+
+
+class Loop(FakeLoop):
+    def __init__(self):
+        super().__init__(FakeClock())
+        self.readers = {}
+
+    def add_reader(self, fd, callback, *args):
+        self.readers[fd] = callback
+
+    def remove_reader(self, fd):
+        return self.readers.pop(fd, None) is not None
+
+
+class Socket:
+    """A listening socket that answers with what it is given."""
+
+    def __init__(self, *answers):
+        self.answers = list(answers)
+
+    def setblocking(self, flag):
+        pass
+
+    def fileno(self):
+        return 77
+
+    def getsockname(self):
+        return ("127.0.0.1", 6432)
+
+    def accept(self):
+        answer = self.answers.pop(0) if self.answers else BlockingIOError()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def close(self):
+        pass
+
+
+def listen(*answers):
+    loop, arrived, log = Loop(), [], FakeLog()
+    with loop.running():
+        listener = Listener(Socket(*answers), lambda connected, address: arrived.append(address), log)
+    return loop, listener, arrived, log
+
+
+def test_everyone_who_waits_is_taken_in_one_turn():
+    loop, _, arrived, _ = listen((Socket(), ("1.2.3.4", 5)), (Socket(), ("1.2.3.4", 6)), (Socket(), ""))
+    loop.readers[77]()
+    assert arrived == [("1.2.3.4", 5), ("1.2.3.4", 6), ("unix", 0)]
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EIO])
+def test_running_out_of_descriptors_pauses_accepting_and_does_not_spin(number):
+    loop, _, arrived, log = listen(OSError(number, "no more"), (Socket(), ("1.2.3.4", 5)))
+    loop.readers[77]()
+    assert 77 not in loop.readers
+    assert len([line for line in log.lines if line.startswith("WARNING")]) == 1
+    loop.clock.advance(0.6)
+    loop.turn()
+    loop.readers[77]()
+    assert arrived == [("1.2.3.4", 5)]
+
+
+def test_a_caller_who_gave_up_is_no_reason_to_pause():
+    loop, _, _, log = listen(ConnectionAbortedError())
+    loop.readers[77]()
+    assert 77 in loop.readers
+    assert not log.lines
+
+
+def test_closing_during_a_pause_ends_the_pause():
+    loop, listener, _, _ = listen(OSError(errno.EMFILE, "no more"))
+    loop.readers[77]()
+    listener.close()
+    loop.clock.advance(1.0)
+    loop.turn()
+    assert not loop.readers
+
+
+def a_settings(folder, **more):
+    return Settings(unix_socket_dir=str(folder), **{"listen_addr": (), **more})
+
+
+def test_a_socket_left_over_from_a_crash_is_replaced(tmp_path):
+    path = tmp_path / ".s.PGSQL.6432"
+    stale = socket.socket(socket.AF_UNIX)
+    stale.bind(str(path))
+    stale.close()
+    assert path.exists()
+    (listening,) = open_sockets(a_settings(tmp_path))
+    caller = socket.socket(socket.AF_UNIX)
+    caller.connect(str(path))
+    caller.close()
+    listening.close()
+
+
+def test_a_socket_that_somebody_listens_on_is_left_alone(tmp_path):
+    (first,) = open_sockets(a_settings(tmp_path))
+    with pytest.raises(OSError, match="somebody listens there already"):
+        open_sockets(a_settings(tmp_path))
+    caller = socket.socket(socket.AF_UNIX)
+    caller.connect(str(tmp_path / ".s.PGSQL.6432"))
+    caller.close()
+    first.close()
+
+
+def test_the_rights_of_the_unix_socket_are_those_asked_for(tmp_path):
+    (listening,) = open_sockets(a_settings(tmp_path, unix_socket_mode=0o700))
+    assert os.stat(tmp_path / ".s.PGSQL.6432").st_mode & 0o777 == 0o700
+    listening.close()
+
+
+def test_when_one_address_cannot_be_had_none_is_kept(tmp_path):
+    taken = socket.socket()
+    taken.bind(("127.0.0.1", 0))
+    taken.listen()
+    port = taken.getsockname()[1]
+    with pytest.raises(OSError, match=rf"cannot listen on 127.0.0.1:{port}"):
+        open_sockets(a_settings("", listen_addr=("127.0.0.1",), listen_port=port))
+    taken.close()
+
+
+def test_closing_takes_the_path_of_the_unix_socket_along(tmp_path):
+    async def main():
+        (listening,) = open_sockets(a_settings(tmp_path))
+        Listener(listening, lambda *_: None, FakeLog()).close()
+
+    asyncio.run(main())
+    assert not list(tmp_path.iterdir())
