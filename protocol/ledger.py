@@ -71,9 +71,12 @@ NOBODYS: Entry = (NOTHING, None)
 """The head of a ledger in which nothing is owed."""
 
 READY_IDLE = b"Z\0\0\0\5I"  # ReadyForQuery, no transaction open
+_READY_SIZE = len(READY_IDLE)
+SHORT = 4096  # bytes of an answer that is looked at as a whole
 LEAST_LENGTH = HEADER_SIZE - 1  # a length counts itself
 _header = Struct("!BI").unpack_from
 
+ONE_QUERY = (QUERY,)
 ENDS_UNIT = frozenset({QUERY, FUNCTION, SYNC})
 
 _ROWS = "D" + "Hdc"  # DataRow; CopyOutResponse, CopyData, CopyDone
@@ -116,6 +119,8 @@ REQUESTS: dict[int, Debt] = {
     codes.COPY_FAIL: COPY_END,
 }
 """Which debt a client's message earns; Flush, CopyData and Terminate earn none."""
+
+_DULL_IN_QUERY = DULL[QUERY]
 
 DULL_REQUESTS = flags(bytes([codes.COPY_DATA, codes.FLUSH]))
 
@@ -162,6 +167,14 @@ class Ledger:
     def owners(self) -> list[Owner]:
         """Who is owed something, in order, with repetitions."""
         return [owner for _, owner in self._entries()]
+
+    def expect_query(self, owner: Owner) -> None:
+        """`expect` for one Query when nothing was owed before: the usual case."""
+        assert self.is_settled
+        self.is_settled = False
+        self.head = (QUERY, owner)
+        self._now = ONE_QUERY
+        self._at = 0
 
     def expect(self, debts: tuple[Debt, ...], owner: Owner) -> None:
         """Enter what the requests just sent will earn."""
@@ -222,30 +235,34 @@ class Ledger:
         return is_late
 
     def is_whole_answer(self, data: bytes) -> bool:
-        """Does `data` pay the head's unit to its end, leave no transaction open and hold nothing else?
+        """Is `data` short, does it pay the head's unit to its end, leave no transaction open and hold nothing else?
 
         Most answers do. Then this one walk is all there is to judge: a third of the work of `settle` by message.
         """
-        last = len(data) - len(READY_IDLE)
-        if not data.endswith(READY_IDLE) or not self._now:
+        last = len(data) - _READY_SIZE
+        debts = self._now
+        if last > SHORT or not debts or not data.endswith(READY_IDLE) or self.doubts:
             return False
-        debts, at, pos = self._now, self._at, 0
+        if debts is ONE_QUERY:
+            return _is_run(data, last, _DULL_IN_QUERY)
+        pos, at = 0, self._at
         answers = ANSWERS[debts[at]]
         while pos < last:
             kind, length = _header(data, pos)
             answer = answers[kind]
             if answer is not PART:
-                if answer is not PAYS or at + 1 == len(debts):
-                    return False
                 at += 1
+                if answer is not PAYS or at == len(debts):
+                    return False
                 answers = ANSWERS[debts[at]]
             if length < LEAST_LENGTH:
                 return False
             pos += length + 1
         return pos == last and at + 1 == len(debts) and answers[codes.READY_FOR_QUERY] is READY
 
-    def end_answer(self) -> None:
-        """The whole answer of `is_whole_answer` has come."""
+    def end_answer(self) -> Owner:
+        """The whole answer of `is_whole_answer` has come; whose it is."""
+        owner = self.head[1]
         if self._behind:
             self._at = len(self._now) - 1
             self._end_unit()
@@ -254,6 +271,7 @@ class Ledger:
             self.head = NOBODYS
             self.is_settled = True
             self._swallowed = 0
+        return owner
 
     def _end_unit(self) -> None:
         """The ReadyForQuery at the head's unit's end."""
@@ -309,3 +327,14 @@ class Ledger:
     def disown(self, owner: Owner, heir: Owner) -> None:
         """`owner` has left: what it is still owed goes to `heir`."""
         self._replace([(debt, heir if who is owner else who) for debt, who in self._entries()])
+
+
+def _is_run(data: bytes, last: int, dull: bytes) -> bool:
+    """Do whole messages of dull kinds fill `data` exactly up to `last`?"""
+    pos = 0
+    while pos < last:
+        kind, length = _header(data, pos)
+        if length < LEAST_LENGTH or not dull[kind]:
+            return False
+        pos += length + 1
+    return pos == last

@@ -9,10 +9,11 @@ the terminal and in the exit code (0 all well, 1 something is wrong, 2 the comma
 import argparse
 import asyncio
 import os
+import socket
 import sys
 from collections.abc import Callable, Sequence
 
-from proxy import __version__
+from proxy import VERSION
 from proxy.auth.users import BadUserFile, Users, read_users
 from proxy.config.check import report
 from proxy.config.ini import BadConfig, Config, read
@@ -26,7 +27,7 @@ from proxy.daemon import (
     raise_open_files,
 )
 from proxy.listener import open_sockets
-from proxy.log import Level, Log
+from proxy.log import Log
 from proxy.main import Proxy, install_signals, read_users_of
 from proxy.notify import take_listening_sockets
 
@@ -39,7 +40,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("-q", "--quiet", action="store_true", help="with a logfile: nothing on stderr")
     parser.add_argument("-v", "--verbose", action="count", default=0, help="log more; may be repeated")
     parser.add_argument("-u", "--user", default="", metavar="USER", help="run as this user")
-    parser.add_argument("-V", "--version", action="version", version=f"pgshuttle {__version__}")
+    parser.add_argument("-V", "--version", action="version", version=VERSION)
     parser.add_argument("--check", action="store_true", help="read the file, say every mistake, start nothing")
     parser.add_argument("file", metavar="proxy.ini")
     return parser.parse_args(arguments)
@@ -90,23 +91,21 @@ def _start(options: argparse.Namespace, config: Config, users: Users, user: str)
         pid_file.write()
     if user and os.geteuid() == 0:
         become_user(user)
-    level = Level(min(Level.LOG + options.verbose + config.settings.verbose, Level.NOISE))
-    log = Log(config.settings.logfile or None, level, quiet=options.quiet or options.daemon)
+    log = Log(config.settings.logfile or None, quiet=options.quiet or options.daemon)
     log.log(f"running as {describe_user()}")
     for warning in config.warnings:
         log.warning(str(warning))
     _warn_of_few_files(log, config, users, files)
     try:
         with asyncio.Runner(loop_factory=loop_factory) as runner:
-            runner.run(_run(Proxy, config, users, log, sockets))
+            runner.run(_run(Proxy(config, users, log, verbosity=options.verbose), sockets))
     finally:
         if pid_file is not None:
             pid_file.remove()
     return 0
 
 
-async def _run(make: type[Proxy], config: Config, users: Users, log: Log, sockets: list) -> None:  # type: ignore[type-arg]
-    proxy = make(config, users, log)
+async def _run(proxy: Proxy, sockets: list[socket.socket]) -> None:
     install_signals(proxy)
     await proxy.start(sockets)
     await proxy.wait_gone()

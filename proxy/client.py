@@ -22,7 +22,7 @@ from protocol import codes, sqlstate
 from protocol.backend import READY_IDLE_MESSAGE, ErrorFields, build_error
 from protocol.errors import ProtocolError, Refused
 from protocol.framing import HEADER_SIZE, scan
-from protocol.ledger import COPY_END, DULL_REQUESTS, ENDS_UNIT, NOTHING, PARSE, QUERY, REQUESTS, Debt
+from protocol.ledger import COPY_END, DULL_REQUESTS, ENDS_UNIT, NOTHING, ONE_QUERY, PARSE, REQUESTS, Debt
 from protocol.parameters import ParameterSet
 from proxy import dispatch
 from proxy.config.kinds import PoolMode
@@ -32,9 +32,10 @@ from proxy.states import ACTIVE, CLIENT_MOVES, GONE, RESTING, WAITING, ClientSta
 STREAM_FROM = 65536  # bytes; a shorter message that is cut waits until it is whole
 SHORT = 1024  # bytes; max_packet_size is never less
 MAX_HELD = 65536  # bytes a waiting client may send before we stop reading
+LAST_WORDS = 2.0  # seconds a client has to read why we closed it
 FLUSH_TIME = 10.0  # seconds a closed client has to read what it was still owed
 
-_ONE_QUERY = (QUERY,)
+_QUERY = codes.QUERY
 _length = Struct("!I").unpack_from
 _DEBTS: tuple[Debt | None, ...] = tuple(REQUESTS.get(kind) for kind in range(256))
 
@@ -83,35 +84,30 @@ class Client(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        state, size, pool = self.state, len(data), self.pool
+        size, pool = len(data), self.pool
         pool.stats.received += size
-        if (
-            state is RESTING
-            and data[0] == codes.QUERY
-            and HEADER_SIZE <= size <= SHORT
-            and _length(data, 1)[0] + 1 == size
-            and not self.carry
-            and not self.remain
-        ):
-            self._ask(data)  # nothing pending and one whole simple query: the usual case, a third of the work
-        elif state is not GONE:
+        if self.state is not RESTING or data[0] != _QUERY or self.carry or self.remain or not _is_whole(data, size):
             self._receive(data)
-
-    def _ask(self, data: bytes) -> None:
-        """One whole simple query while we have no server."""
-        server = self.pool.acquire(self)
+            return
+        # Nothing pending, and one whole simple query: the usual case, a third of the work of `_receive`.
+        server = pool.acquire(self)
         if server is None:
-            self._wait(data, _ONE_QUERY)
+            self._wait(data, ONE_QUERY)
             return
         prefix = dispatch.attach(self, server)
         if prefix is None:
-            self.held, self.held_debts = data, _ONE_QUERY
+            self.held, self.held_debts = data, ONE_QUERY
+        elif prefix:
+            server.ledger.expect(ONE_QUERY, self)
+            server.transport.write(prefix + data)
         else:
-            server.ledger.expect(_ONE_QUERY, self)
-            server.transport.write(prefix + data if prefix else data)
+            server.ledger.expect_query(self)
+            server.transport.write(data)
 
     def _receive(self, data: bytes) -> None:
         """The general case of `data_received`."""
+        if self.state is GONE:
+            return
         try:
             self._take(self.carry + data)
         except ProtocolError as error:
@@ -241,7 +237,11 @@ class Client(asyncio.Protocol):
         """The pool has a server for us; what we hold is sent at once."""
         prefix = dispatch.attach(self, server)
         self.pool.stats.wait_time += self.request_at - self.waiting_since
-        if prefix is not None:
+        if prefix == b"" and self.held_debts is ONE_QUERY and self.held is not None:  # `play`, for the usual case
+            data, self.held = self.held, None
+            server.ledger.expect_query(self)
+            server.transport.write(data)
+        elif prefix is not None:
             self.play(server, prefix)
 
     def play(self, server: Any, prefix: bytes = b"") -> None:
@@ -281,7 +281,7 @@ class Client(asyncio.Protocol):
         stats.xact_count += 1
         stats.query_time += now - self.request_at
         stats.xact_time += now - self.xact_at
-        self.xact_at = self.request_at = self.ready_at = server.ready_at = now
+        self.request_at = self.xact_at = self.ready_at = server.ready_at = now
         if self.state is not GONE:
             stats.sent += len(data)
             self.transport.write(data)
@@ -356,13 +356,25 @@ class Client(asyncio.Protocol):
         self.move(GONE)
         self.held, self.held_debts, self.carry = None, (), b""
         self.pool.world.client_left(self)
-        self._close_socket()
+        self._close_socket(why)
 
-    def _close_socket(self) -> None:
-        if self.transport.get_write_buffer_size() > 0:  # it does not read: a little patience, then none
-            asyncio.get_running_loop().call_later(FLUSH_TIME, self.transport.abort)
-        self.transport.close()
+    def _close_socket(self, why: Closing) -> None:
+        """Our last words must be heard: closing a socket on which something unread lies would take them back."""
+        transport, loop = self.transport, asyncio.get_running_loop()
+        if why in QUIET or transport.is_closing() or not transport.can_write_eof():
+            if transport.get_write_buffer_size() > 0:  # it does not read: a little patience, then none
+                loop.call_later(FLUSH_TIME, transport.abort)
+            transport.close()
+            return
+        transport.write_eof()
+        transport.resume_reading()  # what it still says is thrown away, its end is noticed
+        loop.call_later(LAST_WORDS, transport.abort)
 
     def _log(self, wanted: bool, text: str) -> None:
         if wanted:
             self.pool.world.log.for_socket(repr(self)).log(text)
+
+
+def _is_whole(data: bytes, size: int) -> bool:
+    """Is `data` one short message and nothing else?"""
+    return HEADER_SIZE <= size <= SHORT and bool(_length(data, 1)[0] + 1 == size)

@@ -32,7 +32,8 @@ _UNSAYABLE = ErrorFields(
 
 def attach(client: Any, server: Any) -> bytes | None:
     """`server` is `client`'s. What must be written before its request (often b""), or None: nothing may be sent yet."""
-    move(server, LINKED)
+    if server.state is not LINKED:
+        move(server, LINKED)  # else: it goes from one client straight to the next, and stays in its place
     client.move(ACTIVE)
     client.server = server
     server.client = client
@@ -84,6 +85,12 @@ def _agreed(client: Any, server: Any, chore: Chore) -> None:
 def detach(client: Any, server: Any) -> None:
     """They part. The server is settled, or about to be cleaned; either may be closed already."""
     client.server = server.client = None
+    if client.is_choked or server.is_choked:
+        _part_choked(client, server)
+
+
+def _part_choked(client: Any, server: Any) -> None:
+    """Nobody stays held for a partner that is gone."""
     if client.is_choked:
         server.let_go()
     if server.is_choked:

@@ -35,7 +35,7 @@ ERRORS: dict[Closing, ErrorFields] = {
         "What PostgreSQL sent could not be understood, so the connection to it was closed; see the log.",
     ),
     Closing.QUERY_WAIT_TIMEOUT: _fatal(
-        sqlstate.CONFIGURATION_LIMIT_EXCEEDED,
+        sqlstate.TOO_MANY_CONNECTIONS,
         "query_wait_timeout",
         "No server connection became free in time.",
         "Raise the pool size, shorten transactions, or wait longer (query_wait_timeout).",

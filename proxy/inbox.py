@@ -12,6 +12,7 @@ nobody listens costs us one buffer and no more.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from struct import Struct
 from typing import cast
@@ -31,7 +32,7 @@ class PeerGone(Exception):
 class Inbox(asyncio.Protocol):
     """One connection in its conversational phase. `on_connect` is called with the inbox once the socket stands."""
 
-    __slots__ = ("_choked", "_gone", "_on_connect", "_paused", "_unread", "_wake", "transport")
+    __slots__ = ("_choked", "_gone", "_is_lost", "_on_connect", "_paused", "_unread", "_wake", "transport")
 
     transport: asyncio.Transport
 
@@ -40,6 +41,7 @@ class Inbox(asyncio.Protocol):
         self._unread = bytearray()
         self._wake: asyncio.Future[None] | None = None
         self._gone: Exception | None = None
+        self._is_lost = False  # the socket is closed; `_gone` alone may mean that the peer said its last word
         self._paused = False
         self._choked = False
 
@@ -71,6 +73,7 @@ class Inbox(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._gone = PeerGone(str(error) if error else "the connection is closed")
+        self._is_lost = True
         self._rouse()
 
     def _rouse(self) -> None:
@@ -153,12 +156,23 @@ class Inbox(asyncio.Protocol):
         return bool(self._unread)
 
     def write(self, data: bytes) -> None:
-        """Send. After the peer has gone this does nothing: the next wait will say so."""
-        if self._gone is None:
+        """Send. To a peer that is gone this does nothing; one that only fell silent hears it."""
+        if not self._is_lost and not self.transport.is_closing():
             self.transport.write(data)
 
     def close(self) -> None:
         self.transport.close()
+
+    async def wait_heard(self, seconds: float) -> None:
+        """Our last words are written: give the peer so long to read them and go.
+
+        Closing a socket on which something unread lies resets the connection, and a reset takes our last words back.
+        """
+        if self._gone is None and self.transport.can_write_eof():
+            self.transport.write_eof()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self.wait_closed()
 
     def hand_over_to(self, phase: asyncio.Protocol) -> None:
         """The conversation is over: `phase` has the socket from here, and first the bytes nobody has read."""

@@ -10,7 +10,6 @@ a jitter of up to a tenth, or servers opened together would all leave together.
 """
 
 import asyncio
-import random
 from typing import Any
 
 from protocol import sqlstate
@@ -49,6 +48,8 @@ class Janitor:
             self._sweep_overdue(pool)
             self._sweep_clients(pool)
             self._keep_size(pool)
+        for pool in list(self._proxy.pools.dying):
+            self._sweep_overdue(pool)
         if self._now() >= self._next_stats:
             self._roll_stats()
 
@@ -68,6 +69,7 @@ class Janitor:
             self._proxy.pools.relieve(pool)
 
     def _sweep_linked(self, pool: Pool) -> None:
+        too_many = self._count_excess(pool) - sum(server.doomed is not None for server in pool.places[LINKED])
         for server in list(pool.places[LINKED]):
             client = server.client
             why = self._find_timeout(pool, client, server) if client is not None else None
@@ -75,6 +77,16 @@ class Janitor:
                 client.close(why)
             elif server.doomed is None and self._is_too_old(server):
                 server.doomed = Closing.LIFETIME
+            elif server.doomed is None and too_many > 0:
+                too_many -= 1
+                server.doomed = Closing.OVER_LIMIT
+
+    def _count_excess(self, pool: Pool) -> int:
+        """By how many servers the pool is too large, since its size was lowered."""
+        limits = pool.limits
+        if limits.pool_size is None:
+            return 0
+        return pool.size - len(pool.places[CLOSING]) - limits.pool_size - limits.reserve_pool_size
 
     def _find_timeout(self, pool: Pool, client: Any, server: Any) -> Closing | None:
         limits, now = pool.limits, self._now()
@@ -92,13 +104,13 @@ class Janitor:
         limits, now = pool.limits, self._now()
         staying = pool.size - len(pool.places[CLOSING])
         excess = staying - pool.min_size
-        too_many = staying - limits.pool_size if limits.pool_size is not None else 0
+        too_many = self._count_excess(pool)
         for state in (USED, IDLE):
             for server in list(pool.places[state]):
                 idle_for = now - server.ready_at
                 if self._is_too_old(server):
                     server.close(Closing.LIFETIME)
-                elif too_many > 0 and not pool.limits.reserve_pool_size:
+                elif too_many > 0:
                     too_many -= 1
                     server.close(Closing.OVER_LIMIT)
                 elif _is_over(limits.server_idle_timeout, idle_for) and excess > 0:
@@ -108,9 +120,7 @@ class Janitor:
                     move(server, USED)
 
     def _is_too_old(self, server: Any) -> bool:
-        lifetime = server.pool.limits.server_lifetime
-        spread = random.Random(id(server)).random()  # noqa: S311 - not a secret; the same at each sweep
-        return bool(server.age > lifetime * (1 - JITTER * spread))
+        return bool(server.age > server.pool.limits.server_lifetime * (1 - JITTER * server.spread))
 
     def _sweep_overdue(self, pool: Pool) -> None:
         """Servers that do not do in time what we asked of them ourselves."""

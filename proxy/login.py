@@ -53,14 +53,15 @@ class Visitor:
 
 async def wait_startup(inbox: Inbox) -> Startup | CancelRequest:
     """The first packet that means something; requests for encryption before it are declined."""
-    for _ in range(MAX_ENCRYPTION_REQUESTS + 1):
+    for left in reversed(range(MAX_ENCRYPTION_REQUESTS + 1)):
         request = parse_startup(await inbox.wait_startup_packet(MAX_STARTUP_LENGTH))
         if isinstance(request, Startup | CancelRequest):
             return request
         if inbox.has_unread:
             what = "SSL" if isinstance(request, SslRequest) else "GSSAPI encryption"
             raise ProtocolError(f"received unencrypted data after {what} request")
-        inbox.write(b"N")
+        if left:
+            inbox.write(b"N")
     raise ProtocolError("too many requests for encryption")
 
 

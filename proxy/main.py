@@ -33,7 +33,7 @@ from proxy.connect import Opener
 from proxy.inbox import Inbox
 from proxy.janitor import Janitor
 from proxy.listener import UNIX, Arrival, Listener, open_sockets, tune
-from proxy.log import Log
+from proxy.log import Level, Log
 from proxy.notify import Notifier
 from proxy.pool import Pool
 from proxy.pools import Pools
@@ -51,11 +51,15 @@ PREWARM_PATIENCE = 10.0  # seconds a start waits for min_pool_size before it tak
 class Proxy:
     """The world. Built from a config that is known to be right."""
 
-    def __init__(self, config: Config, users: Users, log: Log, clock: Clock | None = None) -> None:
+    def __init__(
+        self, config: Config, users: Users, log: Log, clock: Clock | None = None, *, verbosity: int = 0
+    ) -> None:
+        self._verbosity = verbosity  # the command line's, to which the file's is added
         self.config = config
         self.settings = config.settings
         self.users = users
         self.log = log
+        log.level = self._find_level()
         self.clock = clock or Clock()
         self.tasks = Tasks(log)
         self.keeper = KeyKeeper(config.settings.scram_iterations)
@@ -233,10 +237,14 @@ class Proxy:
         self.log.error("reload failed, nothing has changed")
         return mistakes
 
+    def _find_level(self) -> Level:
+        return Level(min(Level.LOG + self._verbosity + self.settings.verbose, Level.NOISE))
+
     def _swap(self, changes: Changes, users: Users) -> None:
         self.config = changes.effective
         self._found.clear()
         self.settings = self.config.settings
+        self.log.level = self._find_level()
         self.users = users
         self.keeper.iterations = self.settings.scram_iterations
         self.cancels.timeout = self.settings.cancel_wait_timeout

@@ -257,6 +257,8 @@ class Pool:
         self.failures = 0
         self._settle_welcomes(None)
         self.release(server)
+        if not self.limits.server_lifetime:
+            server.doomed = Closing.LIFETIME  # it serves once
         self.grow()
 
     def opening_failed(self, failure: LoginFailed) -> None:

@@ -32,6 +32,7 @@ class Pools:
         self._pools: dict[tuple[str, str], Pool] = {}
         self._by_database: dict[str, list[Pool]] = defaultdict(list)
         self._by_user: dict[str, list[Pool]] = defaultdict(list)
+        self.dying: list[Pool] = []  # no longer in the configuration, their last servers still saying goodbye
         self.paused: set[str] = set()  # databases; a pool made later is paused too
         self.is_paused = False  # all of them
 
@@ -112,6 +113,7 @@ class Pools:
 
     def room_made(self, pool: Pool) -> None:
         """A server of `pool` is gone: whoever has waited longest may open one in its place."""
+        self._bury(pool)
         concerned = {id(pool): pool}
         if pool.limits.max_db_connections is not None:
             concerned |= {id(each): each for each in self._by_database[pool.database]}
@@ -179,9 +181,16 @@ class Pools:
     def _dismiss(self, pool: Pool) -> None:
         pool.state = PoolState.DYING
         del self._pools[pool.database, pool.user]
-        self._by_database[pool.database].remove(pool)
-        self._by_user[pool.user].remove(pool)
+        self.dying.append(pool)  # its servers count until PostgreSQL has hung up
         pool.close_all(Closing.DATABASE_GONE)
+        self._bury(pool)
+
+    def _bury(self, pool: Pool) -> None:
+        """Forget a dying pool once its last server is gone."""
+        if not pool.size and pool in self.dying:
+            self.dying.remove(pool)
+            self._by_database[pool.database].remove(pool)
+            self._by_user[pool.user].remove(pool)
 
     # Pre-warming.
 

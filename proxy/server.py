@@ -16,9 +16,10 @@ rest (everything answered), what happens depends on where it lives, and is decid
 """
 
 import asyncio
+import random
 from typing import Any, cast
 
-from protocol import codes
+from protocol import codes, sqlstate
 from protocol.backend import ErrorFields, parse_error, parse_parameter_status
 from protocol.errors import ProtocolError
 from protocol.framing import HEADER_SIZE, scan
@@ -26,14 +27,14 @@ from protocol.frontend import TERMINATE_MESSAGE
 from protocol.ledger import ASIDE, COPY_IN, DULL, ERROR, NOTHING, PAYS, READY, UNASKED, Answer, Ledger, Owner
 from protocol.parameters import ParameterSet, with_value
 from proxy import dispatch, reset
+from proxy.pool import LoginFailed
 from proxy.states import CLEANING, CLOSED, CLOSING, LINKED, OPENING, TESTING, Closing, ServerState, move
 
 MAX_MESSAGE = 0x3FFFFFFF + 4  # PostgreSQL's own limit is just under 1 GB
+MAX_PARAMETERS = 500  # PostgreSQL reports about 15
 MAX_WHOLE = 65536  # of messages we read to the end
 ENOUGH_OF_AN_ERROR = 2048  # severity, SQLSTATE and message come first; a long text is passed on unread
 GOODBYE = 5.0  # seconds a server has to hang up after our Terminate
-
-SHORT = 4096  # bytes of an answer that is looked at as a whole
 
 _WHOLE = frozenset({codes.READY_FOR_QUERY, codes.PARAMETER_STATUS, codes.NOTIFICATION_RESPONSE})
 _ABRUPT = frozenset({Closing.UNCLEAN, Closing.HOSTILE})  # no goodbye: it would not be understood
@@ -46,9 +47,9 @@ class Server(asyncio.Protocol):
 
     __slots__ = (
         "__weakref__", "address", "cancels", "carry", "client", "deadline", "doomed", "endpoint", "followed",
-        "is_choked", "is_reset", "is_rolled_back", "is_streaming", "key", "last_error", "ledger", "number", "opened_at",
-        "opening", "parameters", "pid", "pool", "ready_at", "recipient", "remain", "state", "status",
-        "transport", "was_client_told",
+        "is_choked", "is_reset", "is_rolled_back", "is_streaming", "key", "last_error", "ledger", "number",
+        "opened_at", "opening", "parameters", "pid", "pool", "ready_at", "recipient", "remain", "spread",
+        "state", "status", "transport", "was_client_told",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -69,6 +70,7 @@ class Server(asyncio.Protocol):
         self.address: tuple[str, int] = ("", 0)
         self.opened_at: float = pool.now()
         self.ready_at: float = self.opened_at  # the last ReadyForQuery
+        self.spread = random.random()  # noqa: S311 - of lifetimes, lest servers opened together leave together
         self.deadline: float | None = None  # of a test, a cleaning or a goodbye; kept by the janitor
         self.doomed: Closing | None = None  # close it at its next release
         self.cancels = 0  # cancel requests on their way to it
@@ -92,11 +94,9 @@ class Server(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         ledger = self.ledger
-        if not (self.carry or self.remain or ledger.doubts or len(data) > SHORT) and ledger.is_whole_answer(data):
-            owner = ledger.head[1]
-            ledger.end_answer()
+        if not self.carry and not self.remain and ledger.is_whole_answer(data):
             self.status = codes.IDLE
-            owner.finish(self, data)
+            ledger.end_answer().finish(self, data)
             self.rest()
         elif self.state < CLOSING:  # else: its last words, after ours
             self._receive(data)
@@ -125,10 +125,13 @@ class Server(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """PostgreSQL never closes one half only. Not a plain close: that would wait until it has read everything."""
+        self.connection_lost(None)  # at once: in the rest of this turn nobody may take it any more
         self.transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
         if self.state < CLOSING:
+            if self.ready_at == self.opened_at:  # it let us in and was of no use to anybody: not to be repeated at once
+                self.pool.opening_failed(LoginFailed(sqlstate.CONNECTION_FAILURE, "server closed the connection"))
             why = Closing.SAID_GOODBYE if self.last_error else Closing.CRASHED
             self._log().log(f"closing because: {self._words(why)} (age={self.age:.0f}s)")
             self._part(why)
@@ -214,6 +217,8 @@ class Server(asyncio.Protocol):
 
     def _follow(self, name: str, value: str) -> None:
         """A parameter changed: the server's set, and that of the client who made it so."""
+        if len(self.parameters) >= MAX_PARAMETERS and name not in self.parameters:
+            raise ProtocolError(f"more than {MAX_PARAMETERS} parameters")
         self.parameters[name] = value
         if name not in self.pool.world.followed:
             return

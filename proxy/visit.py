@@ -19,6 +19,8 @@ from proxy.config.entries import CONSOLES
 from proxy.inbox import Inbox, PeerGone
 from proxy.pool import LoginFailed
 
+LAST_WORDS = 1.0  # seconds a refused visitor has to read why
+
 
 class Visit:
     """One connection until it is a client: what went wrong is said here, to the visitor and to the log."""
@@ -32,6 +34,11 @@ class Visit:
         self.is_handed_over = False
 
     async def serve(self) -> None:
+        if not await self._is_served():
+            await self.inbox.wait_heard(LAST_WORDS)
+
+    async def _is_served(self) -> bool:
+        """False: it was refused, and has been told."""
         try:
             async with asyncio.timeout(self.proxy.settings.client_login_timeout):
                 visitor = await self._log_in()
@@ -50,6 +57,10 @@ class Visit:
             self._log(
                 is_known and self.proxy.settings.log_disconnections, f"closing because: client unexpected eof ({gone})"
             )
+            return True
+        else:
+            return True
+        return False
 
     async def _log_in(self) -> login.Visitor | None:
         """A visitor who wants the console; None when everything is done already."""

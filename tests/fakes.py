@@ -161,6 +161,8 @@ class FakeTransport(asyncio.Transport):
         self.arrived = bytearray()  # what the peer has read
         self.unsent = bytearray()
         self.reads = True
+        self.can_half_close = False
+        self.has_written_eof = False
         self.is_lost = False  # connection_lost has been called: the handle is closed
         self.was_aborted = False
         self._is_closing = False
@@ -203,6 +205,12 @@ class FakeTransport(asyncio.Transport):
     def _drain(self, count: int) -> None:
         self.arrived += self.unsent[:count]
         del self.unsent[:count]
+
+    def can_write_eof(self) -> bool:
+        return self.can_half_close
+
+    def write_eof(self) -> None:
+        self.has_written_eof = True
 
     def get_write_buffer_size(self) -> int:
         return len(self.unsent)

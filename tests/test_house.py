@@ -80,7 +80,7 @@ def test_only_uvloop_comes_from_outside_the_standard_library():
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_every_source_file_has_its_test_file(path):
     relative = path.relative_to(ROOT)
-    assert (ROOT / "tests" / relative.parent / f"test_{relative.name.strip('_')}").is_file()
+    assert (ROOT / "tests" / relative.parent / f"test_{relative.name}").is_file()
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)

@@ -71,6 +71,8 @@ _LATE = re.compile(rb"(a trigger says no \w+\0\0Z\0\0\0\x05.)Z\0\0\0\x05.")
 class _Pools(list[Any]):
     """What the janitor asks of all pools."""
 
+    dying: tuple[()] = ()
+
     def relieve(self, pool: Any) -> None:
         pass
 

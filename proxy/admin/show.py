@@ -12,7 +12,7 @@ masked by the same list that masks them in the log of a reload.
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from proxy import COMPATIBLE, __version__
+from proxy import VERSION
 from proxy.admin.rows import Table, Value
 from proxy.admin.show_pools import list_databases, show_databases, show_pools
 from proxy.admin.show_sockets import show_clients, show_servers
@@ -20,12 +20,6 @@ from proxy.admin.show_stats import show_averages, show_stats, show_stats_totals,
 from proxy.config.entries import User
 from proxy.config.reload import SECRETS
 from proxy.config.settings import LIVE, SETTINGS, defaults, format_setting
-
-VERSION: Final = f"PgBouncer {COMPATIBLE} (pgshuttle {__version__})"
-"""
-Tools look for "PgBouncer" and a number behind it, and choose columns by it: so the first words name the release whose
-console this is. People want to know what really runs: the words in brackets.
-"""
 
 
 def show_version(proxy: Any) -> Table:

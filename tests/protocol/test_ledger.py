@@ -92,7 +92,14 @@ def test_after_an_error_nothing_is_owed_until_the_sync_that_is_yet_to_come():
     answers(book, "E")
     assert book.skipping
     assert not book.is_settled
-    book.expect((BIND, EXECUTE, QUERY,), ANNA)
+    book.expect(
+        (
+            BIND,
+            EXECUTE,
+            QUERY,
+        ),
+        ANNA,
+    )
     assert len(book) == 0
     book.expect((SYNC,), ANNA)
     assert answers(book, "Z") == [READY]
@@ -120,7 +127,13 @@ def test_a_sync_sent_before_the_copy_was_known_is_swallowed():
     answers(book, "2 G")
     assert book.owners() == [ANNA]
     assert book.is_unit_open
-    book.expect((COPY_END, SYNC,), ANNA)
+    book.expect(
+        (
+            COPY_END,
+            SYNC,
+        ),
+        ANNA,
+    )
     assert answers(book, "C Z") == [PAYS, READY]
     assert book.is_settled
 

@@ -10,6 +10,7 @@ from tests.play import Play, asked, client, client_hangs_up, error_to_client, se
 
 
 class Pools(list):
+    dying: tuple[()] = ()
     relieved = 0
 
     def relieve(self, pool):

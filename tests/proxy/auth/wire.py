@@ -18,6 +18,12 @@ class Wire(asyncio.Transport):
         self.written = b""
         self.far: Inbox | None = None
 
+    def can_write_eof(self) -> bool:
+        return False
+
+    def is_closing(self) -> bool:
+        return False
+
     def write(self, data: Any) -> None:
         self.written += bytes(data)
         if self.far is not None:

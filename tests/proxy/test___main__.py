@@ -1,0 +1,78 @@
+"""The command line, as far as it starts nothing."""
+
+import os
+
+import pytest
+
+from proxy import __main__ as command
+from proxy.auth.users import parse_users
+from proxy.config.ini import read
+from tests.fakes import FakeLog
+
+
+def a_file(path, text):
+    file = path / "proxy.ini"
+    file.write_text(text)
+    return str(file)
+
+
+GOOD = "[proxy]\nauth_type = trust\nlisten_addr =\nunix_socket_dir =\n[databases]\nshop = host=127.0.0.1\n"
+
+
+def test_all_options_are_taken():
+    options = command.parse_arguments(["-d", "-q", "-v", "-v", "-u", "web", "proxy.ini"])
+    assert (options.daemon, options.quiet, options.verbose, options.user) == (True, True, 2, "web")
+    assert options.file == "proxy.ini"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--nonsense", "proxy.ini"], ["a.ini", "b.ini"]])
+def test_a_command_line_that_makes_no_sense_exits_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as end:
+        command.parse_arguments(arguments)
+    assert end.value.code == 2
+    assert "usage: pgshuttle" in capsys.readouterr().err
+
+
+def test_check_of_a_good_file_is_0(tmp_path, capsys):
+    assert command.check(a_file(tmp_path, GOOD)) == 0
+    assert "ok" in capsys.readouterr().out
+
+
+def test_check_names_every_mistake_with_its_line_and_is_1(tmp_path, capsys):
+    file = a_file(tmp_path, GOOD + "[proxy]\nlisten_port = many\nno_such_thing = 1\n")
+    assert command.check(file) == 1
+    heard = capsys.readouterr().out
+    assert f"{file}:8" in heard
+    assert f"{file}:9" in heard
+
+
+def test_check_looks_at_the_users_too(tmp_path, capsys):
+    (tmp_path / "users.txt").write_text('"anna"\n')
+    file = a_file(tmp_path, GOOD.replace("trust\n", f"md5\nauth_file = {tmp_path}/users.txt\n"))
+    assert command.check(file) == 1
+    assert "users.txt:1" in capsys.readouterr().out
+
+
+def test_a_file_with_mistakes_starts_nothing(tmp_path, capsys):
+    file = a_file(tmp_path, "[proxy]\nlisten_port = many\n")
+    assert command.start(command.parse_arguments([file])) == 1
+    assert f"{file}:2" in capsys.readouterr().err
+
+
+def test_root_is_refused_unless_another_account_is_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert command.start(command.parse_arguments([a_file(tmp_path, GOOD)])) == 1
+    assert "running as root is refused" in capsys.readouterr().err
+
+
+def test_the_background_needs_a_log_and_a_pid_file(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert command.start(command.parse_arguments(["-d", a_file(tmp_path, GOOD)])) == 1
+    assert "logfile" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("limit", "warns"), [(200, True), (100_000, False)])
+def test_too_few_open_files_are_warned_of_with_the_numbers(tmp_path, limit, warns):
+    log, config = FakeLog(), read(a_file(tmp_path, GOOD + "[proxy]\nmax_client_conn = 500\n"))
+    command._warn_of_few_files(log, config, parse_users('"anna" "x"\n"bert" "y"\n', "users.txt"), (limit, limit))
+    assert bool([line for line in log.lines if "max_client_conn 500 and up to 40 servers" in str(line)]) is warns
