@@ -131,13 +131,25 @@ class Ledger:
     What one client sent at once stands there as one entry, (debts, owner), so a batch is entered in one step.
     """
 
-    __slots__ = ("_at", "_behind", "_now", "_swallowed", "copying", "doubts", "head", "is_settled", "skipping")
+    __slots__ = (
+        "_behind",
+        "_next",
+        "_now",
+        "_swallowed",
+        "backlog",
+        "copying",
+        "doubts",
+        "head",
+        "is_settled",
+        "skipping",
+    )
 
     def __init__(self) -> None:
         self.head: Entry = NOBODYS
         self._now: tuple[Debt, ...] = ()  # the debts that stand with the head, paid ones too
-        self._at = 0  # where in `_now` the head is
+        self._next = 0  # where in `_now` the debt after the head is
         self._behind: deque[tuple[tuple[Debt, ...], Owner]] = deque()
+        self.backlog = 0  # how many debts stand in `_behind`
         self.is_settled = True  # nothing owed, nothing half asked: a ReadyForQuery was the last word of both sides
         self.copying = False  # the server reads COPY data and no CopyDone has been sent yet
         self.skipping = False  # an error came and its Sync has not been sent yet
@@ -145,28 +157,32 @@ class Ledger:
         self._swallowed = 0  # Syncs that a COPY under way has swallowed, if it goes well
 
     def __len__(self) -> int:
-        return len(self._entries())
+        return self.backlog + (len(self._now) - self._next + 1 if self.is_owing else 0)
 
-    def _entries(self) -> list[Entry]:
-        """One by one, all that is owed."""
+    @property
+    def is_owing(self) -> bool:
+        """Is anything owed?"""
+        return self.head is not NOBODYS
+
+    def _groups(self) -> list[tuple[tuple[Debt, ...], Owner]]:
+        """All that is owed, as it was entered."""
         if self.head is NOBODYS:
             return []
-        mine = [(debt, self.head[1]) for debt in self._now[self._at :]]
-        return mine + [(debt, owner) for debts, owner in self._behind for debt in debts]
-
-    def _replace(self, entries: list[Entry]) -> None:
-        self._behind = deque(((debt,), owner) for debt, owner in entries)
-        self._next_group()
+        debt, owner = self.head
+        return [((debt, *self._now[self._next :]), owner), *self._behind]
 
     @property
     def is_unit_open(self) -> bool:
         """Requests have been sent, but not yet the Query, FunctionCall or Sync that ends their unit."""
-        debts = [debt for debt, _ in self._entries() if debt is not COPY_END]
-        return debts[-1] not in ENDS_UNIT if debts else not self.is_settled
+        for debts, _ in reversed(self._groups()):
+            for debt in reversed(debts):
+                if debt is not COPY_END:
+                    return debt not in ENDS_UNIT
+        return not self.is_settled
 
     def owners(self) -> list[Owner]:
         """Who is owed something, in order, with repetitions."""
-        return [owner for _, owner in self._entries()]
+        return [owner for debts, owner in self._groups() for _ in debts]
 
     def expect_query(self, owner: Owner) -> None:
         """`expect` for one Query when nothing was owed before: the usual case."""
@@ -174,7 +190,7 @@ class Ledger:
         self.is_settled = False
         self.head = (QUERY, owner)
         self._now = ONE_QUERY
-        self._at = 0
+        self._next = 1
 
     def expect(self, debts: tuple[Debt, ...], owner: Owner) -> None:
         """Enter what the requests just sent will earn."""
@@ -188,9 +204,10 @@ class Ledger:
         if self.head is NOBODYS:
             self.head = (debts[0], owner)
             self._now = debts
-            self._at = 0
+            self._next = 1
         else:
             self._behind.append((debts, owner))
+            self.backlog += len(debts)
 
     def _is_owed(self, debt: Debt) -> bool:
         """The unusual cases of `expect`, rules 1 and 2 of the theory: does this earn an answer?"""
@@ -245,7 +262,9 @@ class Ledger:
             return False
         if debts is ONE_QUERY:
             return _is_run(data, last, _DULL_IN_QUERY)
-        pos, at = 0, self._at
+        pos, at = 0, self._next - 1
+        if debts[at] is not self.head[0]:
+            return False  # a COPY has swallowed what stood between
         answers = ANSWERS[debts[at]]
         while pos < last:
             kind, length = _header(data, pos)
@@ -264,7 +283,7 @@ class Ledger:
         """The whole answer of `is_whole_answer` has come; whose it is."""
         owner = self.head[1]
         if self._behind:
-            self._at = len(self._now) - 1
+            self._next = len(self._now)
             self._end_unit()
         else:
             self._now = ()
@@ -280,24 +299,21 @@ class Ledger:
         self.is_settled = self.head is NOBODYS
 
     def _pay(self) -> None:
-        at = self._at = self._at + 1
-        if at < len(self._now):
-            self.head = (self._now[at], self.head[1])
-            if self.head[0] is COPY_END:
-                self._pay()
-        else:
-            self._next_group()
-
-    def _next_group(self) -> None:
-        if self._behind:
+        """The debt at the head is paid: the next one that earns an answer takes its place."""
+        while True:
+            while self._next < len(self._now):
+                debt = self._now[self._next]
+                self._next += 1
+                if debt is not COPY_END:
+                    self.head = (debt, self.head[1])
+                    return
+            if not self._behind:
+                self._now, self._next, self.head = (), 0, NOBODYS
+                return
             self._now, owner = self._behind.popleft()
-            self._at = 0
-            self.head = (self._now[0], owner)
-            if self.head[0] is COPY_END:
-                self._pay()
-        else:
-            self._now = ()
-            self.head = NOBODYS
+            self._next = 0
+            self.backlog -= len(self._now)
+            self.head = (NOTHING, owner)  # until the first of the group that earns an answer is found
 
     def _fail(self) -> None:
         """An ErrorResponse pays extended requests up to their Sync; the others wait for their ReadyForQuery."""
@@ -312,21 +328,28 @@ class Ledger:
 
     def _begin_copy(self) -> None:
         """CopyInResponse: the Syncs already sent before the CopyDone will be swallowed."""
-        head, *rest = self._entries()
-        for place, (debt, _) in enumerate(rest):
-            if debt is COPY_END:
-                self._replace([head, *rest[place + 1 :]])
+        while True:
+            while self._next < len(self._now):
+                debt = self._now[self._next]
+                if debt is not SYNC:
+                    self._next += debt is COPY_END
+                    return  # (anything else the server will call a protocol violation itself, and hang up)
+                self._next += 1
+                self._swallowed += 1
+            if not self._behind:
+                self.copying = True
                 return
-            if debt is not SYNC:
-                self._replace([head, *rest[place:]])
-                return  # the server will call this a protocol violation itself, and hang up
-            self._swallowed += 1
-        self._replace([head])
-        self.copying = True
+            if self._behind[0][1] is not self.head[1]:
+                return  # whoever comes next did not mean to speak into a COPY
+            self._now, _ = self._behind.popleft()
+            self._next = 0
+            self.backlog -= len(self._now)
 
     def disown(self, owner: Owner, heir: Owner) -> None:
         """`owner` has left: what it is still owed goes to `heir`."""
-        self._replace([(debt, heir if who is owner else who) for debt, who in self._entries()])
+        if self.head[1] is owner and self.is_owing:
+            self.head = (self.head[0], heir)
+        self._behind = deque((debts, heir if who is owner else who) for debts, who in self._behind)
 
 
 def _is_run(data: bytes, last: int, dull: bytes) -> bool:

@@ -22,6 +22,12 @@ ParameterSet = Mapping[str, str]
 FOLLOWED = ("client_encoding", "DateStyle", "TimeZone", "standard_conforming_strings", "application_name")
 """As PostgreSQL spells them in ParameterStatus; `track_extra_parameters` adds to these."""
 
+LISTS = frozenset({
+    "search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries",
+    "shared_preload_libraries", "unix_socket_directories",
+})  # fmt: skip
+"""Parameters that PostgreSQL reports as a list of quoted names (GUC_LIST_QUOTE)."""
+
 MAX_VALUE_LENGTH = 1024
 
 _PRINTABLE = re.compile(r"[ -~]*")
@@ -60,7 +66,14 @@ def difference(wanted: ParameterSet, actual: ParameterSet) -> dict[str, str]:
 
 def build_set(changes: Mapping[str, str]) -> bytes:
     """One text of SET statements for a simple Query. The values must be `is_sendable`."""
-    return ";".join(f"SET {name}=E'{_quoted(value)}'" for name, value in changes.items()).encode("ascii")
+    return ";".join(_build_one(name, _quoted(value)) for name, value in changes.items()).encode("ascii")
+
+
+def _build_one(name: str, quoted: str) -> str:
+    """A reported list must be read as a list again; SET would take the quoted whole for one name."""
+    if name.lower() in LISTS:
+        return f"SELECT pg_catalog.set_config('{name}',E'{quoted}',false)"
+    return f"SET {name}=E'{quoted}'"
 
 
 def _quoted(value: str) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 
 from protocol.startup import build_cancel_request
 from proxy.inbox import PeerGone
+from proxy.states import Closing
 from proxy.tasks import Tasks
 
 KEY_LENGTH = 8  # protocol 3.0: an int32 "process id" and an int32 secret
@@ -56,7 +57,7 @@ class Cancels:
         if client is None or client.cancel_waiting():
             return
         server = client.server
-        if server is not None and len(server.ledger):
+        if server is not None and server.ledger.is_owing:
             self.issue(server, client)
 
     def issue(self, server: Any, client: Any = None) -> None:
@@ -70,9 +71,9 @@ class Cancels:
         try:
             async with asyncio.timeout(self.timeout):
                 if await self._wait_turn(server, client):
-                    await _send(server)
+                    await self._send(server)
         except (OSError, PeerGone, TimeoutError) as error:
-            server.pool.world.log.for_socket(repr(server)).warning(f"cancel request failed: {error or 'timeout'}")
+            server.pool.world.log.for_socket(repr(server)).warning(f"cancel request failed: {str(error) or 'timeout'}")
         finally:
             self.forwarding -= 1
             server.cancels -= 1
@@ -87,11 +88,15 @@ class Cancels:
             await asyncio.sleep(HEAD_STEP)
         return True
 
-
-async def _send(server: Any) -> None:
-    inbox = await server.endpoint.connect(asyncio.get_running_loop())
-    try:
-        inbox.write(build_cancel_request(server.key))
-        await inbox.wait_closed()
-    finally:
-        inbox.close()
+    async def _send(self, server: Any) -> None:
+        """Returns when the request has arrived for certain. If not, it may arrive at any later time: nobody else may be
+        there then, so the server is doomed."""
+        inbox = await server.endpoint.connect(asyncio.get_running_loop())
+        try:
+            inbox.write(build_cancel_request(server.key))
+            await inbox.wait_closed()
+        except BaseException:
+            server.doomed = Closing.UNCLEAN
+            raise
+        finally:
+            inbox.close()

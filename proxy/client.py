@@ -31,6 +31,7 @@ from proxy.states import ACTIVE, CLIENT_MOVES, GONE, RESTING, WAITING, ClientSta
 
 STREAM_FROM = 65536  # bytes; a shorter message that is cut waits until it is whole
 SHORT = 1024  # bytes; max_packet_size is never less
+MAX_BACKLOG = 10_000  # requests of one client that may be unanswered before we stop reading it
 MAX_HELD = 65536  # bytes a waiting client may send before we stop reading
 LAST_WORDS = 2.0  # seconds a client has to read why we closed it
 FLUSH_TIME = 10.0  # seconds a closed client has to read what it was still owed
@@ -44,9 +45,9 @@ class Client(asyncio.Protocol):
     """One client, from its welcome to its end."""
 
     __slots__ = (
-        "__weakref__", "address", "carry", "connected_at", "followed", "held", "held_debts",
-        "is_choked", "is_notified", "key", "number", "pool", "ready_at", "remain", "request_at", "server", "state",
-        "transport", "user", "waiting_since", "xact_at",
+        "__weakref__", "address", "carry", "connected_at", "followed", "held", "held_debts", "is_choked",
+        "is_notified", "is_paced", "key", "number", "pool", "ready_at", "remain", "request_at", "server",
+        "state", "transport", "user", "waiting_since", "xact_at",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -66,6 +67,7 @@ class Client(asyncio.Protocol):
         self.remain = 0
         self.held: bytes | None = None  # what waits for a server, or for our SET in front of it
         self.held_debts: tuple[Debt, ...] = ()
+        self.is_paced = False  # we do not read it until its backlog is smaller
         self.is_choked = False  # its socket takes no more for now
         self.is_notified = False  # has been told that it waits
 
@@ -119,9 +121,12 @@ class Client(asyncio.Protocol):
         self.is_choked = True
         if self.server is not None:
             self.server.hold()
+        else:
+            self.hold()  # who does not read our answers is not asked for more
 
     def resume_writing(self) -> None:
         self.is_choked = False
+        self.let_go()
         if self.server is not None:
             self.server.let_go()
 
@@ -216,6 +221,9 @@ class Client(asyncio.Protocol):
                 self.xact_at = self.request_at
         server.ledger.expect(debts, self)
         server.transport.write(data)
+        if server.ledger.backlog > MAX_BACKLOG and not self.is_paced:
+            self.is_paced = True  # it asks faster than it is answered: let it wait
+            self.hold()
 
     # Waiting.
 
@@ -255,7 +263,7 @@ class Client(asyncio.Protocol):
     def cancel_waiting(self) -> bool:
         """Take the client out of the queue and answer what it holds with 57014. False: there is nothing to cancel."""
         debts = self.held_debts
-        if self.state is not WAITING or self.remain or not debts or debts[-1] not in ENDS_UNIT:
+        if self.state is not WAITING or self.is_choked or self.remain or not debts or debts[-1] not in ENDS_UNIT:
             return False
         del self.pool.waiting[self]
         self.move(RESTING)
@@ -282,12 +290,18 @@ class Client(asyncio.Protocol):
         stats.query_time += now - self.request_at
         stats.xact_time += now - self.xact_at
         self.request_at = self.xact_at = self.ready_at = server.ready_at = now
+        if self.is_paced and server.ledger.backlog < MAX_BACKLOG // 2:
+            self.is_paced = False
+            self.let_go()
         if self.state is not GONE:
             stats.sent += len(data)
             self.transport.write(data)
 
     def answered(self, server: Any) -> None:
         """A ReadyForQuery of ours has come."""
+        if self.is_paced and server.ledger.backlog < MAX_BACKLOG // 2:
+            self.is_paced = False
+            self.let_go()
         stats, now = self.pool.stats, self.pool.now()
         stats.query_count += 1
         stats.query_time += now - self.request_at

@@ -179,7 +179,7 @@ class _Opening:
             {name: server.parameters[name] for name in pool.world.followed if name in server.parameters}
         )
         server.opening = None
-        pool.proven.update(server.followed.items())
+        pool.prove(server.followed.items())
         local = inbox.transport.get_extra_info("sockname")
         where = f"{local[0]}:{local[1]}" if isinstance(local, tuple) else "unix"
         server._log().log(f"new connection to server (from {where})")

@@ -73,7 +73,7 @@ def _agreed(client: Any, server: Any, chore: Chore) -> None:
     if chore.error is not None:
         client.refuse(chore.error, Closing.SET_FAILED)
         return
-    client.pool.proven.update(client.followed.items())
+    client.pool.prove(client.followed.items())
     if client.followed == server.followed:
         server.followed = client.followed  # the same object: nothing to compare next time
     else:

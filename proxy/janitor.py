@@ -22,7 +22,7 @@ from proxy.states import CLEANING, CLOSING, IDLE, LINKED, TESTING, USED, Closing
 TICK = 1 / 3  # seconds, as PgBouncer's
 JITTER = 0.1  # of server_lifetime
 
-_OVERDUE = {TESTING: Closing.TEST_TIMEOUT, CLEANING: Closing.CLEANING_TIMEOUT}
+_OVERDUE = {LINKED: Closing.SAID_GOODBYE, TESTING: Closing.TEST_TIMEOUT, CLEANING: Closing.CLEANING_TIMEOUT}
 
 
 class Janitor:
@@ -37,7 +37,10 @@ class Janitor:
     async def run(self) -> None:
         while True:
             await asyncio.sleep(TICK)
-            self.sweep()
+            try:
+                self.sweep()
+            except Exception as error:
+                self._proxy.tasks.report("the janitor stumbled and goes on", error)
 
     def sweep(self) -> None:
         """Everything once."""
@@ -48,6 +51,7 @@ class Janitor:
             self._sweep_overdue(pool)
             self._sweep_clients(pool)
             self._keep_size(pool)
+        self._proxy.pools.forget_unused()
         for pool in list(self._proxy.pools.dying):
             self._sweep_overdue(pool)
         if self._now() >= self._next_stats:
@@ -64,12 +68,14 @@ class Janitor:
                 _notify(client)
             else:
                 break
-        if pool.waiting:
+        if pool.is_wanted:
             pool.grow()
             self._proxy.pools.relieve(pool)
 
     def _sweep_linked(self, pool: Pool) -> None:
-        too_many = self._count_excess(pool) - sum(server.doomed is not None for server in pool.places[LINKED])
+        too_many = self._count_excess(pool, pool.limits.reserve_pool_size) - sum(
+            server.doomed is not None for server in pool.places[LINKED]
+        )
         for server in list(pool.places[LINKED]):
             client = server.client
             why = self._find_timeout(pool, client, server) if client is not None else None
@@ -81,21 +87,21 @@ class Janitor:
                 too_many -= 1
                 server.doomed = Closing.OVER_LIMIT
 
-    def _count_excess(self, pool: Pool) -> int:
-        """By how many servers the pool is too large, since its size was lowered."""
+    def _count_excess(self, pool: Pool, reserve: int) -> int:
+        """By how many servers the pool is too large, since its size was lowered or its reserve is no longer needed."""
         limits = pool.limits
         if limits.pool_size is None:
             return 0
-        return pool.size - len(pool.places[CLOSING]) - limits.pool_size - limits.reserve_pool_size
+        return pool.size - len(pool.places[CLOSING]) - limits.pool_size - reserve
 
     def _find_timeout(self, pool: Pool, client: Any, server: Any) -> Closing | None:
         limits, now = pool.limits, self._now()
         is_in_transaction = server.status != AT_REST or not server.ledger.is_settled
-        if _is_over(limits.query_timeout, now - client.request_at) and len(server.ledger):
+        if _is_over(limits.query_timeout, now - client.request_at) and server.ledger.is_owing:
             return Closing.QUERY_TIMEOUT
         if _is_over(limits.transaction_timeout, now - client.xact_at) and is_in_transaction:
             return Closing.TRANSACTION_TIMEOUT
-        is_idle = not len(server.ledger) and is_in_transaction
+        is_idle = not server.ledger.is_owing and is_in_transaction
         if _is_over(limits.idle_transaction_timeout, now - max(client.ready_at, client.request_at)) and is_idle:
             return Closing.IDLE_TRANSACTION_TIMEOUT
         return None
@@ -104,7 +110,7 @@ class Janitor:
         limits, now = pool.limits, self._now()
         staying = pool.size - len(pool.places[CLOSING])
         excess = staying - pool.min_size
-        too_many = self._count_excess(pool)
+        too_many = self._count_excess(pool, 0)
         for state in (USED, IDLE):
             for server in list(pool.places[state]):
                 idle_for = now - server.ready_at

@@ -102,8 +102,7 @@ class Proxy:
 
     async def _prewarm(self) -> None:
         """Servers that `min_pool_size` wants are open before the first client comes, if they can be."""
-        users = self.users
-        pools = self.pools.prewarm([user for user in users.secrets if users.password_of(user) is not None])
+        pools = self._find_warm()
         for pool in pools:
             while pool.size < pool.limits.min_pool_size and pool.find_obstacle() is None:
                 pool.open_one()
@@ -114,6 +113,11 @@ class Proxy:
             ready, wanted = pool.size, pool.limits.min_pool_size
             words = f"{pool}: {ready} of {wanted} server connections open and authenticated"
             self.log.log(words if pool.failure is None else f"{words}: {pool.failure}")
+
+    def _find_warm(self) -> list[Pool]:
+        """The pools that are filled before their first client; the janitor keeps them so."""
+        users = self.users
+        return self.pools.prewarm([user for user in users.secrets if users.password_of(user) is not None])
 
     # Clients arrive.
 
@@ -249,6 +253,7 @@ class Proxy:
         self.keeper.iterations = self.settings.scram_iterations
         self.cancels.timeout = self.settings.cancel_wait_timeout
         self.pools.reconcile(changes)
+        self._find_warm()
         for warning in self.config.warnings:
             self.log.warning(str(warning))
         for change in changes.restart:
@@ -312,7 +317,7 @@ class Proxy:
         if how is Leaving.WAIT_FOR_CLIENTS:
             return self.client_count == 0
         if how is Leaving.WAIT_FOR_SERVERS:
-            return all(pool.is_quiet for pool in self.pools)
+            return all(pool.is_quiet for pool in [*self.pools, *self.pools.dying])
         return True
 
     async def wait_gone(self) -> None:

@@ -19,9 +19,10 @@ The pool knows neither Client nor Server: it takes anything with the few methods
 """
 
 import asyncio
+import itertools
 import sys
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from protocol import sqlstate
@@ -109,11 +110,11 @@ class Pool:
     def __init__(self, database: str, user: str, limits: Limits, world: World) -> None:
         self.database = database
         self.user = user
-        self.set_limits(limits)
         self.world = world
         self.now = world.clock.now
         self.state = OPEN
         self.places: tuple[dict[Any, None], ...] = tuple({} for _ in range(CLOSED))
+        self.set_limits(limits)
         self._idle = self.places[IDLE]
         self._linked = self.places[LINKED]
         self.waiting: OrderedDict[Any, None] = OrderedDict()
@@ -126,10 +127,11 @@ class Pool:
         self.failure: LoginFailed | None = None  # the last opening failed, and nobody has succeeded since
         self.failures = 0
         self.retry_at = 0.0
-        self.empty_since: float = self.now()
+        self.unused_since: float = self.now()
         self.greetings: dict[tuple[tuple[str, str], ...], tuple[ParameterSet, bytes]] = {}  # see login.greet
         self._sets: dict[tuple[tuple[str, str], ...], ParameterSet] = {}
         self._welcomes: list[asyncio.Future[None]] = []
+        self._welcome_since = 0.0
         self._hopes: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
 
     def __repr__(self) -> str:
@@ -144,10 +146,28 @@ class Pool:
 
     def set_limits(self, limits: Limits) -> None:
         """The only way limits change. (A plain attribute is read on the hot path, hence no property.)"""
+        was_session = hasattr(self, "limits") and not self.is_shared
         self.limits = limits
+        if was_session and self.is_shared:
+            for server in self.places[LINKED]:
+                server.doomed = Closing.STALE  # what its session left behind is nobody else's business
         # From so many linked servers on there is nothing to grow, and a client that joins the queue need not ask.
         is_final = limits.pool_size is not None and not limits.reserve_pool_size
         self._full_at = limits.pool_size if is_final and limits.pool_size is not None else sys.maxsize
+
+    @property
+    def is_used(self) -> bool:
+        """Does anybody or anything live here, or has a failed login to be remembered? Notes since when not."""
+        is_failing = self.failure is not None and self.now() < self.retry_at
+        if self.clients or self.size or self.is_wanted or self._hopes or is_failing:
+            self.unused_since = self.now()
+            return True
+        return False
+
+    @property
+    def is_wanted(self) -> bool:
+        """Does anybody wait for a server, in the queue or in a login?"""
+        return bool(self.waiting or self._welcomes)
 
     @property
     def is_shared(self) -> bool:
@@ -167,16 +187,16 @@ class Pool:
     @property
     def longest_wait(self) -> float:
         """Seconds the first in the queue has waited; 0 when there is no queue."""
-        for client in self.waiting:
-            return self.now() - float(client.waiting_since)
-        return 0.0
+        since = [client.waiting_since for client in itertools.islice(self.waiting, 1)]
+        since += [self._welcome_since] if self._welcomes else []
+        return self.now() - float(min(since)) if since else 0.0
 
     # The hot path.
 
     def acquire(self, client: PooledClient) -> Any:
         """A server for `client`, still in its place; or None: then the client stands in the queue, to be resumed."""
         idle = self._idle
-        if idle:  # then nobody waits and the pool is open: see `check_pool`
+        if idle:  # then nobody waits and the pool is open: see `laws.check_pool`
             return next(iter(idle)) if self.limits.server_round_robin else next(reversed(idle))
         client.waiting_since = self.now()
         self.waiting[client] = None
@@ -273,10 +293,14 @@ class Pool:
         """`server` is gone, whatever the reason: its place is free."""
         if server.state is not CLOSED:
             forget(server)
-        if not self.size:
-            self.empty_since = self.now()
         self.check_hopes()
         self.world.room_made(self)  # whoever has waited longest may grow, in this pool or in another
+
+    def prove(self, values: Iterable[tuple[str, str]]) -> None:
+        """A server has accepted these."""
+        if len(self.proven) >= MAX_INTERNED:
+            self.proven.clear()  # costs a round trip here and there, no more
+        self.proven.update(values)
 
     def intern(self, parameters: ParameterSet) -> ParameterSet:
         """One object for all equal sets, so that the usual comparison is `is`."""
@@ -292,6 +316,8 @@ class Pool:
             if self.failure is not None and self.find_obstacle() is Waiting.RETRY:
                 raise self.failure.as_cached()
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            if not self._welcomes:
+                self._welcome_since = self.now()
             self._welcomes.append(future)
             self.grow()
             try:
@@ -299,6 +325,8 @@ class Pool:
             finally:
                 if future in self._welcomes:
                     self._welcomes.remove(future)
+            if self.state is PoolState.DYING:
+                raise LoginFailed(sqlstate.ADMIN_SHUTDOWN, Closing.DATABASE_GONE.value)
         if self.failure is not None and not any(self.places) and self.find_obstacle() is Waiting.RETRY:
             raise self.failure.as_cached()
         return self.welcome
@@ -368,15 +396,3 @@ class Pool:
                 self._hopes.remove(hope)
                 if not future.done():
                     future.set_result(None)
-
-
-def check_pool(pool: Pool) -> None:
-    """The laws of a pool, for tests and for the brave: raises AssertionError."""
-    for state in ServerState:
-        for server in pool.places[state] if state is not CLOSED else ():
-            assert server.state is state, f"{server!r} is {server.state.name}, found in {state.name}"
-            assert server.pool is pool
-    if pool.limits.pool_size is not None:
-        assert pool.size <= pool.limits.pool_size + (pool.limits.reserve_pool_size or 0)
-    if pool.state is OPEN:
-        assert not (pool.waiting and pool.places[IDLE]), "somebody waits while a server is idle"

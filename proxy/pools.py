@@ -185,6 +185,19 @@ class Pools:
         pool.close_all(Closing.DATABASE_GONE)
         self._bury(pool)
 
+    def forget_unused(self) -> None:
+        """Pools of databases that only `*` knows go when nobody has used them for `autodb_idle_timeout`.
+
+        One that never had a server goes at once: somebody asked for a database that does not exist, and may ask again.
+        """
+        limit = self._config.settings.autodb_idle_timeout
+        for pool in self:
+            if pool.database in self._config.databases or pool.is_used:
+                continue
+            idle_for = pool.now() - pool.unused_since
+            if pool.welcome is None or (limit is not None and idle_for > limit):
+                self._dismiss(pool)
+
     def _bury(self, pool: Pool) -> None:
         """Forget a dying pool once its last server is gone."""
         if not pool.size and pool in self.dying:

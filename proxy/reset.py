@@ -8,7 +8,8 @@ the mode asks for it, and wait until every cancel request on its way has arrived
 query. `begin` takes the first three steps, `next_step` is called each time the server has come to rest again.
 
 Each step is taken once. A server that does not come clean, or not within `PATIENCE`, is closed. A client that said
-goodbye properly while its statement runs is no reason to hurry: PostgreSQL itself would finish that statement.
+goodbye properly while its statement runs is no reason to cancel it at once, since PostgreSQL itself would finish it.
+But nobody waits for that longer than `PATIENCE`: drivers say goodbye in this way when they have lost theirs.
 """
 
 from typing import Any
@@ -34,9 +35,9 @@ def begin(server: Any, *, cancel: bool = False) -> None:
     ledger = server.ledger
     server.is_reset = not _is_reset_owed(server)
     server.is_rolled_back = False
-    server.deadline = server.pool.now() + PATIENCE if cancel or not len(ledger) else None
+    server.deadline = server.pool.now() + PATIENCE
     end_unit(server)
-    if len(ledger) and cancel:
+    if ledger.is_owing and cancel:
         server.pool.world.issue_cancel(server)
     server.rest()
 

@@ -130,9 +130,8 @@ class Server(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         if self.state < CLOSING:
-            if self.ready_at == self.opened_at:  # it let us in and was of no use to anybody: not to be repeated at once
-                self.pool.opening_failed(LoginFailed(sqlstate.CONNECTION_FAILURE, "server closed the connection"))
             why = Closing.SAID_GOODBYE if self.last_error else Closing.CRASHED
+            self._note_stillborn(why)
             self._log().log(f"closing because: {self._words(why)} (age={self.age:.0f}s)")
             self._part(why)
         if self.state is not CLOSED:
@@ -211,6 +210,7 @@ class Server(asyncio.Protocol):
         if error.is_fatal:
             self.last_error = error
             self.was_client_told = recipient is not None and recipient is self.client
+            self.deadline = self.pool.now() + GOODBYE  # it must hang up now
             self._log().warning(f"server said: {error.severity} {error.message} ({error.sqlstate})")
         if recipient is not None:
             recipient.failed(error)
@@ -227,7 +227,7 @@ class Server(asyncio.Protocol):
         self.followed = with_value(self.followed, name, value)
         if client is not None:
             client.followed = self.followed if agree else with_value(client.followed, name, value)
-            self.pool.proven.add((name, value))
+            self.pool.prove(((name, value),))
 
     def rest(self) -> None:
         """If both sides have said their last word: what next? Safe to call at any time."""
@@ -278,15 +278,37 @@ class Server(asyncio.Protocol):
             self._log().log(f"closing because: {why.value} (age={self.age:.0f}s)")
         is_mid_message = self.client is not None and self.client.remain
         is_between_messages = why not in _ABRUPT and self.ledger.is_settled and not is_mid_message
+        is_busy = not self.ledger.is_settled
         self.ledger = Ledger()  # whatever it still says, nobody is owed it
+        self._note_stillborn(why)
         self._part(why)
         move(self, CLOSING)
         self.deadline = self.pool.now() + GOODBYE
         self.let_go()  # its hanging up must be heard
-        if is_between_messages and not self.transport.is_closing():
-            self.transport.write(TERMINATE_MESSAGE)
+        self._hang_up(why, is_between_messages=is_between_messages, is_busy=is_busy)
+
+    def _hang_up(self, why: Closing, *, is_between_messages: bool, is_busy: bool) -> None:
+        """Our last word. PostgreSQL looks at its socket only between statements: one that runs must be cancelled, or
+        the backend would live on uncounted after we have gone."""
+        transport = self.transport
+        if transport.is_closing():
+            return
+        if is_between_messages:
+            transport.write(TERMINATE_MESSAGE)
+        elif why is Closing.HOSTILE or not transport.can_write_eof():
+            transport.abort()
         else:
-            self.transport.abort()
+            if is_busy and not self.cancels:
+                self.pool.world.issue_cancel(self)
+            transport.write_eof()
+
+    def _note_stillborn(self, why: Closing) -> None:
+        """It let us in and left before it was of use to anybody: not to be repeated at once."""
+        if self.ready_at == self.opened_at and why in (Closing.SAID_GOODBYE, Closing.CRASHED):
+            error = self.last_error
+            state = error.sqlstate if error else ""
+            words = error.message if error else "server closed the connection"
+            self.pool.opening_failed(LoginFailed(state or sqlstate.CONNECTION_FAILURE, words))
 
     def _part(self, why: Closing) -> None:
         """Whoever is linked loses the server, and is told."""

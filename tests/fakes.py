@@ -26,8 +26,9 @@ from proxy.config.ini import Config
 from proxy.config.kinds import PoolMode
 from proxy.config.limits import Limits, resolve
 from proxy.config.settings import Settings
+from proxy.laws import check_pool
 from proxy.log import Level, Voice
-from proxy.pool import Pool, check_pool
+from proxy.pool import Pool
 from proxy.server import Server
 from proxy.states import ACTIVE, CLOSED, GONE, IDLE, LINKED, USED, WAITING, ServerState, Waiting
 

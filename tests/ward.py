@@ -73,6 +73,9 @@ class _Pools(list[Any]):
 
     dying: tuple[()] = ()
 
+    def forget_unused(self) -> None:
+        pass
+
     def relieve(self, pool: Any) -> None:
         pass
 

@@ -176,7 +176,7 @@ class Settings:
         SECONDS_OR_OFF, None, LIVE, NO_CLEANUP, "an unused pool is forgotten; 0 = never"
     )
     autodb_idle_timeout: float | None = row(
-        SECONDS_OR_OFF, 3600.0, LIVE, NO_CLEANUP, "an unused * database is forgotten; 0 = never"
+        SECONDS_OR_OFF, 3600.0, LIVE, ACTED, "an unused * database is forgotten; 0 = never"
     )
 
     # Clients: how long they may wait, run and idle.

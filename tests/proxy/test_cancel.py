@@ -3,7 +3,7 @@
 from protocol.startup import CancelRequest, parse_startup
 from proxy.cancel import KEY_LENGTH, LONG_KEY_LENGTH, Cancels
 from proxy.inbox import Inbox
-from proxy.states import CLEANING, IDLE, RESTING, WAITING
+from proxy.states import CLEANING, CLOSED, IDLE, RESTING, WAITING
 from tests.fakes import FakeTransport
 from tests.play import Play, asked, client, released, server, stays_linked, to_client, to_server
 
@@ -120,14 +120,15 @@ def test_a_cancel_that_cannot_be_delivered_gives_the_server_back():
     assert "cancel request failed" in play.world.log.text
 
 
-def test_a_cancel_that_hangs_gives_up_in_time():
+def test_a_cancel_that_hangs_gives_up_in_time_and_nobody_else_gets_the_server_it_may_still_hit():
     play = play_with_cancels()
     play.cancels.timeout = 10.0
     play >> client("Q:long") >> asks_to_cancel >> server("C Z:I")
     assert play.server.state is CLEANING
     play >> (lambda play: play.world.advance(10.1))
-    assert play.server.state is IDLE
+    assert play.server.state is CLOSED
     assert play.cancels.forwarding == 0
+    assert "cancel request failed: timeout" in play.world.log.text
 
 
 def test_keys_are_unique_and_forgotten():

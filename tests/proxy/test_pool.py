@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.pool import FIRST_RETRY, OPENING_AT_ONCE, LoginFailed, Pool, check_pool
+from proxy.laws import check_pool
+from proxy.pool import FIRST_RETRY, OPENING_AT_ONCE, LoginFailed, Pool
 from proxy.states import (
     CLOSED,
     CLOSING,
