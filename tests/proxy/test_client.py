@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from proxy.client import MAX_HELD, STREAM_FROM
+from proxy.client import MAX_AT_ONCE, MAX_HELD, STREAM_FROM
 from proxy.states import ACTIVE, CLEANING, CLOSED, CLOSING, GONE, IDLE, RESTING, WAITING, Closing
 from tests.fakes import check_world
 from tests.play import (
@@ -298,3 +298,18 @@ def test_statistics_count_queries_transactions_and_bytes():
     assert (stats.query_time, stats.xact_time) == (3.0, 3.0)
     assert stats.received == len(asked("Q:begin Q:commit"))
     assert stats.sent == len(said("C Z:T C Z:I"))
+
+
+def test_a_flood_of_tiny_messages_is_taken_in_slices_and_loses_none():
+    play = Play()
+    flood = asked("S") * (3 * MAX_AT_ONCE + 7)
+    with play.world.loop.running():
+        play.client.data_received(flood)
+    heard = len(play.server.transport.arrived)
+    assert heard == len(asked("S")) * MAX_AT_ONCE
+    assert not play.client.transport.reads
+    with play.world.loop.running():
+        for _ in range(3):
+            play.client._receive(b"")
+    assert bytes(play.server.transport.arrived) == flood
+    assert play.client.transport.reads
