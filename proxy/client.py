@@ -273,6 +273,8 @@ class Client(asyncio.Protocol):
         if self.state is not GONE:
             self.pool.stats.sent += len(data)
             self.transport.write(data)
+            if self.is_paced:
+                self._ease()
 
     def finish(self, server: Any, data: bytes) -> None:
         """The whole answer to our one query: `deliver` and `answered` in one, for the usual case."""
@@ -283,18 +285,14 @@ class Client(asyncio.Protocol):
         stats.query_time += now - self.request_at
         stats.xact_time += now - self.xact_at
         self.request_at = self.xact_at = self.ready_at = server.ready_at = now
-        if self.is_paced and server.ledger.backlog < MAX_BACKLOG // 2:
-            self.is_paced = False
-            self.let_go()
         if self.state is not GONE:
             stats.sent += len(data)
             self.transport.write(data)
+            if self.is_paced:
+                self._ease()
 
     def answered(self, server: Any) -> None:
         """A ReadyForQuery of ours has come."""
-        if self.is_paced and server.ledger.backlog < MAX_BACKLOG // 2:
-            self.is_paced = False
-            self.let_go()
         stats, now = self.pool.stats, self.pool.now()
         stats.query_count += 1
         stats.query_time += now - self.request_at
@@ -316,8 +314,16 @@ class Client(asyncio.Protocol):
             self.transport.pause_reading()
 
     def let_go(self) -> None:
-        if not self.transport.is_closing():
+        """Read on, unless there is another reason not to."""
+        is_server_choked = self.server is not None and self.server.is_choked
+        if not (self.is_paced or self.is_slicing or is_server_choked or self.transport.is_closing()):
             self.transport.resume_reading()
+
+    def _ease(self) -> None:
+        """Some of too many requests have been answered. (Not only at a ReadyForQuery: its Sync may be yet to come.)"""
+        if self.server is None or self.server.ledger.backlog < MAX_BACKLOG // 2:
+            self.is_paced = False
+            self.let_go()
 
     # Leaving.
 

@@ -19,6 +19,7 @@ def _stand(upstream):
         "transaction": "dbname=postgres pool_size=1",
         "session": "dbname=postgres pool_mode=session pool_size=1",
         "statement": "dbname=postgres pool_mode=statement pool_size=1",
+        "two": "dbname=postgres pool_size=2",
     }
     with Stand(upstream, databases=databases) as stand, upstream.connect() as admin:
         admin.execute("drop table if exists traces; create table traces (n int)")
@@ -175,3 +176,30 @@ def test_at_any_byte_of_a_long_conversation(stand, clean):
             time.sleep(random.choice([0, 0.002]))
         with start(stand, clean) as other:
             assert rows(other.ask("select 'mine'")) == [("mine",)]
+
+
+def test_clients_that_vanish_in_the_middle_of_a_message_leave_no_more_backends_at_work_than_the_pool_has(stand, admin):
+    count = (
+        "select count(*) from pg_stat_activity where usename='app' and state='active' and query like '%pg_sleep(20)%'"
+    )
+    counts = []
+    for _ in range(8):
+        with start(stand, "two") as line:
+            line.send(query("select pg_sleep(20)"), query("x" * 100_000)[:20_000])
+            for _ in range(10):
+                time.sleep(0.02)
+                counts += admin.execute(count).fetchone()
+    assert 1 <= max(counts) <= 2
+    wait_until(lambda: admin.execute(count).fetchone() == (0,), "no backend goes on with a query nobody wants")
+    with start(stand, "two") as line:
+        assert rows(line.ask("select 'mine'")) == [("mine",)]
+
+
+def test_a_goodbye_in_the_middle_of_a_long_statement_gives_the_place_back_before_long(stand):
+    line, began = start(stand, "transaction"), time.monotonic()
+    line.send(query("select pg_sleep(60)"))
+    time.sleep(0.05)
+    line.leave()
+    with start(stand, "transaction") as other:
+        assert rows(other.ask("select 'mine'")) == [("mine",)]
+    assert time.monotonic() - began < 14

@@ -141,3 +141,21 @@ def test_protocol_3_2_and_unknown_options_are_negotiated_once(stand):
         welcome = line.read_until()
         assert kinds(welcome) == "vRKZ"
         assert b"_pq_.shiny" in welcome[0].body
+
+
+def test_clients_with_different_search_paths_see_their_own_schemas_on_one_server(upstream, admin):
+    if admin.info.server_version < 180000:
+        pytest.skip("this PostgreSQL does not report search_path")
+    admin.execute('drop schema if exists one, "two, or more" cascade')
+    admin.execute('create schema one; create schema "two, or more"')
+    admin.execute('grant usage on schema one, "two, or more" to app')
+    settings = {"track_extra_parameters": "search_path", "default_pool_size": 1}
+    with Stand(upstream, settings) as stand, stand.raw() as alice, stand.raw() as bob, stand.raw() as carol:
+        alice.ask("set search_path = one, public")
+        bob.ask('set search_path = "two, or more", one')
+        for _ in range(3):
+            assert alice.value("select current_schemas(false)") == "{one,public}"
+            assert bob.value("select current_schemas(false)") == '{"two, or more",one}'
+            assert carol.value("select current_schemas(false)") == "{public}"
+            assert carol.value("show search_path") == '"$user", public'
+        assert len({line.value("select pg_backend_pid()") for line in (alice, bob, carol)}) == 1

@@ -227,3 +227,12 @@ def test_psycopg_pipelines_and_server_side_cursors(stand):
         with connection.pipeline(), pytest.raises(psycopg.errors.DivisionByZero):
             connection.execute("select 1/%s::int", [0]).fetchone()
         assert connection.execute("select 1").fetchone() == (1,)
+
+
+def test_a_batch_of_many_thousand_requests_with_one_sync_at_its_end_is_answered(stand):
+    """As drivers do for many rows at once."""
+    rounds = 7_000
+    with stand.raw() as line:
+        line.send(ask("select pg_sleep(0.5)"), parse("select 1"), (bind() + execute()) * rounds)
+        line.send((bind() + execute()) * rounds, SYNC)
+        assert kinds(line.read_until()) == "12TDC1" + "2DC" * 2 * rounds + "Z"

@@ -142,3 +142,15 @@ def test_reloads_in_quick_succession_under_load(stand):
             stand.write()
             stand.signal(1)
             assert rows(line.ask(f"select {number}")) == [(str(number),)]
+
+
+def test_what_a_session_has_set_stays_with_it_when_servers_become_shared(stand):
+    stand.databases["first"] = "dbname=postgres pool_size=1 pool_mode=session"
+    stand.reload()
+    with stand.raw("postgres", "first") as one, stand.raw("postgres", "first") as two:
+        one.ask("set role app; set statement_timeout = 77000")
+        stand.databases["first"] = "dbname=postgres pool_size=1"
+        stand.reload()
+        two.send(query("select current_user, current_setting('statement_timeout')"))
+        one.ask("select 1")
+        assert rows(two.read_until()) == [("postgres", "0")]

@@ -1,8 +1,11 @@
 """The ledger as transcripts: what was asked, what came, and who is owed what is left."""
 
+import time
+
 import pytest
 
 from protocol import codes, ledger
+from protocol.backend import READY_IDLE_MESSAGE, build_command_complete
 from protocol.errors import ProtocolError
 from protocol.ledger import (
     ASIDE,
@@ -197,6 +200,133 @@ def test_what_a_client_leaves_behind_is_owed_to_its_heir():
     book.disown(ANNA, "nobody")
     assert book.owners() == ["nobody", "nobody", BERT]
     assert book.head == (PARSE, "nobody")
+
+
+def test_a_copy_costs_the_same_however_much_stands_behind_it():
+    copies = 20_000
+    book = asked(*(EXECUTE, SYNC, COPY_END, SYNC) * copies)
+    for _ in range(copies):
+        book.expect((PARSE, SYNC), ANNA)
+    start = time.process_time()
+    for _ in range(copies):
+        for kind in b"GCZ":
+            book.settle(kind)
+    assert time.process_time() - start < 2.0
+    assert len(book) == 2 * copies
+    assert book.head == (PARSE, ANNA)
+
+
+def test_many_copies_of_one_query_cost_no_more_for_what_waits_behind_it():
+    book = asked(QUERY)
+    for _ in range(20_000):
+        book.expect((QUERY,), ANNA)
+    start = time.process_time()
+    for _ in range(20_000):
+        book.settle(ord("G"))
+    assert time.process_time() - start < 2.0
+
+
+def test_a_unit_is_open_or_not_by_the_last_request_of_all_groups():
+    book = asked(QUERY)
+    assert not book.is_unit_open
+    book.expect((PARSE, BIND), ANNA)
+    assert book.is_unit_open
+    book.expect((EXECUTE,), ANNA)
+    assert book.is_unit_open
+    book.expect((SYNC,), ANNA)
+    assert not book.is_unit_open
+    book.expect((COPY_END,), ANNA)  # a blind CopyDone says nothing about the unit before it
+    assert not book.is_unit_open
+
+
+def test_the_backlog_is_what_stands_behind_the_group_that_is_being_answered():
+    book = asked(QUERY, QUERY)
+    assert (book.backlog, len(book)) == (0, 2)
+    book.expect((PARSE, BIND, SYNC), ANNA)
+    book.expect((QUERY,), BERT)
+    assert (book.backlog, len(book)) == (4, 6)
+    answers(book, "CZ")
+    assert (book.backlog, len(book)) == (4, 5)
+    answers(book, "CZ")
+    assert (book.backlog, len(book)) == (1, 4)
+    answers(book, "E")
+    assert (book.backlog, len(book)) == (1, 2)
+    answers(book, "Z CZ")
+    assert (book.backlog, len(book)) == (0, 0)
+    assert book.is_settled
+
+
+def test_what_is_disowned_in_several_groups_keeps_its_place():
+    book = asked(PARSE, BIND, SYNC)
+    book.expect((QUERY,), BERT)
+    book.expect((QUERY, SYNC), ANNA)
+    answers(book, "1")
+    book.disown(ANNA, "nobody")
+    assert book.head == (BIND, "nobody")
+    assert book.owners() == ["nobody", "nobody", BERT, "nobody", "nobody"]
+    assert book.backlog == 3
+    assert answers(book, "2 Z CZ CZ Z") == [PAYS, READY, PART, READY, PART, READY, READY]
+    assert book.is_settled
+
+
+def test_disowning_when_nothing_is_owed_leaves_nothing_owed():
+    book = Ledger()
+    book.disown(ANNA, "nobody")
+    assert book.head == (NOTHING, None)
+    assert not book.is_owing
+    assert book.is_settled
+
+
+def test_syncs_that_a_copy_swallows_may_have_been_sent_in_many_pieces():
+    book = asked(BIND, EXECUTE)
+    for group in ((SYNC,), (SYNC, SYNC), (SYNC, COPY_END), (SYNC,), (QUERY,)):
+        book.expect(group, ANNA)
+    assert answers(book, "2 G") == [PAYS, COPY_IN]
+    assert not book.copying
+    assert book.owners() == [ANNA] * 3
+    assert answers(book, "C Z CZ") == [PAYS, READY, PART, READY]
+    assert book.is_settled
+
+
+def test_syncs_of_many_pieces_are_swallowed_until_the_end_of_the_copy_comes():
+    book = asked(EXECUTE)
+    for group in ((SYNC,), (SYNC, SYNC)):
+        book.expect(group, ANNA)
+    answers(book, "G")
+    assert book.copying
+    assert (len(book), book.backlog) == (1, 0)
+    book.expect((COPY_END, SYNC), ANNA)
+    assert answers(book, "C Z") == [PAYS, READY]
+    assert book.is_settled
+
+
+def test_of_syncs_swallowed_over_many_pieces_each_is_in_doubt_when_the_copy_fails():
+    book = asked(EXECUTE)
+    for group in ((SYNC,), (SYNC,)):
+        book.expect(group, ANNA)
+    answers(book, "G E")
+    assert book.doubts == 2
+    assert answers(book, "Z Z") == [READY, READY]
+    assert book.is_settled
+    assert answers(book, "Z") == [UNASKED]
+
+
+def test_a_copy_swallows_no_sync_of_whoever_comes_next():
+    book = asked(EXECUTE, SYNC)
+    book.expect((SYNC,), BERT)
+    answers(book, "G")
+    assert book.owners() == [ANNA, BERT]
+
+
+@pytest.mark.parametrize("groups", [[(EXECUTE, SYNC, COPY_END, SYNC)], [(EXECUTE,), (SYNC, COPY_END), (SYNC,)]])
+def test_the_end_of_a_copy_that_has_swallowed_a_sync_is_judged_message_by_message(groups):
+    book = Ledger()
+    for group in groups:
+        book.expect(group, ANNA)
+    answers(book, "G")
+    assert not book.is_whole_answer(build_command_complete("COPY 1") + READY_IDLE_MESSAGE)
+    assert answers(book, "C Z") == [PAYS, READY]
+    assert book.is_settled
 
 
 def test_every_debt_but_the_marker_has_an_answer_that_ends_it():

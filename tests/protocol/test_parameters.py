@@ -1,5 +1,6 @@
 """Parameter sets: what differs, and a SET nobody can break out of."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,6 +32,19 @@ def test_an_unchanged_value_gives_the_very_same_set():
 def test_quotes_and_backslashes_stay_inside_the_value():
     assert build_set({"application_name": "it's \\ here", "TimeZone": "UTC"}) == (
         b"SET application_name=E'it''s \\\\ here';SET TimeZone=E'UTC'"
+    )
+
+
+@pytest.mark.parametrize("name", [*sorted(parameters.LISTS), "Search_Path"])
+def test_a_list_is_set_as_a_list_and_not_as_one_name(name):
+    assert build_set({name: '"$user", "it\'s\\"'}) == (
+        f"SELECT pg_catalog.set_config('{name}',E'\"$user\", \"it''s\\\\\"',false)".encode()
+    )
+
+
+def test_lists_and_other_parameters_are_set_side_by_side():
+    assert build_set({"TimeZone": "UTC", "search_path": "a, b", "DateStyle": "ISO"}) == (
+        b"SET TimeZone=E'UTC';SELECT pg_catalog.set_config('search_path',E'a, b',false);SET DateStyle=E'ISO'"
     )
 
 

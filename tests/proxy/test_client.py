@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from proxy.client import MAX_AT_ONCE, MAX_HELD, STREAM_FROM
+from protocol.ledger import QUERY
+from proxy.client import MAX_AT_ONCE, MAX_BACKLOG, MAX_HELD, STREAM_FROM
 from proxy.states import ACTIVE, CLEANING, CLOSED, CLOSING, GONE, IDLE, RESTING, WAITING, Closing
 from tests.fakes import check_world
 from tests.play import (
@@ -263,6 +264,70 @@ def test_what_a_waiting_client_sends_is_bounded_and_read_on_when_it_is_served():
     assert not play.client_socket.reads
     play >> server("C Z:I")
     assert play.client_socket.reads
+
+
+def test_a_client_with_too_many_unanswered_requests_is_not_read_until_half_of_them_are_answered():
+    share = MAX_BACKLOG * 3 // 10
+    play = Play() >> client("Q:first")
+    for _ in range(3):
+        play >> client("S " * share)
+        assert play.client_socket.reads
+    play >> client("S " * share)
+    assert not play.client_socket.reads
+    for _ in range(2):
+        play >> server("C Z:I" if play.server.ledger.head[0] is QUERY else "Z:I " * share)
+        assert not play.client_socket.reads
+    play >> server("Z:I " * share)
+    assert play.client_socket.reads
+    play >> server("Z:I " * share) >> server("Z:I " * share) << released << to_client("C Z:I" + " Z:I" * share * 4)
+
+
+def test_a_client_that_is_not_read_before_its_sync_is_read_on_when_its_requests_are_answered():
+    """Drivers send thousands of Bind and Execute and one Sync at the end."""
+    rows = MAX_BACKLOG
+    play = Play() >> client("P B") >> client("B E " * rows)
+    assert not play.client_socket.reads
+    play >> server("1 2 " + "2 C " * (rows - 1))
+    assert play.client_socket.reads
+    play >> client("S") >> server("2 C Z:I") << released
+
+
+def test_a_client_with_too_many_unanswered_requests_is_not_read_because_its_server_takes_more():
+    play = Play() >> client("Q:first")
+    play.server_socket.is_slow = True
+    play >> client("S " * (MAX_BACKLOG + 4_000))
+    assert not play.client_socket.reads
+    play >> (lambda play: play.server_socket.peer_reads())
+    assert not play.client_socket.reads
+
+
+def test_a_client_is_not_read_while_its_server_takes_no_more_though_it_reads_itself():
+    play = Play(is_slow=True) >> client("Q:rows Q:sleep") >> server("T " + ("D:" + "x" * 1000 + " ") * 70)
+    play.server_socket.is_slow = True
+    play >> client("Q:" + "x" * 100_000)
+    assert not play.client_socket.reads
+    play >> (lambda play: play.client_socket.peer_reads())
+    assert not play.client_socket.reads, "what it sends would pile up in our memory"
+
+
+def test_a_client_without_a_server_that_does_not_read_is_not_read():
+    play = busy_play(is_slow=True) >> client("Q:a " * 1000) >> (lambda play: play.client.cancel_waiting())
+    assert play.client.state is RESTING
+    assert not play.client_socket.reads
+    play >> (lambda play: play.client_socket.peer_reads())
+    assert play.client_socket.reads
+
+
+def test_who_waits_and_does_not_read_is_not_taken_out_of_the_queue_by_a_cancel():
+    play = Play(is_slow=True) >> client("Q:big") >> server("T " + ("D:" + "x" * 1000 + " ") * 70 + "C Z:I") << released
+    with play.world.loop.running():
+        other = play.world.new_client()
+    play >> (lambda play: other.transport.peer_sends(asked("Q:busy"))) >> client("Q:mine")
+    assert play.client.state is WAITING
+    unsent = len(play.client_socket.unsent)
+    assert not play.client.cancel_waiting()
+    assert play.client.state is WAITING
+    assert len(play.client_socket.unsent) == unsent
 
 
 def test_a_server_that_reads_slowly_pauses_its_client():

@@ -4,6 +4,8 @@ import pytest
 
 from proxy.janitor import JITTER, TICK, Janitor
 from proxy.pool import LoginFailed
+from proxy.reset import PATIENCE
+from proxy.server import GOODBYE
 from proxy.states import CLEANING, CLOSED, CLOSING, GONE, IDLE, LINKED, TESTING, USED, WAITING, Closing
 from tests.fakes import check_world, make_limits
 from tests.play import Play, asked, client, client_hangs_up, error_to_client, server, stays_linked, to_client
@@ -189,6 +191,31 @@ def test_a_cleaning_that_takes_too_long_closes_the_server():
     assert play.server.state is CLEANING
     play >> later(2.0)
     assert play.server.state in (CLOSING, CLOSED)
+
+
+@pytest.mark.parametrize("can_half_close", [False, True])
+def test_a_server_that_says_its_last_words_to_a_client_and_does_not_hang_up_is_closed(can_half_close):
+    play = Night() >> client("Q:a") >> server("FATAL:shutdown") << to_client("FATAL:shutdown")
+    play.server_socket.can_half_close = can_half_close
+    play >> later(GOODBYE - 1) << stays_linked >> later(2.0)
+    assert play.client.state is GONE
+    assert play.server.state in (CLOSING, CLOSED)
+    play << to_client("") >> later(GOODBYE + 1)
+    assert play.server.state is CLOSED
+
+
+def test_a_long_statement_whose_client_said_goodbye_gives_its_place_back_in_the_end():
+    play = Night() >> client("Q:long X")
+    play.server_socket.can_half_close = True
+    play >> later(PATIENCE - 1)
+    assert play.server.state is CLEANING
+    assert play.world.cancels == []
+    play >> later(2.0)
+    assert play.server.state is CLOSING
+    assert play.world.cancels == [play.server]
+    assert play.server_socket.has_written_eof
+    play >> later(GOODBYE + 1)
+    assert play.world.pool.size == 0
 
 
 def test_a_server_that_does_not_hang_up_is_cut_off():

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.laws import check_pool
-from proxy.pool import FIRST_RETRY, OPENING_AT_ONCE, LoginFailed, Pool
+from proxy.pool import FIRST_RETRY, MAX_INTERNED, OPENING_AT_ONCE, LoginFailed, Pool
 from proxy.states import (
     CLOSED,
     CLOSING,
@@ -319,6 +319,35 @@ def test_everybody_at_once_is_closed_before_anybody_is_resumed():
     assert world.opened[0].why is Closing.ADMIN
 
 
+def test_servers_that_served_a_session_are_doomed_when_servers_become_shared():
+    world = World(pool_mode="session").warm(2)
+    (client,) = world.clients(1)
+    world.pool.set_limits(make_limits(pool_size=2, pool_mode="transaction"))
+    used = client.server
+    assert [server.doomed for server in world.opened if server is not used] == [None]
+    assert used.doomed is Closing.STALE
+    client.give_back()
+    assert used.state is CLOSING
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("transaction", "session"), ("transaction", "statement"), ("session",) * 2]
+)
+def test_no_other_change_of_mode_dooms_a_server(before, after):
+    world = World(pool_mode=before).warm(1)
+    (client,) = world.clients(1)
+    world.pool.set_limits(make_limits(pool_size=2, pool_mode=after))
+    assert client.server.doomed is None
+
+
+def test_the_memory_for_proven_values_is_bounded():
+    pool = World().pool
+    for number in range(5000):
+        pool.prove([("application_name", str(number)), ("TimeZone", "UTC")])
+        assert ("application_name", str(number)) in pool.proven
+        assert len(pool.proven) <= MAX_INTERNED + 1
+
+
 # Welcomes.
 
 
@@ -366,6 +395,47 @@ def test_a_login_that_is_given_up_leaves_nothing_behind():
         await asyncio.gather(welcome, return_exceptions=True)
         world.finish()
         assert world.opened[0].state is IDLE
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_who_logs_in_to_a_pool_that_is_dismissed_meanwhile_is_refused(opened):
+    async def main():
+        world = World()
+        welcome = asyncio.ensure_future(world.pool.wait_welcome())
+        await asyncio.sleep(0)
+        if opened:
+            world.finish()  # it has not heard of that yet
+        world.pool.state = PoolState.DYING
+        world.pool.close_all(Closing.DATABASE_GONE)
+        with pytest.raises(LoginFailed, match="database removed"):
+            await asyncio.wait_for(welcome, 1)
+
+    asyncio.run(main())
+
+
+def test_a_login_that_waits_is_a_wait_like_any_other():
+    async def main():
+        world = World()
+        world.obstacle = Waiting.DATABASE_LIMIT
+        assert not world.pool.is_wanted
+        welcome = asyncio.ensure_future(world.pool.wait_welcome())
+        await asyncio.sleep(0)
+        assert world.pool.is_wanted
+        world.clock.advance(3.0)
+        late = asyncio.ensure_future(world.pool.wait_welcome())
+        await asyncio.sleep(0)
+        world.clients(1)
+        world.clock.advance(1.0)
+        assert world.pool.longest_wait == 4.0
+        for each in (welcome, late):
+            each.cancel()
+        await asyncio.gather(welcome, late, return_exceptions=True)
+        assert world.pool.longest_wait == 1.0
+        next(iter(world.pool.waiting)).close(Closing.ADMIN)
+        assert world.pool.longest_wait == 0.0
+        assert not world.pool.is_wanted
 
     asyncio.run(main())
 

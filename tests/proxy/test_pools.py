@@ -248,3 +248,94 @@ def test_killing_closes_everything_and_leaves_the_database_paused():
     world.pools.kill("shop")
     assert client.closed is Closing.ADMIN
     assert pool.state is PoolState.PAUSED
+
+
+ANYTHING = Database(name="*")
+
+
+def rest(world, pool):
+    """Somebody has used `pool`, and everything there has left."""
+    (client,) = world.ask(pool)
+    world.finish()
+    world.pools.forget_unused()
+    client.give_back()
+    pool.close_idle(Closing.IDLE_TIMEOUT)
+    world.finish()
+    assert pool.size == 0
+
+
+def test_a_pool_of_a_database_that_does_not_exist_is_forgotten_at_the_next_sweep():
+    world = World([ANYTHING])
+    pools = [world.pool(name) for name in ("none", "nothing", "nowhere")]
+    world.pools.forget_unused()
+    assert list(world.pools) == []
+    assert list(world.pools.dying) == []
+    assert world.pool("none") not in pools
+
+
+def test_a_pool_whose_login_has_failed_is_remembered_until_it_may_be_tried_again():
+    world = World([ANYTHING])
+    pool = world.pool("none")
+    pool.opening_failed(LoginFailed("3D000", "no such database"))
+    world.pools.forget_unused()
+    assert list(world.pools) == [pool]
+    world.clock.advance(1.0)
+    world.pools.forget_unused()
+    assert list(world.pools) == []
+
+
+def test_a_pool_of_a_found_database_is_forgotten_when_nobody_has_used_it_for_long():
+    world = World([ANYTHING], autodb_idle_timeout=100.0)
+    pool = world.pool("found")
+    rest(world, pool)
+    world.clock.advance(100.0)
+    world.pools.forget_unused()
+    assert list(world.pools) == [pool]
+    world.clock.advance(0.1)
+    world.pools.forget_unused()
+    assert list(world.pools) == []
+
+
+def test_a_pool_in_use_is_never_forgotten_and_its_time_begins_when_it_no_longer_is():
+    world = World([ANYTHING], autodb_idle_timeout=100.0)
+    pool = world.pool("found")
+    rest(world, pool)
+    pool.clients.add(client := Client(pool))
+    for _ in range(3):
+        world.clock.advance(200.0)
+        world.pools.forget_unused()
+    pool.clients.discard(client)
+    world.clock.advance(99.0)
+    world.pools.forget_unused()
+    assert list(world.pools) == [pool]
+
+
+def test_without_a_limit_a_pool_of_a_found_database_stays():
+    world = World([ANYTHING], autodb_idle_timeout=None)
+    rest(world, world.pool("found"))
+    world.clock.advance(1e9)
+    world.pools.forget_unused()
+    assert len(list(world.pools)) == 1
+
+
+def test_a_pool_of_a_configured_database_is_never_forgotten():
+    world = World([SHOP, ANYTHING], autodb_idle_timeout=100.0)
+    never_used, used = world.pool("shop", "anna"), world.pool("shop", "bert")
+    rest(world, used)
+    world.clock.advance(1e9)
+    world.pools.forget_unused()
+    assert set(world.pools) == {never_used, used}
+
+
+def test_who_is_logging_in_keeps_the_pool_alive():
+    async def main():
+        world = World([ANYTHING])
+        pool = world.pool("slow")
+        welcome = asyncio.ensure_future(pool.wait_welcome())
+        await asyncio.sleep(0)
+        world.pools.forget_unused()
+        assert list(world.pools) == [pool]
+        world.finish()
+        assert await asyncio.wait_for(welcome, 1) == {}
+
+    asyncio.run(main())
