@@ -26,6 +26,7 @@ auth_file = .local/userlist.txt
 admin_users = postgres
 pool_mode = transaction
 default_pool_size = 20
+max_client_conn = 1000
 
 ; Below is every setting at its default. Times are seconds and may have fractions.
 """
