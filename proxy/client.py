@@ -187,8 +187,7 @@ class Client(asyncio.Protocol):
             asyncio.get_running_loop().call_soon(self._receive, b"")
         elif self.is_slicing:
             self.is_slicing = False
-            if not self.is_paced:
-                self.let_go()
+            self.let_go()
 
     def _send(self, data: bytes, debts: tuple[Debt, ...]) -> None:
         """`data` goes to our server, or waits for one."""
@@ -248,7 +247,7 @@ class Client(asyncio.Protocol):
     def play(self, server: Any, prefix: bytes = b"") -> None:
         """Send what was held to `server`, ours now."""
         data, self.held = self.held or b"", None
-        if len(data) > MAX_HELD and not self.server.is_choked:
+        if len(data) > MAX_HELD:
             self.let_go()
         server.ledger.expect(self.held_debts, self)
         server.transport.write(prefix + data if prefix else data)
