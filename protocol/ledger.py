@@ -256,13 +256,18 @@ class Ledger:
 
         Most answers do. Then this one walk is all there is to judge: a third of the work of `settle` by message.
         """
-        last = len(data) - _READY_SIZE
+        last, pos = len(data) - _READY_SIZE, 0
         debts = self._now
         if last > SHORT or not debts or not data.endswith(READY_IDLE) or self.doubts:
             return False
         if debts is ONE_QUERY:
-            return _is_run(data, last, _DULL_IN_QUERY)
-        pos, at = 0, self._next - 1
+            while pos < last:
+                kind, length = _header(data, pos)
+                if length < LEAST_LENGTH or not _DULL_IN_QUERY[kind]:
+                    return False
+                pos += length + 1
+            return pos == last
+        at = self._next - 1
         if debts[at] is not self.head[0]:
             return False  # a COPY has swallowed what stood between
         answers = ANSWERS[debts[at]]
@@ -350,14 +355,3 @@ class Ledger:
         if self.head[1] is owner and self.is_owing:
             self.head = (self.head[0], heir)
         self._behind = deque((debts, heir if who is owner else who) for debts, who in self._behind)
-
-
-def _is_run(data: bytes, last: int, dull: bytes) -> bool:
-    """Do whole messages of dull kinds fill `data` exactly up to `last`?"""
-    pos = 0
-    while pos < last:
-        kind, length = _header(data, pos)
-        if length < LEAST_LENGTH or not dull[kind]:
-            return False
-        pos += length + 1
-    return pos == last

@@ -26,7 +26,7 @@ from protocol.parameters import ParameterSet
 from proxy import dispatch
 from proxy.config.kinds import PoolMode
 from proxy.farewell import ERRORS, QUIET
-from proxy.requests import is_terminate, is_whole, may_parse
+from proxy.requests import LEAST, SHORT, is_terminate, length_at, may_parse
 from proxy.states import ACTIVE, CLIENT_MOVES, GONE, RESTING, WAITING, ClientState, Closing
 
 STREAM_FROM = 65536  # bytes; a shorter message that is cut waits until it is whole
@@ -88,13 +88,22 @@ class Client(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         size, pool = len(data), self.pool
         pool.stats.received += size
-        if self.state is not RESTING or data[0] != _QUERY or self.carry or self.remain or not is_whole(data, size):
+        if (
+            self.state is not RESTING
+            or self.carry
+            or self.remain
+            or data[0] != _QUERY
+            or not LEAST < size <= SHORT
+            or length_at(data, 1)[0] != size - 1
+        ):
             self._receive(data)
             return
-        # Nothing pending, and one whole simple query: the usual case, a third of the work of `_receive`.
+        # Nothing pending, and one short simple query, whole and alone: the usual case, a third of `_receive`.
         server = pool.acquire(self)
-        if server is None:
-            self._wait(data, ONE_QUERY)
+        if server is None:  # `_wait`, for the usual case
+            self.held, self.held_debts = data, ONE_QUERY
+            self.is_notified = False
+            self.state = WAITING
             return
         prefix = dispatch.attach(self, server)
         if prefix is None:
@@ -237,11 +246,13 @@ class Client(asyncio.Protocol):
         """The pool has a server for us; what we hold is sent at once."""
         prefix = dispatch.attach(self, server)
         self.pool.stats.wait_time += self.request_at - self.waiting_since
-        if prefix == b"" and self.held_debts is ONE_QUERY and self.held is not None:  # `play`, for the usual case
-            data, self.held = self.held, None
+        if prefix is None:
+            return
+        if not prefix and self.held_debts is ONE_QUERY and self.held is not None:  # `play`, for the usual case
             server.ledger.expect_query(self)
-            server.transport.write(data)
-        elif prefix is not None:
+            server.transport.write(self.held)
+            self.held = None
+        else:
             self.play(server, prefix)
 
     def play(self, server: Any, prefix: bytes = b"") -> None:
@@ -284,11 +295,10 @@ class Client(asyncio.Protocol):
         stats.query_time += now - self.request_at
         stats.xact_time += now - self.xact_at
         self.request_at = self.xact_at = self.ready_at = server.ready_at = now
-        if self.state is not GONE:
-            stats.sent += len(data)
-            self.transport.write(data)
-            if self.is_paced:
-                self._ease()
+        stats.sent += len(data)
+        self.transport.write(data)
+        if self.is_paced:
+            self._ease()
 
     def answered(self, server: Any) -> None:
         """A ReadyForQuery of ours has come."""

@@ -15,15 +15,13 @@ from typing import Any
 from protocol import codes, sqlstate
 from protocol.backend import ErrorFields
 from protocol.frontend import build_query
-from protocol.ledger import QUERY
+from protocol.ledger import ONE_QUERY
 from protocol.parameters import build_set, difference, is_sendable
 from proxy import reset
 from proxy.chores import Chore
-from proxy.config.kinds import PoolMode
 from proxy.states import ACTIVE, CLEANING, LINKED, RESTING, Closing, move
 
-SET_ONLY = (QUERY,)
-SESSION = PoolMode.SESSION  # a plain name: a member through its class costs five times as much
+_IDLE = codes.IDLE
 
 _UNSAYABLE = ErrorFields(
     "FATAL", sqlstate.INVALID_PARAMETER_VALUE, "a session parameter has a value that no other server can be given"
@@ -34,7 +32,8 @@ def attach(client: Any, server: Any) -> bytes | None:
     """`server` is `client`'s. What must be written before its request (often b""), or None: nothing may be sent yet."""
     if server.state is not LINKED:
         move(server, LINKED)  # else: it goes from one client straight to the next, and stays in its place
-    client.move(ACTIVE)
+    assert client.state < ACTIVE, f"{client!r} has a server already"
+    client.state = ACTIVE
     client.server = server
     server.client = client
     pool = client.pool
@@ -59,7 +58,7 @@ def _agree(client: Any, server: Any) -> bytes | None:
         client.refuse(_UNSAYABLE, Closing.SET_FAILED)
         return None
     text = build_query(build_set(changes))
-    server.ledger.expect(SET_ONLY, Chore(lambda chore: _agreed(client, server, chore)))
+    server.ledger.expect(ONE_QUERY, Chore(lambda chore: _agreed(client, server, chore)))
     if client.pool.proven.issuperset(changes.items()):
         return text
     server.transport.write(text)
@@ -100,14 +99,15 @@ def _part_choked(client: Any, server: Any) -> None:
 def rest_linked(server: Any) -> None:
     """Both sides of a linked server have said their last word: does the client keep it?"""
     client, pool = server.client, server.pool
-    limits = pool.limits
-    if server.status != codes.IDLE or limits.pool_mode is SESSION or client.remain:
+    if server.status != _IDLE or client.remain or pool.is_private:
         return
-    detach(client, server)
-    client.move(RESTING)
+    client.server = server.client = None  # `detach`, for the usual case
+    client.state = RESTING
+    if client.is_choked or server.is_choked:
+        _part_choked(client, server)
     if server.ledger.doubts:
         server.close(Closing.UNCLEAN)
-    elif server.cancels or limits.server_reset_query_always:
+    elif server.cancels or pool.limits.server_reset_query_always:
         move(server, CLEANING)
         reset.begin(server)
     else:

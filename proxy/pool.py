@@ -148,6 +148,7 @@ class Pool:
         """The only way limits change. (A plain attribute is read on the hot path, hence no property.)"""
         was_session = hasattr(self, "limits") and not self.is_shared
         self.limits = limits
+        self.is_private = limits.pool_mode is PoolMode.SESSION
         if was_session and self.is_shared:
             for server in self.places[LINKED]:
                 server.doomed = Closing.STALE  # what its session left behind is nobody else's business
@@ -172,7 +173,7 @@ class Pool:
     @property
     def is_shared(self) -> bool:
         """Are servers given back between transactions?"""
-        return self.limits.pool_mode is not PoolMode.SESSION
+        return not self.is_private
 
     @property
     def min_size(self) -> int:

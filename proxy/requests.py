@@ -11,14 +11,10 @@ from protocol import codes, sqlstate
 from protocol.errors import ProtocolError, Refused
 from protocol.framing import HEADER_SIZE
 
+LEAST = HEADER_SIZE - 1  # bytes; less than any message has
 SHORT = 1024  # bytes; max_packet_size is never less
 
-_length = Struct("!I").unpack_from
-
-
-def is_whole(data: bytes, size: int) -> bool:
-    """Is `data`, of `size` bytes, one short message and nothing else?"""
-    return HEADER_SIZE <= size <= SHORT and bool(_length(data, 1)[0] + 1 == size)
+length_at = Struct("!I").unpack_from
 
 
 def is_terminate(kind: int) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 
 from protocol import codes
 from protocol.frontend import SYNC_MESSAGE, Bind, build_bind, build_copy_fail, build_execute, build_parse, build_query
-from protocol.ledger import BIND, COPY_END, EXECUTE, PARSE, QUERY, SYNC
+from protocol.ledger import BIND, COPY_END, EXECUTE, ONE_QUERY, PARSE, SYNC
 from proxy.chores import Chore
 from proxy.config.kinds import PoolMode
 from proxy.states import Closing
@@ -85,7 +85,7 @@ def _ask(server: Any, text: bytes) -> None:
             server.close(Closing.UNCLEAN)
 
     server.deadline = server.pool.now() + PATIENCE
-    server.ledger.expect((QUERY,), Chore(close_if_failed))
+    server.ledger.expect(ONE_QUERY, Chore(close_if_failed))
     server.transport.write(text)
 
 
@@ -98,5 +98,5 @@ def test(server: Any) -> None:
 
     limits = server.pool.limits
     server.deadline = server.pool.now() + (limits.server_connect_timeout or PATIENCE)
-    server.ledger.expect((QUERY,), Chore(close_if_failed))
+    server.ledger.expect(ONE_QUERY, Chore(close_if_failed))
     server.transport.write(build_query(limits.server_check_query or ""))

@@ -36,6 +36,7 @@ MAX_WHOLE = 65536  # of messages we read to the end
 ENOUGH_OF_AN_ERROR = 2048  # severity, SQLSTATE and message come first; a long text is passed on unread
 GOODBYE = 5.0  # seconds a server has to hang up after our Terminate
 
+_IDLE = codes.IDLE
 _WHOLE = frozenset({codes.READY_FOR_QUERY, codes.PARAMETER_STATUS, codes.NOTIFICATION_RESPONSE})
 _ABRUPT = frozenset({Closing.UNCLEAN, Closing.HOSTILE})  # no goodbye: it would not be understood
 _ERRORS = frozenset({codes.ERROR_RESPONSE, codes.NOTICE_RESPONSE})
@@ -94,10 +95,13 @@ class Server(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         ledger = self.ledger
-        if not self.carry and not self.remain and ledger.is_whole_answer(data):
-            self.status = codes.IDLE
+        if not (self.carry or self.remain) and ledger.is_whole_answer(data):
+            self.status = _IDLE
             ledger.end_answer().finish(self, data)
-            self.rest()
+            if ledger.is_settled and self.state is LINKED and self.last_error is None:
+                dispatch.rest_linked(self)  # `rest`, for the usual case
+            else:
+                self.rest()
         elif self.state < CLOSING:  # else: its last words, after ours
             self._receive(data)
             self.rest()

@@ -3,17 +3,8 @@
 import pytest
 
 from protocol.errors import ProtocolError, Refused
-from protocol.frontend import TERMINATE_MESSAGE, build_parse, build_query
-from proxy.requests import SHORT, is_terminate, is_whole, may_parse
-
-
-def test_a_short_message_alone_is_whole_and_nothing_else_is():
-    query = build_query("select 1")
-    assert is_whole(query, len(query))
-    for other in (query[:-1], query + b"Q", query * 2, b"Q", b""):
-        assert not is_whole(other, len(other))
-    long = build_query("x" * SHORT)
-    assert not is_whole(long, len(long))
+from protocol.frontend import TERMINATE_MESSAGE, build_parse
+from proxy.requests import is_terminate, may_parse
 
 
 def test_terminate_is_the_only_other_message_that_is_legal():
