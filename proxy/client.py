@@ -25,28 +25,27 @@ from protocol.ledger import COPY_END, DULL_REQUESTS, ENDS_UNIT, NOTHING, ONE_QUE
 from protocol.parameters import ParameterSet
 from proxy import dispatch
 from proxy.config.kinds import PoolMode
-from proxy.farewell import ERRORS, QUIET
+from proxy.leaving import Leaving
 from proxy.requests import LEAST, SHORT, is_terminate, length_at, may_parse
-from proxy.states import ACTIVE, CLIENT_MOVES, GONE, RESTING, WAITING, ClientState, Closing
+from proxy.states import CLIENT_MOVES, GONE, RESTING, WAITING, ClientState, Closing
 
 STREAM_FROM = 65536  # bytes; a shorter message that is cut waits until it is whole
 MAX_AT_ONCE = 2_000  # requests of one client taken in one turn of the loop: about 5 ms
 MAX_BACKLOG = 10_000  # requests of one client that may be unanswered before we stop reading it
 MAX_HELD = 65536  # bytes a waiting client may send before we stop reading
-LAST_WORDS = 2.0  # seconds a client has to read why we closed it
-FLUSH_TIME = 10.0  # seconds a closed client has to read what it was still owed
 
 _QUERY = codes.QUERY
 _DEBTS: tuple[Debt | None, ...] = tuple(REQUESTS.get(kind) for kind in range(256))
 
 
-class Client(asyncio.Protocol):
+class Client(Leaving, asyncio.Protocol):
     """One client, from its welcome to its end."""
 
     __slots__ = (
-        "__weakref__", "address", "carry", "connected_at", "followed", "held", "held_debts", "is_choked",
-        "is_notified", "is_paced", "is_slicing", "key", "number", "pool", "ready_at", "remain", "request_at",
-        "server", "state", "transport", "user", "waiting_since", "xact_at",
+        "__weakref__", "address", "begun", "carry", "connected_at", "followed", "held", "held_debts", "is_choked",
+        "is_notified", "is_paced", "is_slicing", "key", "number", "origin", "pool", "ready_at", "remain",
+        "request_at", "server", "session", "state", "statements", "transport", "unnamed", "user", "waiting_since",
+        "xact_at",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -56,7 +55,11 @@ class Client(asyncio.Protocol):
         self.user = user
         self.key = key
         self.address = address
-        self.followed = followed
+        self.followed = self.origin = followed  # its parameters now, and those it logged in with
+        self.session: Any = None  # what it did to its session, if it ever did anything that lasts
+        self.statements: Any = None  # its named statements, if it ever had one
+        self.unnamed = b""  # its last Parse without a name, whole
+        self.begun = b""  # its BEGIN that no server knows yet
         self.number = 0  # its id on the console
         self.state: ClientState = RESTING
         self.server: Any = None
@@ -263,6 +266,10 @@ class Client(asyncio.Protocol):
         server.ledger.expect(self.held_debts, self)
         server.transport.write(prefix + data if prefix else data)
 
+    def drop_unsent(self) -> None:
+        """What we have of its bytes and no server has seen is of no use any more."""
+        self.held, self.held_debts, self.carry = None, (), b""
+
     def cancel_waiting(self) -> bool:
         """Take the client out of the queue and answer what it holds with 57014. False: there is nothing to cancel."""
         debts = self.held_debts
@@ -333,65 +340,3 @@ class Client(asyncio.Protocol):
         if self.server is None or self.server.ledger.backlog < MAX_BACKLOG // 2:
             self.is_paced = False
             self.let_go()
-
-    # Leaving.
-
-    def close(self, why: Closing) -> None:
-        """Tell the client why, and close. Idempotent."""
-        if self.state is not GONE:
-            self.refuse(ERRORS[why], why)
-
-    def refuse(self, error: ErrorFields, why: Closing) -> None:
-        """Close with `error` as the last word."""
-        if self.state is GONE:
-            return
-        self._log(self.pool.world.settings.log_pooler_errors, f"pooler error: {error.message}")
-        if not self.transport.is_closing() and not self._is_in_message():
-            self.transport.write(
-                build_error("FATAL", error.sqlstate, error.message, detail=error.detail, hint=error.hint)
-            )
-        self._leave(why, cancel=True)
-
-    def lose_server(self, why: Closing, said: ErrorFields | None, *, was_told: bool, is_cut: bool) -> None:
-        """Our server is gone. `said` are its last words, if any; `is_cut`: it left in the middle of a message to us."""
-        if self.state is GONE:
-            return
-        if was_told or is_cut:  # an error of ours would become the rest of the message that was cut
-            self._leave(Closing.SERVER_LOST, cancel=False)
-        else:
-            self.refuse(said or ERRORS[why], why)
-
-    def _is_in_message(self) -> bool:
-        """Has the client heard the beginning of a message and not its end? Then nothing of ours may come in between."""
-        return self.server is not None and self.server.recipient is self
-
-    def _leave(self, why: Closing, *, cancel: bool) -> None:
-        """The one way out: out of the queue, off the server, off the books, socket closed."""
-        if self.state is GONE:
-            return
-        if why not in QUIET or self.pool.world.settings.log_disconnections:
-            age = self.pool.now() - self.connected_at
-            self._log(self.pool.world.settings.log_disconnections, f"closing because: {why.value} (age={age:.0f}s)")
-        self.pool.waiting.pop(self, None)
-        if self.state is ACTIVE and self.server is not None:
-            dispatch.abandon(self, cancel=cancel)
-        self.move(GONE)
-        self.held, self.held_debts, self.carry = None, (), b""
-        self.pool.world.client_left(self)
-        self._close_socket(why)
-
-    def _close_socket(self, why: Closing) -> None:
-        """Our last words must be heard: closing a socket on which something unread lies would take them back."""
-        transport, loop = self.transport, asyncio.get_running_loop()
-        if why in QUIET or transport.is_closing() or not transport.can_write_eof():
-            if transport.get_write_buffer_size() > 0:  # it does not read: a little patience, then none
-                loop.call_later(FLUSH_TIME, transport.abort)
-            transport.close()
-            return
-        transport.write_eof()
-        transport.resume_reading()  # what it still says is thrown away, its end is noticed
-        loop.call_later(LAST_WORDS, transport.abort)
-
-    def _log(self, wanted: bool, text: str) -> None:
-        if wanted:
-            self.pool.world.log.for_socket(repr(self)).log(text)

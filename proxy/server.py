@@ -48,9 +48,9 @@ class Server(asyncio.Protocol):
 
     __slots__ = (
         "__weakref__", "address", "cancels", "carry", "client", "deadline", "doomed", "endpoint", "followed",
-        "is_choked", "is_reset", "is_rolled_back", "is_streaming", "key", "last_error", "ledger", "number",
-        "opened_at", "opening", "parameters", "pid", "pool", "ready_at", "recipient", "remain", "spread",
-        "state", "status", "transport", "was_client_told",
+        "is_choked", "is_reset", "is_rolled_back", "is_streaming", "is_touched", "key", "last_error", "ledger",
+        "number", "opened_at", "opening", "parameters", "pid", "pool", "ready_at", "recipient", "remain", "spread",
+        "state", "statements", "status", "transport", "unnamed", "was_client_told",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -83,6 +83,9 @@ class Server(asyncio.Protocol):
         self.is_choked = False  # its socket takes no more for now
         self.is_streaming = False  # inside data_received: `rest` waits for its end
         self.is_reset = self.is_rolled_back = True
+        self.is_touched = False  # somebody may have left something in its session that nobody has looked at yet
+        self.statements: dict[Any, bool] = {}  # named ones it has, oldest first; False: it is to be parsed again
+        self.unnamed: bytes | None = None  # the Parse that made its unnamed statement, if that is still there
 
     def __repr__(self) -> str:
         host, port = self.address

@@ -1,0 +1,97 @@
+"""
+How a client's connection ends, whoever ends it.
+
+Theory. There is one way out (`_leave`): out of the queue, off the server, off the books, socket closed; everything else
+only decides what is said before. A last word is said only where the client can hear it as a message: not in the middle
+of one that its server has begun. And it must be heard: a socket that is closed while something unread lies on it takes
+back what was written last, so ours is closed in two steps, with a little patience and never much.
+"""
+
+import asyncio
+from typing import Any
+
+from protocol.backend import ErrorFields, build_error
+from proxy import dispatch
+from proxy.farewell import ERRORS, QUIET
+from proxy.states import ACTIVE, GONE, ClientState, Closing
+
+LAST_WORDS = 2.0  # seconds a client has to read why we closed it
+FLUSH_TIME = 10.0  # seconds a closed client has to read what it was still owed
+
+
+class Leaving:
+    """The half of a client that says goodbye."""
+
+    __slots__ = ()
+
+    state: ClientState
+    transport: asyncio.Transport
+    server: Any
+    pool: Any
+    connected_at: float
+
+    def move(self, to: ClientState) -> None:
+        raise NotImplementedError
+
+    def drop_unsent(self) -> None:
+        raise NotImplementedError
+
+    def close(self, why: Closing) -> None:
+        """Tell the client why, and close. Idempotent."""
+        if self.state is not GONE:
+            self.refuse(ERRORS[why], why)
+
+    def refuse(self, error: ErrorFields, why: Closing) -> None:
+        """Close with `error` as the last word."""
+        if self.state is GONE:
+            return
+        self._log(self.pool.world.settings.log_pooler_errors, f"pooler error: {error.message}")
+        if not self.transport.is_closing() and not self._is_in_message():
+            self.transport.write(
+                build_error("FATAL", error.sqlstate, error.message, detail=error.detail, hint=error.hint)
+            )
+        self._leave(why, cancel=True)
+
+    def lose_server(self, why: Closing, said: ErrorFields | None, *, was_told: bool, is_cut: bool) -> None:
+        """Our server is gone. `said` are its last words, if any; `is_cut`: it left in the middle of a message to us."""
+        if self.state is GONE:
+            return
+        if was_told or is_cut:  # an error of ours would become the rest of the message that was cut
+            self._leave(Closing.SERVER_LOST, cancel=False)
+        else:
+            self.refuse(said or ERRORS[why], why)
+
+    def _is_in_message(self) -> bool:
+        """Has the client heard the beginning of a message and not its end? Then nothing of ours may come in between."""
+        return self.server is not None and self.server.recipient is self
+
+    def _leave(self, why: Closing, *, cancel: bool) -> None:
+        """The one way out: out of the queue, off the server, off the books, socket closed."""
+        if self.state is GONE:
+            return
+        if why not in QUIET or self.pool.world.settings.log_disconnections:
+            age = self.pool.now() - self.connected_at
+            self._log(self.pool.world.settings.log_disconnections, f"closing because: {why.value} (age={age:.0f}s)")
+        self.pool.waiting.pop(self, None)
+        if self.state is ACTIVE and self.server is not None:
+            dispatch.abandon(self, cancel=cancel)
+        self.move(GONE)
+        self.drop_unsent()
+        self.pool.world.client_left(self)
+        self._close_socket(why)
+
+    def _close_socket(self, why: Closing) -> None:
+        """Our last words must be heard: closing a socket on which something unread lies would take them back."""
+        transport, loop = self.transport, asyncio.get_running_loop()
+        if why in QUIET or transport.is_closing() or not transport.can_write_eof():
+            if transport.get_write_buffer_size() > 0:  # it does not read: a little patience, then none
+                loop.call_later(FLUSH_TIME, transport.abort)
+            transport.close()
+            return
+        transport.write_eof()
+        transport.resume_reading()  # what it still says is thrown away, its end is noticed
+        loop.call_later(LAST_WORDS, transport.abort)
+
+    def _log(self, wanted: bool, text: str) -> None:
+        if wanted:
+            self.pool.world.log.for_socket(repr(self)).log(text)
