@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
+DRIVERS := $(VENV)/.stamp-drivers
+NODE := $(VENV)/node
 SOURCES := proxy protocol deploy tests
 
 .DEFAULT_GOAL := help
@@ -27,10 +29,23 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,check]'
 	touch $@
 
+# The drivers that the tests use, for Python and for node. Without npm there is no node driver, and make asks again
+# next time; the tests say what they miss.
+$(DRIVERS): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[drivers]'
+	touch $@
+
+$(NODE)/.stamp: tests/live/clients/node/package.json $(STAMP)
+	@mkdir -p $(NODE)
+	cp $< $(NODE)/
+	@if command -v npm >/dev/null; then \
+		npm install --prefix $(NODE) --no-package-lock --no-audit --no-fund --silent && touch $@; \
+	else echo "no npm: the tests of node's drivers will be skipped"; fi
+
 run: $(STAMP)
 	@$(BIN)/python -m deploy.local run
 
-test: $(STAMP)
+test: $(STAMP) $(DRIVERS) $(NODE)/.stamp
 	$(BIN)/python -m pytest
 
 check: $(STAMP)

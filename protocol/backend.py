@@ -62,6 +62,7 @@ class ErrorFields:
     detail: str = ""
     hint: str = ""
     raw: dict[str, str] = field(default_factory=dict)
+    body: bytes = field(default=b"", repr=False, compare=False)  # as it came
 
     @property
     def is_fatal(self) -> bool:
@@ -83,6 +84,7 @@ def parse_error(body: bytes) -> ErrorFields:
         detail=raw.get("D", ""),
         hint=raw.get("H", ""),
         raw=raw,
+        body=body,
     )
 
 

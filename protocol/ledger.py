@@ -78,6 +78,7 @@ _header = Struct("!BI").unpack_from
 
 ONE_QUERY = (QUERY,)
 ENDS_UNIT = frozenset({QUERY, FUNCTION, SYNC})
+_TELLING = frozenset({PARSE, CLOSE, DESCRIBE, EXECUTE})  # whoever asked for these must hear when an error pays them
 
 _ROWS = "D" + "Hdc"  # DataRow; CopyOutResponse, CopyData, CopyDone
 
@@ -139,9 +140,11 @@ class Ledger:
         "backlog",
         "copying",
         "doubts",
+        "failed_at",
         "head",
         "is_settled",
         "skipping",
+        "voided",
     )
 
     def __init__(self) -> None:
@@ -155,6 +158,8 @@ class Ledger:
         self.skipping = False  # an error came and its Sync has not been sent yet
         self.doubts = 0  # how many ReadyForQuery may come that nobody is owed; see rule 2
         self._swallowed = 0  # Syncs that a COPY under way has swallowed, if it goes well
+        self.failed_at = NOTHING  # what was at the head when the last error came
+        self.voided: list[Owner] = []  # whose Parse, Close, Describe and Execute an error has paid, in order
 
     def __len__(self) -> int:
         return self.backlog + (len(self._now) - self._next + 1 if self.is_owing else 0)
@@ -179,6 +184,15 @@ class Ledger:
                 if debt is not COPY_END:
                     return debt not in ENDS_UNIT
         return not self.is_settled
+
+    def is_in_open_unit(self, owner: Owner) -> bool:
+        """Was what `owner` is owed entered behind the last request that ends a unit?"""
+        for debts, who in reversed(self._behind):
+            if who is owner:
+                return True
+            if not ENDS_UNIT.isdisjoint(debts):
+                return False
+        return self.head[1] is owner
 
     def owners(self) -> list[Owner]:
         """Who is owed something, in order, with repetitions."""
@@ -323,11 +337,14 @@ class Ledger:
     def _fail(self) -> None:
         """An ErrorResponse pays extended requests up to their Sync; the others wait for their ReadyForQuery."""
         self.copying = False
+        self.failed_at = self.head[0]
         self.doubts += self._swallowed
         self._swallowed = 0
         if self.head[0] in ENDS_UNIT or self.head is NOBODYS:
             return
         while self.head[0] not in (SYNC, NOTHING):
+            if self.head[0] in _TELLING:
+                self.voided.append(self.head[1])
             self._pay()
         self.skipping = self.head is NOBODYS
 

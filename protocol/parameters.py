@@ -1,21 +1,25 @@
 """
-Session parameters we follow, and the SET that turns one set into another.
+Session parameters, and the message that turns one set of them into another.
 
 Theory. PostgreSQL reports some parameters by itself (GUC_REPORT, docs: "Asynchronous Operations"): whenever
-one changes, a ParameterStatus follows. Those can be followed without understanding a single statement. A
-client has the set it believes in, a server the set it is in; where they differ when the two meet, one SET
-goes in front of the client's first request.
+one changes, a ParameterStatus follows. Those can be followed without understanding a single statement. What else a
+client has set in its session is found out by asking (`inspection`). Both stand in one set: a client has the set it
+believes in, a server the set it is in; where they differ when the two meet, one message goes in front of the client's
+first request (`difference`, `build_change`).
 
 Sets are plain dicts, never changed in place: a changed set is a new dict (`with_value`). So clients that
-agree share one object, and the usual check on the hot path is `is`.
+agree share one object, and the usual check on the hot path is `is`. Keys are in lower case, but those that are
+followed are spelled as PostgreSQL reports them.
 
-Values travel inside E'' quotes and must be printable ASCII: then neither the server's client_encoding nor its
-standard_conforming_strings can make a quote out of anything we wrote. PostgreSQL itself turns other bytes
-of an application_name into escapes; we do the same before storing it.
+One message is one implicit transaction, so it changes everything or nothing. Some parameters touch the message
+itself: a timeout may strike it, a role may have no right to the rest. Those are left first, and taken again last
+(`OUTER`). Everything we write is printable ASCII inside E'' quotes, other text in hexadecimal digits: then neither the
+server's client_encoding nor its standard_conforming_strings can make a quote out of it.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple
 
 ParameterSet = Mapping[str, str]
 
@@ -26,12 +30,39 @@ LISTS = frozenset({
     "search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries",
     "shared_preload_libraries", "unix_socket_directories",
 })  # fmt: skip
-"""Parameters that PostgreSQL reports as a list of quoted names (GUC_LIST_QUOTE)."""
+"""Parameters whose value is a list of quoted names (GUC_LIST_QUOTE): SET would take the whole for one name."""
 
-MAX_VALUE_LENGTH = 1024
+IDENTITY = ("session_authorization", "role")
+"""Who the session is, in the order in which it is said."""
+
+PASSING = frozenset({
+    "transaction_isolation", "transaction_read_only", "transaction_deferrable", "seed", "is_superuser",
+})  # fmt: skip
+"""Not of the session, though SET may name them: gone with their transaction, or not to be asked."""
+
+TIMEOUTS = ("statement_timeout", "transaction_timeout")
+"""They may strike a message of ours as well."""
+
+OUTER = (*TIMEOUTS, *IDENTITY)
+"""In the order in which they are left, and taken: a timeout runs from the next statement on, a role knows its user."""
+
+MAX_VALUE_LENGTH = 1024  # bytes
+MAX_NAME_LENGTH = 63  # bytes
+MAX_SET = 100  # parameters of one session that are not followed
 
 _PRINTABLE = re.compile(r"[ -~]*")
 _OTHERS = re.compile(r"[^ -~]")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(?:\.[A-Za-z_][A-Za-z0-9_$]*)*")
+
+
+class Change(NamedTuple):
+    """What makes one set of another."""
+
+    sets: Mapping[str, str]
+    resets: tuple[str, ...]
+
+
+NO_CHANGE = Change({}, ())
 
 
 def spelling(names: Iterable[str] = FOLLOWED) -> dict[str, str]:
@@ -40,8 +71,18 @@ def spelling(names: Iterable[str] = FOLLOWED) -> dict[str, str]:
 
 
 def is_sendable(value: str) -> bool:
-    """May `value` stand in the SET we build?"""
-    return len(value) <= MAX_VALUE_LENGTH and _PRINTABLE.fullmatch(value) is not None
+    """May `value` stand in the message we build?"""
+    if len(value) > MAX_VALUE_LENGTH or "\0" in value:
+        return False
+    try:
+        return len(value.encode()) <= MAX_VALUE_LENGTH
+    except UnicodeEncodeError:
+        return False  # bytes of which nobody knows what they mean
+
+
+def is_name(name: str) -> bool:
+    """Is it one that PostgreSQL could have for a parameter, as far as we can say it?"""
+    return len(name) <= MAX_NAME_LENGTH and _NAME.fullmatch(name) is not None
 
 
 def clean(value: str) -> str:
@@ -57,24 +98,51 @@ def with_value(parameters: ParameterSet, name: str, value: str) -> ParameterSet:
     return {**parameters, name: value}
 
 
-def difference(wanted: ParameterSet, actual: ParameterSet) -> dict[str, str]:
-    """What must be set for `actual` to become `wanted`."""
+def is_in_the_way(name: str, value: str | None) -> bool:
+    """Does it touch a message of ours? A timeout does if it is shorter than a second."""
+    return value is not None and (name in IDENTITY or (name in TIMEOUTS and value.endswith("ms")))
+
+
+def difference(wanted: ParameterSet, actual: ParameterSet, kept: Collection[str] = ()) -> Change:
+    """What must happen for `actual` to become `wanted`. What `wanted` does not say of `kept` does not matter."""
     if wanted is actual or wanted == actual:
-        return {}
-    return {name: value for name, value in wanted.items() if actual.get(name) != value}
+        return NO_CHANGE
+    sets = {name: value for name, value in wanted.items() if actual.get(name) != value}
+    resets = tuple(name for name in actual if name not in wanted and name not in kept)
+    if not (sets or resets):
+        return NO_CHANGE
+    outer = tuple(name for name in OUTER if is_in_the_way(name, actual.get(name)))
+    sets |= {name: wanted[name] for name in outer if name in wanted}
+    return Change(sets, (*outer, *(name for name in resets if name not in outer)))
 
 
-def build_set(changes: Mapping[str, str]) -> bytes:
-    """One text of SET statements for a simple Query. The values must be `is_sendable`."""
-    return ";".join(_build_one(name, _quoted(value)) for name, value in changes.items()).encode("ascii")
+def build_change(change: Change, *, is_local: bool = False) -> bytes:
+    """One text for a simple Query. Names must be `is_name`, values `is_sendable`. `is_local`: for its transaction."""
+    sets, resets = change
+    texts = [_build_reset(name, is_local) for name in resets]
+    texts += [_build_set(name, value, is_local) for name, value in sets.items() if name not in OUTER]
+    texts += [_build_set(name, sets[name], is_local) for name in OUTER if name in sets]
+    return ";".join(texts).encode("ascii")
 
 
-def _build_one(name: str, quoted: str) -> str:
-    """A reported list must be read as a list again; SET would take the quoted whole for one name."""
-    if name.lower() in LISTS:
-        return f"SELECT pg_catalog.set_config('{name}',E'{quoted}',false)"
-    return f"SET {name}=E'{quoted}'"
+def _build_reset(name: str, is_local: bool) -> str:
+    quoted = ".".join(f'"{part}"' for part in name.split("."))
+    return f"SET LOCAL {quoted} TO DEFAULT" if is_local else f"RESET {quoted}"
 
 
-def _quoted(value: str) -> str:
-    return value.replace("\\", "\\\\").replace("'", "''")
+def _build_set(name: str, value: str, is_local: bool) -> str:
+    if not is_local and name in FOLLOWED and _PRINTABLE.fullmatch(value):
+        return f"SET {name}={build_text(value)}"
+    return build_set_config(name, value, is_local=is_local)
+
+
+def build_set_config(name: str, value: str, *, is_local: bool = False) -> str:
+    """A SELECT that sets one, and tells its value in the server's own spelling."""
+    return f"SELECT pg_catalog.set_config({build_text(name)},{build_text(value)},{str(is_local).lower()})"
+
+
+def build_text(value: str) -> str:
+    """An SQL expression for a text, whatever is in it."""
+    if _PRINTABLE.fullmatch(value):
+        return "E'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
+    return f"pg_catalog.convert_from(pg_catalog.decode('{value.encode().hex()}','hex'),'UTF8')"

@@ -18,9 +18,9 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 
-from protocol.tokens import ANY_WORD, BACKSLASHED, GAP, LINE_COMMENT, NAME_BYTE, STANDARD, Grammar, strip_comments
+from protocol.tokens import ANY_WORD, BACKSLASHED, GAP, LINE_COMMENT, NAME_BYTE, STANDARD, Grammar, blank_comments
 
 
 class Kind(Enum):
@@ -69,7 +69,7 @@ class Statement:
     kinds: frozenset[Kind] = frozenset()
 
 
-class _Unclear(Exception):
+class Unclear(Exception):
     """The text cannot be split into statements for certain, or not cheaply."""
 
 
@@ -85,13 +85,14 @@ def classify(text: bytes, *, standard_conforming_strings: bool = True) -> Statem
     """
     kinds: set[Kind] = set()
     count, opens = 0, False
+    grammar = STANDARD if standard_conforming_strings else BACKSLASHED
     try:
-        for head, telling in _split(text, STANDARD if standard_conforming_strings else BACKSLASHED):
-            kind = _kind_of(head, telling)
+        for piece in split(blank_comments(text, grammar), grammar):
+            kind = kind_of(piece)
             kinds.add(kind)
-            opens = opens or _opens_block(head)
+            opens = opens or _opens_block(piece.head)
             count += 1
-    except _Unclear:
+    except Unclear:
         return _describe({*kinds, Kind.UNKNOWN}, False, opens or _BLOCK_WORD.search(text) is not None)
     return _SINGLE[opens][kind] if count == 1 else _describe(kinds or {Kind.EMPTY}, False, opens)
 
@@ -104,14 +105,14 @@ def _describe(kinds: set[Kind], is_single: bool, opens: bool) -> Statement:
 _SINGLE = [{kind: _describe({kind}, True, opens) for kind in Kind} for opens in (False, True)]  # made once: 2 us
 
 
-# Splitting. Of a statement two things are kept: its head, the first four tokens in lower case (of anything but words
-# just the first byte), and its telling words, those that change what it does wherever they stand.
+# Splitting.
 
 _Head = tuple[bytes, ...]
 _Words = set[bytes]
 _Match = Callable[[bytes, int], re.Match[bytes] | None]
 
 _WRITES = frozenset({b"insert", b"update", b"delete", b"merge"})
+_ROUTINES = frozenset({b"function", b"procedure"})
 _LOCKING = b"for"  # among the telling words: a FOR that locks rows, not that of SUBSTRING(x FOR 3)
 _TELLING = rb"(?i:into|insert|update|delete|merge|for|atomic)(?!" + NAME_BYTE + rb")"
 _LOCK = rb"(?i:update|share|no|key)(?!" + NAME_BYTE + rb")"
@@ -140,16 +141,26 @@ def _compile_stop(grammar: Grammar) -> _Match:
 _STOP: Final = {grammar: _compile_stop(grammar) for grammar in (STANDARD, BACKSLASHED)}
 
 
-def _split(text: bytes, grammar: Grammar) -> Iterator[tuple[_Head, _Words]]:
-    """The statements that are not empty: head and telling words."""
-    text, stop_at, budget = strip_comments(text, grammar), _STOP[grammar], iter(range(MAX_STEPS))
+class Piece(NamedTuple):
+    """One statement of a text."""
+
+    head: _Head  # its first four tokens in lower case; of anything but words just the first byte
+    telling: _Words  # the words in it that change what it does wherever they stand
+    start: int
+    end: int  # behind its last byte, and before its `;`
+
+
+def split(text: bytes, grammar: Grammar) -> Iterator[Piece]:
+    """The statements that are not empty, of a text whose block comments are blanked. Raises Unclear."""
+    stop_at, budget = _STOP[grammar], iter(range(MAX_STEPS))
     at = 0
     while (at := _skip(text, at)) < len(text):
         found = _head_at(text, at)
         if found is None:
-            raise _Unclear
-        telling, at = _find_end(text, at, stop_at, budget)
-        yield tuple([token.lower() for token in found.groups() if token]), telling
+            raise Unclear
+        telling, end = _find_end(text, at, stop_at, budget)
+        yield Piece(tuple([token.lower() for token in found.groups() if token]), telling, at, end)
+        at = end
 
 
 def _skip(text: bytes, at: int) -> int:
@@ -158,7 +169,7 @@ def _skip(text: bytes, at: int) -> int:
 
 
 def _find_end(text: bytes, at: int, stop_at: _Match, budget: Iterator[int]) -> tuple[_Words, int]:
-    """The telling words of the statement at `at`, and where it ends. A `;` in parentheses is not its end."""
+    """The telling words of the statement at `at`, and where its `;` is. One in parentheses is not its end."""
     telling: _Words = set()
     depth = 0
     for _ in budget:
@@ -167,7 +178,7 @@ def _find_end(text: bytes, at: int, stop_at: _Match, budget: Iterator[int]) -> t
             break
         token, at = match[match.lastgroup], match.end()
         if token in b";" and depth == 0:  # also b"", the end of the text
-            return telling, at
+            return telling, match.start(match.lastgroup)
         if match.lastgroup == "word":
             if token.lower() != b"for" or _lock_at(text, at):
                 telling.add(token.lower())
@@ -176,13 +187,15 @@ def _find_end(text: bytes, at: int, stop_at: _Match, budget: Iterator[int]) -> t
         depth += _DEPTH.get(token, 0)
         if depth < 0:
             break
-    raise _Unclear
+    raise Unclear
 
 
 # Knowing a statement by its head.
 
 
-def _kind_of(head: _Head, telling: _Words) -> Kind:
+def kind_of(piece: Piece) -> Kind:
+    """What a statement is, by its first words and its telling ones."""
+    head, telling, _, _ = piece
     decide = _DECIDE.get(head[0])
     return decide(head, telling) if decide else _KINDS.get(head[0], Kind.UNKNOWN)
 
@@ -199,9 +212,10 @@ def _kind_of_select(head: _Head, telling: _Words) -> Kind:
     return Kind.DDL if b"into" in telling else Kind.READ
 
 
-def _kind_of_create(_: _Head, telling: _Words) -> Kind:
+def _kind_of_create(head: _Head, telling: _Words) -> Kind:
     # BEGIN ATOMIC ...; ...; END: the semicolons inside a function's body have split it.
-    return Kind.UNKNOWN if b"atomic" in telling else Kind.DDL
+    is_routine = not _ROUTINES.isdisjoint(head[1:])
+    return Kind.UNKNOWN if b"atomic" in telling and is_routine else Kind.DDL
 
 
 def _kind_of_set(head: _Head, _: _Words) -> Kind:

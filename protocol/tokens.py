@@ -6,10 +6,10 @@ transaction. That needs the whole lexical grammar (docs: "Lexical Structure"; it
 spellings, of which `E'...'` escapes by backslash and so does `'...'` when standard_conforming_strings is
 off; strings continued over a line break; quoted names; dollar quotes; line comments; nested block comments.
 
-Nesting is no matter for regular expressions, so block comments are taken out first, by counting; the rest is a
-`Grammar` of expressions that only run forwards: alternatives begin with different bytes and every repetition
-is possessive, so no input makes them try a byte more than twice. What no expression wants is BAD: an open
-quote, an open comment, a byte SQL has no use for. PostgreSQL refuses such a text as a whole.
+Nesting is no matter for regular expressions, so block comments are blanked out first, by counting, which moves no
+other byte; the rest is a `Grammar` of expressions that only run forwards: alternatives begin with different bytes and
+every repetition is possessive, so no input makes them try a byte more than twice. What no expression wants is BAD: an
+open quote, an open comment, a byte SQL has no use for. PostgreSQL refuses such a text as a whole.
 
 Bytes from 128 up belong to names, as in PostgreSQL. In the client encodings whose second bytes may be
 ASCII (SJIS, BIG5, GBK, UHC, GB18030, JOHAB) a backslash may be half a character: do not ask for those.
@@ -30,6 +30,7 @@ MARK: Final = 7  # one of ; , . ( ) [ ] : :: :=
 BAD: Final = 8  # one byte that fits nowhere; if it is one of OPENERS, what follows has no meaning
 
 MAX_COMMENTS: Final = 20_000  # block comments taken out of one text: 30 ms
+NAME_LENGTH: Final = 63  # bytes; PostgreSQL cuts longer names (NAMEDATALEN - 1)
 
 OPENERS: Final = (b"'", b'"', b"$", b"/")
 
@@ -92,6 +93,9 @@ class Grammar:
 STANDARD: Final = Grammar(standard_conforming_strings=True)
 BACKSLASHED: Final = Grammar(standard_conforming_strings=False)
 _COMMENT_EDGE = re.compile(rb"/\*|\*/")
+_UNICODE = re.compile(rb"\\(?:([0-9a-fA-F]{4})|\+([0-9a-fA-F]{6})|(\\))")
+_SIMPLE_STRING = re.compile(rb"[eEnN]?+'((?:[^'\\]|'')*+)'", re.DOTALL)
+_DOLLAR_STRING = re.compile(rb"(\$[^$]*+\$)(.*)\1", re.DOTALL)
 
 
 def tokens(text: bytes, *, standard_conforming_strings: bool = True) -> Iterator[re.Match[bytes]]:
@@ -101,13 +105,17 @@ def tokens(text: bytes, *, standard_conforming_strings: bool = True) -> Iterator
     A BAD that is one of OPENERS should be the last one asked for. About 0.3 us a token.
     """
     grammar = STANDARD if standard_conforming_strings else BACKSLASHED
-    for match in grammar.token.finditer(strip_comments(text, grammar)):
+    for match in grammar.token.finditer(blank_comments(text, grammar)):
         if match.lastindex is not None:
             yield match
 
 
-def strip_comments(text: bytes, grammar: Grammar) -> bytes:
-    """The text with a blank for each block comment. From one that is never closed on, or one too many, it stays."""
+def blank_comments(text: bytes, grammar: Grammar) -> bytes:
+    """
+    The text with blanks where block comments were: every other byte stays in its place.
+
+    From a comment that is never closed on, or one too many, it stays as it is.
+    """
     if b"/*" not in text:
         return text
     kept: list[bytes] = []
@@ -116,7 +124,7 @@ def strip_comments(text: bytes, grammar: Grammar) -> bytes:
         end = _find_comment_end(text, match.end())
         if end is None:
             break
-        kept += [match[0], b" "]
+        kept += [match[0], b" " * (end - match.end())]
         position = end
     return b"".join(kept) + text[position:]
 
@@ -131,3 +139,43 @@ def _find_comment_end(text: bytes, position: int) -> int | None:
         if depth == 0:
             return edge.end()
     return None
+
+
+# What a token says.
+
+
+def fold_name(token: bytes) -> bytes:
+    """
+    The name that a WORD or a NAME stands for, as PostgreSQL keeps it.
+
+    b"" is no name there; here it means that the name cannot be told: U& with something else than ASCII in it.
+    """
+    if token[:1] == b'"':
+        return _clip(token[1:-1].replace(b'""', b'"'))
+    if token[1:2] == b"&":
+        return _clip(_decode(token[3:-1].replace(b'""', b'"')))
+    return _clip(token.lower())
+
+
+def _decode(name: bytes) -> bytes:
+    """Without its \\0041 and \\+000041, if they are ASCII: what others are in bytes is up to the server's encoding."""
+    codes = [int(match[1] or match[2] or b"5C", 16) for match in _UNICODE.finditer(name)]
+    if not all(0 < code < 0x80 for code in codes) or b"\\" in _UNICODE.sub(b"", name):
+        return b""
+    return _UNICODE.sub(lambda match: bytes((int(match[1] or match[2] or b"5C", 16),)), name)
+
+
+def _clip(name: bytes) -> bytes:
+    """Cut to NAME_LENGTH, not within a character of UTF-8."""
+    if len(name) <= NAME_LENGTH:
+        return name
+    end = next((at for at in range(NAME_LENGTH, NAME_LENGTH - 4, -1) if not 0x80 <= name[at] < 0xC0), NAME_LENGTH)
+    return name[:end]
+
+
+def literal_value(token: bytes) -> bytes | None:
+    """What a LITERAL says, when that is plain to see: in one piece, and no backslash, which may mean itself or not."""
+    if match := _SIMPLE_STRING.fullmatch(token):
+        return match[1].replace(b"''", b"'")
+    match = _DOLLAR_STRING.fullmatch(token)
+    return match[2] if match else None

@@ -17,6 +17,7 @@ import secrets
 from typing import Any
 
 from protocol.startup import build_cancel_request
+from proxy.chores import hearer
 from proxy.inbox import PeerGone
 from proxy.states import Closing
 from proxy.tasks import Tasks
@@ -81,9 +82,9 @@ class Cancels:
 
     async def _wait_turn(self, server: Any, client: Any) -> bool:
         """Until the server works for `client` and not on a SET of ours in front; False when there is nothing left."""
-        while client is not None and server.ledger.head[1] is not client:
+        while client is not None and hearer(server.ledger.head[1]) is not client:
             is_held = client.server is server and client.held is not None  # behind that SET, unsent
-            if not is_held and client not in server.ledger.owners():
+            if not is_held and client not in map(hearer, server.ledger.owners()):
                 return False
             await asyncio.sleep(HEAD_STEP)
         return True

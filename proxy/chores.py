@@ -17,6 +17,8 @@ class Chore:
 
     __slots__ = ("_done", "error")
 
+    client = None  # who hears it: nobody
+
     def __init__(self, done: Callable[["Chore"], object] | None = None) -> None:
         self.error: ErrorFields | None = None
         self._done = done
@@ -24,8 +26,12 @@ class Chore:
     def deliver(self, data: bytes) -> None:
         """Nobody wants to know."""
 
-    def failed(self, error: ErrorFields) -> None:
+    def failed(self, error: ErrorFields) -> bytes | None:
         self.error = error
+        return None
+
+    def voided(self) -> None:
+        """An error has paid something of it; `failed` knows."""
 
     def finish(self, server: Any, data: bytes) -> None:
         self.answered(server)
@@ -33,3 +39,8 @@ class Chore:
     def answered(self, server: Any) -> None:
         if self._done is not None:
             self._done(self)
+
+
+def hearer(owner: Any) -> Any:
+    """Whom it reaches in the end what is delivered to `owner`: an envoy's client, nobody, or the owner itself."""
+    return getattr(owner, "client", owner)

@@ -6,9 +6,11 @@ all with one write. If the client has no server it takes one; if there is none i
 the pool's queue until `resume`. Reading goes on while it waits, up to `MAX_HELD`, because a client that hangs up or
 says goodbye in the queue must be noticed.
 
-Nothing is read twice and hardly anything is read at all: only headers, and the first byte of a Parse. A message
-longer than `STREAM_FROM` is passed on as it comes (`remain` counts what is missing); while a message is half sent
-the server cannot be given back, whatever it says. A shorter one that is cut waits in `carry` for its end.
+Hardly anything is read: headers, and what the looks of requests.py want to know, which is little unless a message
+names a statement or may change the session. A batch that must be translated (`care`) is walked again when its server
+is known (prepare.py). A message longer than `STREAM_FROM` is passed on as it comes (`remain` counts what is missing);
+while a message is half sent the server cannot be given back, whatever it says. A shorter one that is cut waits in
+`carry` for its end.
 
 What is illegal here (an unknown type, a password after login, an absurd length) never reaches a server: the client
 gets a FATAL with the SQLSTATE PostgreSQL has for it, and its server, if any, is cleaned.
@@ -18,34 +20,47 @@ import asyncio
 from typing import Any, cast
 
 from protocol import codes, sqlstate
-from protocol.backend import READY_IDLE_MESSAGE, ErrorFields, build_error
+from protocol.backend import ErrorFields
 from protocol.errors import ProtocolError, Refused
-from protocol.framing import scan
-from protocol.ledger import COPY_END, DULL_REQUESTS, ENDS_UNIT, NOTHING, ONE_QUERY, PARSE, REQUESTS, Debt
+from protocol.framing import HEADER_SIZE, scan
+from protocol.ledger import COPY_END, DULL_REQUESTS, NOTHING, ONE_QUERY, REQUESTS, Debt
 from protocol.parameters import ParameterSet
-from proxy import dispatch
+from proxy import dispatch, prepare, rounds
 from proxy.config.kinds import PoolMode
+from proxy.holding import Holding
 from proxy.leaving import Leaving
-from proxy.requests import LEAST, SHORT, is_terminate, length_at, may_parse
-from proxy.states import CLIENT_MOVES, GONE, RESTING, WAITING, ClientState, Closing
+from proxy.requests import (
+    BEGIN,
+    CARE,
+    LEAST,
+    LOOKS_OF_TAGGED,
+    MORE,
+    PASS,
+    SHORT,
+    STALL,
+    UNNAMED,
+    is_terminate,
+    length_at,
+)
+from proxy.reword import reword
+from proxy.states import BEGUN, CLIENT_MOVES, GONE, RESTING, WAITING, ClientState, Closing
 
 STREAM_FROM = 65536  # bytes; a shorter message that is cut waits until it is whole
 MAX_AT_ONCE = 2_000  # requests of one client taken in one turn of the loop: about 5 ms
 MAX_BACKLOG = 10_000  # requests of one client that may be unanswered before we stop reading it
-MAX_HELD = 65536  # bytes a waiting client may send before we stop reading
 
 _QUERY = codes.QUERY
 _DEBTS: tuple[Debt | None, ...] = tuple(REQUESTS.get(kind) for kind in range(256))
 
 
-class Client(Leaving, asyncio.Protocol):
+class Client(Holding, Leaving, asyncio.Protocol):
     """One client, from its welcome to its end."""
 
     __slots__ = (
-        "__weakref__", "address", "begun", "carry", "connected_at", "followed", "held", "held_debts", "is_choked",
-        "is_notified", "is_paced", "is_slicing", "key", "number", "origin", "pool", "ready_at", "remain",
-        "request_at", "server", "session", "state", "statements", "transport", "unnamed", "user", "waiting_since",
-        "xact_at",
+        "__weakref__", "address", "begun", "carry", "connected_at", "followed", "held", "held_care", "held_debts",
+        "is_choked", "is_notified", "is_paced", "is_slicing", "is_stalled", "key", "number", "origin", "pool",
+        "ready_at", "remain", "request_at", "schema", "server", "session", "stall", "state", "statements", "tags",
+        "transport", "unnamed", "unnamed_said", "unnamed_text", "user", "waiting_since", "xact_at",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -58,7 +73,10 @@ class Client(Leaving, asyncio.Protocol):
         self.followed = self.origin = followed  # its parameters now, and those it logged in with
         self.session: Any = None  # what it did to its session, if it ever did anything that lasts
         self.statements: Any = None  # its named statements, if it ever had one
-        self.unnamed = b""  # its last Parse without a name, whole
+        self.unnamed = b""  # its last Parse without a name that a server has got, whole
+        self.unnamed_said = b""  # its last Parse without a name
+        self.unnamed_text = b""  # the text of that, if running it may leave something behind
+        self.tags: Any = None  # by portal: what the command tag of its Execute means, where it means something
         self.begun = b""  # its BEGIN that no server knows yet
         self.number = 0  # its id on the console
         self.state: ClientState = RESTING
@@ -67,8 +85,12 @@ class Client(Leaving, asyncio.Protocol):
         self.request_at = self.ready_at = self.xact_at = self.waiting_since = pool.now()
         self.carry = b""
         self.remain = 0
-        self.held: bytes | None = None  # what waits for a server, or for our SET in front of it
+        self.held: Any = None  # what waits for a server, or for our SET in front of it
         self.held_debts: tuple[Debt, ...] = ()
+        self.held_care: int = PASS  # the gravest verdict on it: must it be translated?
+        self.stall: Any = None  # what it was last held up by before a server was even asked for
+        self.is_stalled = False  # it is held up by that now; what it says waits in `carry`
+        self.schema = 0  # below 0: it has changed the schema, in a transaction that is not over
         self.is_paced = False  # we do not read it until its backlog is smaller
         self.is_slicing = False  # what lies in `carry` are whole messages, for the next turn
         self.is_choked = False  # its socket takes no more for now
@@ -98,19 +120,20 @@ class Client(Leaving, asyncio.Protocol):
             or data[0] != _QUERY
             or not LEAST < size <= SHORT
             or length_at(data, 1)[0] != size - 1
+            or not pool.is_plain(data[HEADER_SIZE:-1])
         ):
             self._receive(data)
             return
-        # Nothing pending, and one short simple query, whole and alone: the usual case, a third of `_receive`.
+        # Nothing pending, and one short simple query, whole, alone and plain: the usual case, a third of `_receive`.
         server = pool.acquire(self)
         if server is None:  # `_wait`, for the usual case
-            self.held, self.held_debts = data, ONE_QUERY
+            self.held, self.held_debts, self.held_care = data, ONE_QUERY, PASS
             self.is_notified = False
             self.state = WAITING
             return
         prefix = dispatch.attach(self, server)
         if prefix is None:
-            self.held, self.held_debts = data, ONE_QUERY
+            self.held, self.held_debts, self.held_care = data, ONE_QUERY, PASS
         elif prefix:
             server.ledger.expect(ONE_QUERY, self)
             server.transport.write(prefix + data)
@@ -122,12 +145,27 @@ class Client(Leaving, asyncio.Protocol):
         """The general case of `data_received`."""
         if self.state is GONE:
             return
+        if self.is_stalled:
+            self.carry += data
+            return
         try:
-            self._take(self.carry + data)
+            if self.carry or self.remain or self.pool.is_private or not self._is_round(data):
+                self._take(self.carry + data)
         except ProtocolError as error:
             self.refuse(ErrorFields("FATAL", sqlstate.PROTOCOL_VIOLATION, str(error)), Closing.CLIENT_PROTOCOL)
         except Refused as no:
             self.refuse(ErrorFields("FATAL", no.sqlstate, no.sentence, no.detail, no.hint), Closing.CLIENT_PROTOCOL)
+
+    def _is_round(self, data: bytes) -> bool:
+        """Is it one of those that drivers send all day? Then it is on its way."""
+        debts = rounds.recognise_named(data)
+        if debts is not None:
+            self._send(data, debts, CARE, 0)
+            return True
+        debts = rounds.recognise_unnamed(self, data)
+        if debts is not None:
+            self._send(data, debts, UNNAMED, 0)
+        return debts is not None
 
     def pause_writing(self) -> None:
         self.is_choked = True
@@ -141,6 +179,8 @@ class Client(Leaving, asyncio.Protocol):
         self.let_go()
         if self.server is not None:
             self.server.let_go()
+        if self.stall is not None:
+            self.pool.world.find_hub(self.pool).flush(self)
 
     def eof_received(self) -> None:
         """It said no goodbye. Whether it still reads is not waited for: see `_close_socket`."""
@@ -156,13 +196,14 @@ class Client(Leaving, asyncio.Protocol):
         self.carry = b""
         size, pos = len(data), self.remain
         debts: list[Debt] = []
-        if pos and self.state is RESTING:  # the rest of a message that was of no use to anybody
+        if pos and self.state <= BEGUN:  # the rest of a message that was of no use to anybody
             self.remain = max(pos - size, 0)
-            data = data[pos:]
-            if not data:
-                return
-            size, pos = len(data), 0
-        is_farewell = False
+            if data[pos:]:
+                self._take(data[pos:])
+            return
+        is_farewell = parsed = False
+        verdict = care = PASS
+        looks = LOOKS_OF_TAGGED if self.tags else self.pool.habits.looks
         limit = self.pool.world.settings.max_packet_size
         while pos < size and len(debts) < MAX_AT_ONCE:
             kind, pos, end = scan(data, pos, DULL_REQUESTS, limit)
@@ -173,17 +214,28 @@ class Client(Leaving, asyncio.Protocol):
                 is_farewell = is_terminate(kind)
                 data, size = data[:pos], pos
                 break
-            if debt is PARSE and not may_parse(data, pos, end, may_be_named=not self.pool.is_shared):
+            look = looks[kind]
+            verdict = PASS if look is None else look(self, data, pos, end, parsed)
+            if verdict >= MORE:
                 break
+            parsed |= verdict == UNNAMED
+            care = max(care, verdict)
             debts.append(debt)
             pos = end
+        if verdict >= BEGIN:
+            (self.begin if verdict == BEGIN else self.end)(data)
+            self._pace_slices(is_more=False)
+            return
         if pos < size:
             self.carry = data[pos:]
             data = data[:pos]
         was_cut = self.remain
         self.remain = pos - size if pos > size else 0
         if data:
-            self._send(data, tuple(debts))
+            self._send(data, tuple(debts), care, was_cut)
+        if verdict == STALL:
+            self.is_stalled = True
+            self.hold()
         self._pace_slices(is_more=len(debts) == MAX_AT_ONCE and bool(self.carry))
         if is_farewell:
             self._leave(Closing.CLIENT_REQUEST, cancel=False)
@@ -201,87 +253,40 @@ class Client(Leaving, asyncio.Protocol):
             self.is_slicing = False
             self.let_go()
 
-    def _send(self, data: bytes, debts: tuple[Debt, ...]) -> None:
-        """`data` goes to our server, or waits for one."""
+    def _send(self, data: bytes, debts: tuple[Debt, ...], care: int, first: int) -> None:
+        """`data`, whose gravest verdict is `care`, goes to our server or waits for one. `first`: see prepare.send."""
         server = self.server
+        prefix = b""
         if self.held is not None:
-            self._hold_bytes(data, debts)
+            self.hold_bytes(data, debts, care)
             return
         if server is None:
             if not debts or all(debt is COPY_END for debt in debts):
                 return  # Flush, or what belongs to a COPY that has failed: PostgreSQL ignores them as well
             server = self.pool.acquire(self)
             if server is None:
-                self._wait(data, debts)
+                self.wait(data, debts, care)
                 return
-            prefix = dispatch.attach(self, server)
-            if prefix is None:
-                self.held, self.held_debts = data, debts
+            start = dispatch.attach(self, server)
+            if start is None:
+                self.held, self.held_debts, self.held_care = data, debts, care
                 return
-            data = prefix + data if prefix else data
+            server.unnamed = None  # whatever it was: somebody's simple Query may have ended it
+            prefix = start + self.take_begun(server) if self.begun else start
         elif server.ledger.head[0] is NOTHING:
             self.request_at = self.pool.now()
             if server.status == codes.IDLE:
                 self.xact_at = self.request_at
-        server.ledger.expect(debts, self)
-        server.transport.write(data)
+        if care == CARE:
+            prepare.send(self, server, data, prefix, first)
+        else:
+            server.ledger.expect(debts, self)
+            server.transport.write(prefix + data if prefix else data)
+            if care == UNNAMED:
+                self.unnamed = server.unnamed = self.unnamed_said
         if server.ledger.backlog > MAX_BACKLOG and not self.is_paced:
             self.is_paced = True  # it asks faster than it is answered: let it wait
             self.hold()
-
-    # Waiting.
-
-    def _wait(self, data: bytes, debts: tuple[Debt, ...]) -> None:
-        self.held, self.held_debts = data, debts
-        self.is_notified = False
-        self.move(WAITING)
-        if len(data) > MAX_HELD:
-            self.hold()
-
-    def _hold_bytes(self, data: bytes, debts: tuple[Debt, ...]) -> None:
-        """More of what must wait."""
-        self.held = (self.held or b"") + data
-        self.held_debts = (*self.held_debts, *debts)
-        if len(self.held) > MAX_HELD:
-            self.hold()
-
-    def resume(self, server: Any) -> None:
-        """The pool has a server for us; what we hold is sent at once."""
-        prefix = dispatch.attach(self, server)
-        self.pool.stats.wait_time += self.request_at - self.waiting_since
-        if prefix is None:
-            return
-        if not prefix and self.held_debts is ONE_QUERY and self.held is not None:  # `play`, for the usual case
-            server.ledger.expect_query(self)
-            server.transport.write(self.held)
-            self.held = None
-        else:
-            self.play(server, prefix)
-
-    def play(self, server: Any, prefix: bytes = b"") -> None:
-        """Send what was held to `server`, ours now."""
-        data, self.held = self.held or b"", None
-        if len(data) > MAX_HELD:
-            self.let_go()
-        server.ledger.expect(self.held_debts, self)
-        server.transport.write(prefix + data if prefix else data)
-
-    def drop_unsent(self) -> None:
-        """What we have of its bytes and no server has seen is of no use any more."""
-        self.held, self.held_debts, self.carry = None, (), b""
-
-    def cancel_waiting(self) -> bool:
-        """Take the client out of the queue and answer what it holds with 57014. False: there is nothing to cancel."""
-        debts = self.held_debts
-        if self.state is not WAITING or self.is_choked or self.remain or not debts or debts[-1] not in ENDS_UNIT:
-            return False
-        del self.pool.waiting[self]
-        self.move(RESTING)
-        self.held, self.held_debts = None, ()
-        self.let_go()
-        error = build_error("ERROR", sqlstate.QUERY_CANCELED, "canceling statement due to user request")
-        self.deliver((error + READY_IDLE_MESSAGE) * sum(debt in ENDS_UNIT for debt in debts))
-        return True
 
     # What a server calls: we are the owner of a debt.
 
@@ -320,8 +325,12 @@ class Client(Leaving, asyncio.Protocol):
         elif self.pool.limits.pool_mode is PoolMode.STATEMENT:
             self.close(Closing.STATEMENT_MODE)  # before it hears this ReadyForQuery, or it would miss our error
 
-    def failed(self, error: ErrorFields) -> None:
-        """An error of ours has come; it is delivered like everything else."""
+    def failed(self, error: ErrorFields) -> bytes | None:
+        """An error of ours has come. What we are told instead, if our names must be put back into it."""
+        return reword(self, error) if self.statements is not None else None
+
+    def voided(self) -> None:
+        """An error has paid our Parse, Close or Describe; those that matter have envoys."""
 
     # Flow control, for the server that reads slowly, or the queue that is long.
 
@@ -332,7 +341,7 @@ class Client(Leaving, asyncio.Protocol):
     def let_go(self) -> None:
         """Read on, unless there is another reason not to."""
         is_server_choked = self.server is not None and self.server.is_choked
-        if not (self.is_paced or self.is_slicing or is_server_choked or self.transport.is_closing()):
+        if not (self.is_paced or self.is_slicing or self.is_stalled or is_server_choked or self.transport.is_closing()):
             self.transport.resume_reading()
 
     def _ease(self) -> None:

@@ -4,31 +4,31 @@ Our conversation with PostgreSQL: from a free place in a pool to a server that i
 Theory. One coroutine per server, started by the pool and owned by nobody else: find an address, connect, say who we
 are, prove it, listen to what the server tells about itself, run `connect_query`. All of it stands under one deadline
 (`server_connect_timeout`). It ends in exactly one of two calls, `pool.server_opened` or `pool.opening_failed`; the
-place in the pool is freed in any case, also when the task is cancelled.
+place in the pool is freed in any case, also when the task is cancelled. A tunnel (tunnel.py) comes in by the same
+door, `Opener.enter`, and has no place in a pool.
 
-The server is not trusted: the number and the length of what it may say before ReadyForQuery are bounded.
+What the version of the protocol is, is found out once per address: we ask for the newest, PostgreSQL takes what it
+knows, and a pooler that hangs up on us is asked again in the oldest and remembered.
 """
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from protocol import codes, sqlstate
-from protocol.backend import parse_backend_key, parse_error, parse_parameter_status, parse_ready
+from protocol import sqlstate
 from protocol.errors import ProtocolError
-from protocol.frontend import build_query
-from protocol.startup import build_startup
+from protocol.parameters import spelling
+from protocol.startup import LATEST_MINOR
+from proxy.approach import Approach
 from proxy.auth.keys import KeyKeeper
-from proxy.auth.prove import MAX_MESSAGE, ServerRefused, prove_ourselves
+from proxy.auth.prove import ServerRefused, TooNew
 from proxy.config.entries import Database
 from proxy.inbox import Inbox, PeerGone
 from proxy.pool import LoginFailed, Pool
 from proxy.server import Server
 from proxy.states import OPENING, Closing
 from proxy.tasks import Tasks
-
-MAX_GREETINGS = 1000  # messages between AuthenticationOk and ReadyForQuery
-LAST_WORDS = 1.0  # seconds a server that did not let us in has to hang up
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +57,14 @@ class Endpoint:
 
 
 class Opener:
-    """Opens servers for pools."""
+    """Opens servers for pools, and whatever else needs a connection to PostgreSQL in a pool's name."""
 
     def __init__(self, tasks: Tasks, keeper: KeyKeeper, world: Any) -> None:
         self._tasks = tasks
         self._keeper = keeper
         self._world = world  # for what a reload may change: find_database, find_password, tune_socket
         self._turn = 0  # of round robin over several hosts
+        self._old: set[Endpoint] = set()  # those that turn away whoever asks for more than protocol 3.0
 
     def open_server(self, pool: Pool) -> Server:
         """A server in OPENING, and a task that goes on from there."""
@@ -73,30 +74,51 @@ class Opener:
         return server
 
     async def _open(self, server: Server) -> None:
-        pool = server.pool
-        opening = _Opening(server, self._keeper)
+        approach = self.approach(server)
+        try:
+            await self.enter(approach)
+        except asyncio.CancelledError:
+            await _give_up(approach, None)
+            raise
+        except LoginFailed as failure:
+            await _give_up(approach, failure)
+        else:
+            _succeed(approach)
+
+    def approach(self, owner: Any) -> Approach:
+        return Approach(owner, self._keeper)
+
+    async def enter(self, approach: Approach, said: Mapping[str, str] | None = None, *, may_query: bool = True) -> None:
+        """
+        Connect and log in, in the name of the owner's pool. `said` are startup parameters beyond the pool's own.
+
+        LoginFailed says what went wrong; what is connected by then, the caller hangs up.
+        """
+        owner = approach.owner
+        pool: Pool = owner.pool
         try:
             async with asyncio.timeout(pool.limits.server_connect_timeout):
                 database, password = self._world.find_login(pool)
-                await self._connect(opening, database)
-                await opening.log_in(database, password)
-        except asyncio.CancelledError:
-            await opening.give_up(None)
-            raise
+                await self._connect(approach, database)
+                await self._log_in(approach, _startup_parameters(database, pool.user) | dict(said or {}), password)
+                if database.connect_query and may_query:
+                    is_pooled = isinstance(owner, Server)
+                    await (approach.prepare if is_pooled else approach.ask)(database.connect_query)
         except TimeoutError:
-            what = Closing.CONNECT_FAILED if opening.inbox is None else Closing.CONNECT_TIMEOUT
-            await opening.give_up(LoginFailed(sqlstate.CONNECTION_FAILURE, f"{what.value}: server_connect_timeout"))
+            what = Closing.CONNECT_FAILED if approach.inbox is None else Closing.CONNECT_TIMEOUT
+            raise LoginFailed(sqlstate.CONNECTION_FAILURE, f"{what.value}: server_connect_timeout") from None
         except ServerRefused as refusal:
             fields = refusal.fields
-            server._log().warning(f"server login failed: {fields.severity or 'FATAL'} {refusal}")
-            await opening.give_up(LoginFailed(fields.sqlstate or sqlstate.CONNECTION_FAILURE, str(refusal)))
-        except (OSError, PeerGone, ProtocolError) as error:
-            what = Closing.CONNECT_FAILED if opening.inbox is None else Closing.LOGIN_FAILED
-            await opening.give_up(LoginFailed(sqlstate.CONNECTION_FAILURE, f"{what.value}: {error}"))
-        else:
-            opening.succeed()
+            self._world.log.for_socket(repr(owner)).warning(
+                f"server login failed: {fields.severity or 'FATAL'} {refusal}"
+            )
+            raise LoginFailed(fields.sqlstate or sqlstate.CONNECTION_FAILURE, str(refusal)) from None
+        except (OSError, UnicodeError, PeerGone, ProtocolError) as error:
+            what = Closing.CONNECT_FAILED if approach.inbox is None else Closing.LOGIN_FAILED
+            raise LoginFailed(sqlstate.CONNECTION_FAILURE, f"{what.value}: {error}") from None
+        self._world.log.for_socket(repr(owner)).log(f"new connection to server (from {approach.describe()})")
 
-    async def _connect(self, opening: "_Opening", database: Database) -> None:
+    async def _connect(self, approach: Approach, database: Database) -> None:
         """To the next host in turn that answers."""
         places = [Endpoint(host, database.port) for host in self._world.find_hosts(database)]
         self._turn += 1
@@ -104,14 +126,29 @@ class Opener:
         last: OSError | None = None
         for endpoint in places[first:] + places[:first]:
             try:
-                inbox = await endpoint.connect(asyncio.get_running_loop())
+                await self._connect_to(approach, endpoint)
             except OSError as error:
                 last = error
                 continue
-            self._world.tune_socket(inbox.transport.get_extra_info("socket"))
-            opening.connected(inbox, endpoint)
             return
         raise last or OSError("no address")
+
+    async def _connect_to(self, approach: Approach, endpoint: Endpoint) -> None:
+        inbox = await endpoint.connect(asyncio.get_running_loop())
+        self._world.tune_socket(inbox.transport.get_extra_info("socket"))
+        approach.connected(inbox, endpoint)
+
+    async def _log_in(self, approach: Approach, said: Mapping[str, str], password: Any) -> None:
+        """By the newest protocol we speak, and once more by the oldest where that is not understood."""
+        endpoint: Endpoint = approach.owner.endpoint
+        try:
+            await approach.log_in(said, password, 0 if endpoint in self._old else LATEST_MINOR)
+        except TooNew as words:
+            await approach.hang_up()
+            await self._connect_to(approach, endpoint)
+            await approach.log_in(said, password, 0)
+            self._old.add(endpoint)
+            self._world.log.log(f"{endpoint} does not speak protocol 3.{LATEST_MINOR} ({words}): 3.0 from here on")
 
 
 def _free_place(server: Server, task: "asyncio.Task[None]") -> None:
@@ -122,99 +159,34 @@ def _free_place(server: Server, task: "asyncio.Task[None]") -> None:
         server.pool.server_closed(server)
 
 
-class _Opening:
-    """One server on its way, and what it has told about itself."""
-
-    def __init__(self, server: Server, keeper: KeyKeeper) -> None:
-        self.server = server
-        self.inbox: Inbox | None = None
-        self._keeper = keeper
-
-    def connected(self, inbox: Inbox, endpoint: Endpoint) -> None:
-        self.inbox = inbox
-        self.server.endpoint = endpoint
-        self.server.address = (endpoint.path or endpoint.host, endpoint.port)
-
-    async def log_in(self, database: Database, password: Any) -> None:
-        assert self.inbox is not None
-        user = self.server.pool.user
-        self.inbox.write(build_startup(_startup_parameters(database, user)))
-        await prove_ourselves(self.inbox, user, password, self._keeper)
-        await self._wait_ready()
-        if database.connect_query:
-            self.inbox.write(build_query(database.connect_query))
-            await self._wait_ready()
-
-    async def _wait_ready(self) -> None:
-        """Everything up to the next ReadyForQuery."""
-        assert self.inbox is not None
-        for _ in range(MAX_GREETINGS):
-            kind, body = await self.inbox.wait_message(MAX_MESSAGE)
-            if kind == codes.READY_FOR_QUERY:
-                if parse_ready(body) != codes.IDLE:
-                    raise ProtocolError("the server is in a transaction right after login")
-                return
-            self._note(kind, body)
-        raise ProtocolError("the server talks and talks and does not get ready")
-
-    def _note(self, kind: int, body: bytes) -> None:
-        server = self.server
-        if kind == codes.PARAMETER_STATUS:
-            name, value = parse_parameter_status(body)
-            server.parameters[name] = value
-        elif kind == codes.BACKEND_KEY_DATA:
-            server.key = parse_backend_key(body)
-            server.pid = int.from_bytes(server.key[:4], "big")
-        elif kind == codes.ERROR_RESPONSE:
-            raise ServerRefused(parse_error(body))
-        elif kind not in _GREETINGS:
-            raise ProtocolError(f"the server sends a message of type {chr(kind)!r} during login")
-
-    def succeed(self) -> None:
-        """From conversation to stream: the pool has one server more."""
-        server, inbox = self.server, self.inbox
-        assert inbox is not None
-        pool = server.pool
-        server.followed = pool.intern(
-            {name: server.parameters[name] for name in pool.world.followed if name in server.parameters}
-        )
-        server.opening = None
-        pool.prove(server.followed.items())
-        local = inbox.transport.get_extra_info("sockname")
-        where = f"{local[0]}:{local[1]}" if isinstance(local, tuple) else "unix"
-        server._log().log(f"new connection to server (from {where})")
-        inbox.hand_over_to(server)
-        if server.state is OPENING:  # else it has said goodbye in the same breath
-            pool.server_opened(server, dict(server.parameters))
-
-    async def give_up(self, failure: LoginFailed | None) -> None:
-        """The place is free again: now if nothing was connected, else when the server has hung up."""
-        server = self.server
-        try:
-            if self.inbox is not None:
-                self.inbox.close()
-                async with asyncio.timeout(LAST_WORDS):
-                    await self.inbox.wait_closed()
-        except TimeoutError:
-            assert self.inbox is not None
-            self.inbox.transport.abort()
-        finally:
-            if failure is not None:
-                server._log().log(f"closing because: {failure} (age={server.age:.0f}s)")
-                server.pool.opening_failed(failure)
-            server.pool.server_closed(server)
+def _succeed(approach: Approach) -> None:
+    """From conversation to stream: the pool has one server more."""
+    server, inbox = approach.owner, approach.inbox
+    assert inbox is not None
+    pool = server.pool
+    told = {name: server.parameters[name] for name in pool.world.followed if name in server.parameters}
+    base = {name: value for name, value in approach.base.items() if name not in spelling(told)}
+    if base != pool.learnt.base:
+        pool.learnt.base = base
+        pool.greetings.clear()
+    server.followed = pool.intern({**told, **base})
+    server.opening = None
+    pool.prove(told.items())
+    inbox.hand_over_to(server)
+    if server.state is OPENING:  # else it has said goodbye in the same breath
+        pool.server_opened(server, dict(server.parameters))
 
 
-_GREETINGS = frozenset(
-    {
-        codes.NOTICE_RESPONSE,
-        codes.NOTIFICATION_RESPONSE,
-        codes.ROW_DESCRIPTION,
-        codes.DATA_ROW,
-        codes.COMMAND_COMPLETE,
-        codes.EMPTY_QUERY_RESPONSE,
-    }
-)
+async def _give_up(approach: Approach, failure: LoginFailed | None) -> None:
+    """The place is free again: now if nothing was connected, else when the server has hung up."""
+    server = approach.owner
+    try:
+        await approach.hang_up()
+    finally:
+        if failure is not None:
+            server._log().log(f"closing because: {failure} (age={server.age:.0f}s)")
+            server.pool.opening_failed(failure)
+        server.pool.server_closed(server)
 
 
 def _startup_parameters(database: Database, user: str) -> dict[str, str]:

@@ -10,16 +10,27 @@ values before, the SET and the client's request travel in one write. A value nob
 the client's bytes wait for its answer: so a request never runs under parameters that the server refused.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from protocol import codes, sqlstate
-from protocol.backend import ErrorFields
+from protocol.backend import ErrorFields, build_parameter_status
 from protocol.frontend import build_query
 from protocol.ledger import ONE_QUERY
-from protocol.parameters import build_set, difference, is_sendable
+from protocol.parameters import (
+    NO_CHANGE,
+    OUTER,
+    TIMEOUTS,
+    Change,
+    ParameterSet,
+    build_change,
+    difference,
+    is_in_the_way,
+    is_sendable,
+)
 from proxy import reset
 from proxy.chores import Chore
-from proxy.states import ACTIVE, CLEANING, LINKED, RESTING, Closing, move
+from proxy.states import ACTIVE, CLEANING, GONE, LINKED, RESTING, WAITING, Closing, move
 
 _IDLE = codes.IDLE
 
@@ -49,41 +60,107 @@ def attach(client: Any, server: Any) -> bytes | None:
 
 
 def _agree(client: Any, server: Any) -> bytes | None:
-    """The SET that brings the server to the client's parameters, entered in the ledger; see `attach`."""
-    changes = difference(client.followed, server.followed)
-    if not changes:
+    """The message that brings the server to the client's set, entered in the ledger; see `attach`."""
+    change = difference(client.followed, server.followed, client.pool.world.followed)
+    if change is NO_CHANGE:
         client.followed = server.followed  # equal: from now on the same object
         return b""
-    if not all(map(is_sendable, changes.values())):
+    if not all(map(is_sendable, change.sets.values())):
         client.refuse(_UNSAYABLE, Closing.SET_FAILED)
         return None
-    text = build_query(build_set(changes))
-    server.ledger.expect(ONE_QUERY, Chore(lambda chore: _agreed(client, server, chore)))
-    if client.pool.proven.issuperset(changes.items()):
+    text = build_query(build_change(change))
+    wanted = client.followed
+    server.unnamed = None
+    server.ledger.expect(ONE_QUERY, Chore(lambda chore: _agreed(client, server, wanted, chore)))
+    if _may_travel(change, client.pool, server):
         return text
     server.transport.write(text)
     return None
 
 
-def _agreed(client: Any, server: Any, chore: Chore) -> None:
-    """The SET has been answered."""
+def _may_travel(change: Change, pool: Any, server: Any) -> bool:
+    """May the request be sent behind the change, before that is answered? Then it must be certain to succeed."""
+    return (
+        not change.resets
+        and change.sets.keys() <= pool.world.followed
+        and pool.proven.issuperset(change.sets.items())
+        and change.sets.keys().isdisjoint(OUTER)
+        and not any(is_in_the_way(name, server.followed.get(name)) for name in TIMEOUTS)
+    )
+
+
+def _agreed(client: Any, server: Any, wanted: ParameterSet, chore: Chore) -> None:
+    """The change has been answered. It was made as a whole or not at all, whether the client is still there or not."""
+    if chore.error is None:
+        told = {name: server.followed[name] for name in client.pool.world.followed if name in server.followed}
+        reached = {**wanted, **told}  # in the server's own spelling
+        server.followed = wanted if reached == wanted else client.pool.intern(reached)
     if client.server is not server:
         return
     if chore.error is not None:
-        client.refuse(chore.error, Closing.SET_FAILED)
+        _fail(client, server, wanted, chore.error)
         return
-    client.pool.prove(client.followed.items())
-    if client.followed == server.followed:
-        server.followed = client.followed  # the same object: nothing to compare next time
-    else:
-        client.followed = server.followed  # in the server's own spelling
-    if client.held is not None:
+    client.pool.prove((name, value) for name, value in wanted.items() if name in client.pool.world.followed)
+    client.followed = server.followed
+    if client.held:
         client.play(server)
+    else:
+        client.held = None
+
+
+def _fail(client: Any, server: Any, wanted: ParameterSet, error: ErrorFields) -> None:
+    """The client's request has not been sent, and never will be. (If it travelled along, it is too late to say so.)"""
+    if error.sqlstate == sqlstate.QUERY_CANCELED and client.held is not None:
+        _try_another(client, server)  # a timeout that somebody else has set there
+        return
+    change = difference(wanted, server.followed, client.pool.world.followed)
+    names = ", ".join(sorted({*change.sets, *change.resets}))
+    hint = f"This session's parameters were being set on another server connection: {names}."
+    client.refuse(replace(error, hint=error.hint or hint), Closing.SET_FAILED)
+
+
+def set_again(client: Any, server: Any, values: ParameterSet) -> None:
+    """In a transaction: `values` are what the client came with, and a RESET of its own has undone here."""
+    server.unnamed = None
+    client.held, client.held_debts = b"", ()  # what it says now waits for the answer
+    server.ledger.expect(ONE_QUERY, Chore(lambda chore: _was_set_again(client, server, values, chore)))
+    server.transport.write(build_query(build_change(Change(values, ()))))
+
+
+def _was_set_again(client: Any, server: Any, values: ParameterSet, chore: Chore) -> None:
+    if client.server is not server:
+        return
+    if chore.error is None:
+        for name in client.pool.world.followed & values.keys():
+            client.deliver(build_parameter_status(name, values[name]))
+    if client.held:
+        client.play(server)
+    else:
+        client.held = None
+
+
+def _try_another(client: Any, server: Any) -> None:
+    data, debts, client.held = client.held, client.held_debts, None
+    server.is_touched = True
+    clean(server)
+    if data:
+        resend(client, data, debts, care=client.held_care)
+
+
+def agree(client: Any, server: Any) -> None:
+    """The two stay together and differ: what a RESET has undone is what the client came with."""
+    text = _agree(client, server)
+    if text is None and client.server is server:
+        client.held, client.held_debts = b"", ()  # what it says now waits for the answer
+    elif text:
+        server.transport.write(text)
 
 
 def detach(client: Any, server: Any) -> None:
     """They part. The server is settled, or about to be cleaned; either may be closed already."""
     client.server = server.client = None
+    if client.session is not None:
+        client.session.forget_pins(client)
     if client.is_choked or server.is_choked:
         _part_choked(client, server)
 
@@ -100,6 +177,10 @@ def rest_linked(server: Any) -> None:
     """Both sides of a linked server have said their last word: does the client keep it?"""
     client, pool = server.client, server.pool
     if server.status != _IDLE or client.remain or pool.is_private:
+        if client.session is not None and server.status != _IDLE:
+            client.session.bring_back(client, server)
+        return
+    if client.session is not None and client.session.is_kept(client, server):
         return
     client.server = server.client = None  # `detach`, for the usual case
     client.state = RESTING
@@ -114,9 +195,40 @@ def rest_linked(server: Any) -> None:
         pool.release(server)
 
 
+def clean(server: Any) -> None:
+    """`server` and its client part, and it is reset before anyone else gets it."""
+    client = server.client
+    detach(client, server)
+    client.state = RESTING
+    move(server, CLEANING)
+    reset.begin(server)
+
+
+def resend(client: Any, data: bytes, debts: tuple[Any, ...], *, care: bool) -> None:
+    """What `client` has said meanwhile goes on: to its server if it has kept that, else to one whose turn it is."""
+    if client.state is GONE:
+        return
+    is_agreeing = client.held is not None
+    client.held, client.held_debts, client.held_care = data, debts, care
+    if is_agreeing:
+        return  # behind a change of ours
+    if client.server is not None:
+        client.play(client.server)
+        return
+    client.waiting_since = client.pool.now()
+    server = client.pool.acquire(client)
+    if server is not None:
+        client.resume(server)
+    else:
+        client.is_notified = False
+        client.move(WAITING)
+
+
 def abandon(client: Any, *, cancel: bool) -> None:
     """`client` leaves while it has a server: that is cleaned before anyone else gets it, or closed."""
     server = client.server
+    if client.session is not None:
+        client.session.leave(client, server)
     detach(client, server)
     heir = Chore()
     server.ledger.disown(client, heir)

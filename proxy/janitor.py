@@ -15,9 +15,8 @@ from typing import Any
 from protocol import sqlstate
 from protocol.backend import build_notice
 from protocol.codes import IDLE as AT_REST
-from proxy.config.kinds import PoolMode
 from proxy.pool import Pool
-from proxy.states import CLEANING, CLOSING, IDLE, LINKED, TESTING, USED, Closing, PoolState, move
+from proxy.states import BEGUN, CLEANING, CLOSING, IDLE, LINKED, TESTING, USED, Closing, PoolState, move
 
 TICK = 1 / 3  # seconds, as PgBouncer's
 JITTER = 0.1  # of server_lifetime
@@ -51,6 +50,8 @@ class Janitor:
             self._sweep_overdue(pool)
             self._sweep_clients(pool)
             self._keep_size(pool)
+        for hub in self._proxy.pools.hubs():
+            hub.sweep()
         self._proxy.pools.forget_unused()
         for pool in list(self._proxy.pools.dying):
             self._sweep_overdue(pool)
@@ -140,12 +141,23 @@ class Janitor:
                 server.transport.abort()
 
     def _sweep_clients(self, pool: Pool) -> None:
-        limit, now = pool.limits.client_idle_timeout, self._now()
-        if limit is None:
+        idle, begun = pool.limits.client_idle_timeout, pool.limits.idle_transaction_timeout
+        if idle is None and (begun is None or not pool.habits.is_deferring):
             return
+        now = self._now()
         for client in list(pool.clients):
-            is_resting = client.server is None or pool.limits.pool_mode is PoolMode.SESSION
-            if is_resting and client not in pool.waiting and now - client.ready_at > limit and _is_quiet(client):
+            if client.state is BEGUN:  # in a transaction that no server knows
+                if _is_over(begun, now - client.request_at):
+                    client.close(Closing.IDLE_TRANSACTION_TIMEOUT)
+                continue
+            is_pinned = client.session is not None and client.session.pins
+            is_resting = client.server is None or pool.is_private or is_pinned
+            if (
+                is_resting
+                and client not in pool.waiting
+                and _is_over(idle, now - client.ready_at)
+                and _is_quiet(client)
+            ):
                 client.close(Closing.CLIENT_IDLE_TIMEOUT)
 
     def _keep_size(self, pool: Pool) -> None:

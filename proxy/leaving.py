@@ -12,6 +12,7 @@ from typing import Any
 
 from protocol.backend import ErrorFields, build_error
 from proxy import dispatch
+from proxy.chores import hearer
 from proxy.farewell import ERRORS, QUIET
 from proxy.states import ACTIVE, GONE, ClientState, Closing
 
@@ -29,6 +30,7 @@ class Leaving:
     server: Any
     pool: Any
     connected_at: float
+    stall: Any
 
     def move(self, to: ClientState) -> None:
         raise NotImplementedError
@@ -63,7 +65,7 @@ class Leaving:
 
     def _is_in_message(self) -> bool:
         """Has the client heard the beginning of a message and not its end? Then nothing of ours may come in between."""
-        return self.server is not None and self.server.recipient is self
+        return self.server is not None and hearer(self.server.recipient) is self
 
     def _leave(self, why: Closing, *, cancel: bool) -> None:
         """The one way out: out of the queue, off the server, off the books, socket closed."""
@@ -77,6 +79,8 @@ class Leaving:
             dispatch.abandon(self, cancel=cancel)
         self.move(GONE)
         self.drop_unsent()
+        if self.stall is not None:
+            self.pool.world.find_hub(self.pool).forget(self)
         self.pool.world.client_left(self)
         self._close_socket(why)
 

@@ -8,11 +8,15 @@ whether the database exists, and an unknown user goes through the very exchange 
 Until TLS is spoken an SSLRequest is answered N. What is sent behind it without waiting for that answer cannot be
 told from bytes that somebody in the middle has slipped in, so it ends the login (CVE-2021-23222 and its kin).
 
-A client's welcome tells the parameters of a real server of its pool, with the values it asked for itself; if the
-pool has never had a server the client waits until one is opened, or hears the server's own words why not.
+A client's welcome tells the parameters of a real server of its pool, with the values it asked for itself as a server
+spells them (fitting.py); if the pool has never had a server the client waits until one is opened, or hears the server's
+own words why not.
+
+A client that asks for replication takes another way from the moment we know who it is: see replication.py.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from protocol import sqlstate
@@ -25,11 +29,13 @@ from protocol.backend import (
 )
 from protocol.codes import MAX_STARTUP_LENGTH
 from protocol.errors import ProtocolError, Refused
-from protocol.parameters import ParameterSet, clean, is_sendable
+from protocol.parameters import MAX_SET, PASSING, ParameterSet, clean, is_name, is_sendable
+from protocol.replication import Replication, parse_replication
 from protocol.startup import CancelRequest, SslRequest, Startup, negotiate, parse_options, parse_startup
 from proxy.auth.verify import AuthMethod, verify_client
 from proxy.client import Client
 from proxy.config.entries import CONSOLES, Database
+from proxy.fitting import wait_spelled
 from proxy.inbox import Inbox
 
 MAX_ENCRYPTION_REQUESTS = 2  # one for TLS, one for GSSAPI
@@ -46,9 +52,11 @@ class Visitor:
 
     user: str
     database: str
-    wishes: dict[str, str]  # followed parameters it asked for, in PostgreSQL's spelling
+    wishes: dict[str, str]  # parameters it asked for, by our keys
     prefix: bytes
     minor: int
+    replication: Replication = Replication.NONE
+    passed: Mapping[str, str] = field(default_factory=dict)  # startup parameters for a server of its own, as they are
 
 
 async def wait_startup(inbox: Inbox) -> Startup | CancelRequest:
@@ -70,7 +78,8 @@ async def wait_visitor(inbox: Inbox, proxy: Any, startup: Startup) -> Visitor:
     answer = negotiate(startup)
     if answer is not None:
         inbox.write(build_negotiate(*answer))
-    wishes = read_wishes(startup, proxy)
+    replication = parse_replication(startup.parameters.get("replication"))
+    wishes = {} if replication else read_wishes(startup, proxy)
     prefix = await verify_client(
         inbox,
         startup.user,
@@ -80,39 +89,47 @@ async def wait_visitor(inbox: Inbox, proxy: Any, startup: Startup) -> Visitor:
         strangers_meet_scram=proxy.users.mostly_scram,
     )
     minor = answer[0] if answer is not None else startup.minor
-    return Visitor(startup.user, startup.database, wishes, prefix, minor)
+    passed = pick_passed(startup, proxy) if replication else {}
+    return Visitor(startup.user, startup.database, wishes, prefix, minor, replication, passed)
+
+
+def pick_passed(startup: Startup, proxy: Any) -> dict[str, str]:
+    """Of a replication client's parameters those that its own server shall judge: all but the ignored ones."""
+    ignored = {name.lower() for name in proxy.settings.ignore_startup_parameters}
+    left_out = ignored | {"user", "database", "replication"}
+    return {name: value for name, value in startup.parameters.items() if name.lower() not in left_out}
 
 
 def read_wishes(startup: Startup, proxy: Any) -> dict[str, str]:
-    """The parameters we follow, as the client wants them; one that we neither follow nor overlook is refused."""
+    """The parameters the client wants, by our keys; what is said beside `options` counts more than what is in them."""
     wishes: dict[str, str] = {}
     ignored = {name.lower() for name in proxy.settings.ignore_startup_parameters}
+    if "options" in startup.parameters and "options" not in ignored:
+        for name, value in parse_options(startup.parameters["options"]):
+            _take_wish(wishes, name, value, proxy, ignored)
     for name, value in startup.parameters.items():
-        if name == "options" and "options" not in ignored:
-            for each, said in parse_options(value):
-                _take_wish(wishes, each, said, proxy, ignored, " in options")
-        elif name not in _OURS:
-            _take_wish(wishes, name, value, proxy, ignored, "")
-    if startup.parameters.get("replication", "false").lower() not in ("false", "off", "no", "0"):
-        raise Refused(sqlstate.FEATURE_NOT_SUPPORTED, "replication connections are not supported yet")
+        if name not in _OURS:
+            _take_wish(wishes, name, value, proxy, ignored)
+    if len(wishes) > MAX_SET:
+        raise Refused(sqlstate.CONFIGURATION_LIMIT_EXCEEDED, f"more than {MAX_SET} startup parameters")
     return wishes
 
 
-def _take_wish(wishes: dict[str, str], name: str, value: str, proxy: Any, ignored: set[str], where: str) -> None:
-    spelled = proxy.spelling.get(name.lower())
-    if spelled is None:
-        if name.lower() in ignored:
+def _take_wish(wishes: dict[str, str], name: str, value: str, proxy: Any, ignored: set[str]) -> None:
+    """Whether there is such a parameter, and takes such a value, is asked of a server later (fitting.py)."""
+    lower = name.lower()
+    key = proxy.spelling.get(lower)
+    if key is None:
+        if lower in PASSING or lower in ignored:
             return
-        raise Refused(
-            sqlstate.FEATURE_NOT_SUPPORTED,
-            f"unsupported startup parameter{where}: {clean(name)}",
-            hint=f"Name it in ignore_startup_parameters if it does not matter: {clean(name)}",
-        )
-    if spelled == "application_name":
+        if not is_name(lower):
+            raise Refused(sqlstate.UNDEFINED_OBJECT, f'unrecognized configuration parameter "{clean(name)}"')
+        key = lower
+    if key == "application_name":
         value = clean(value)
     if not is_sendable(value):
-        raise Refused(sqlstate.INVALID_PARAMETER_VALUE, f'invalid value for parameter "{spelled}": "{clean(value)}"')
-    wishes[spelled] = value
+        raise Refused(sqlstate.INVALID_PARAMETER_VALUE, f'invalid value for parameter "{key}": "{clean(value)}"')
+    wishes[key] = value
 
 
 def find_database(visitor: Visitor, proxy: Any) -> Database:
@@ -136,10 +153,12 @@ def check_client_limits(proxy: Any, pool: Any, user: str) -> None:
     limits = pool.limits
     if limits.max_db_client_connections is not None:
         count = sum(len(each.clients) for each in proxy.pools.of_database(pool.database))
+        count += sum(each.pool.database == pool.database for each in proxy.pools.tunnels if each.has_client)
         if count >= limits.max_db_client_connections:
             raise _too_many("client connections exceeded (max_db_client_connections)")
     if limits.max_user_client_connections is not None:
         count = sum(client.user == user for each in proxy.pools for client in each.clients)
+        count += sum(each.user == user for each in proxy.pools.tunnels if each.has_client)
         if count >= limits.max_user_client_connections:
             raise _too_many("client connections exceeded (max_user_client_connections)")
 
@@ -167,20 +186,33 @@ def _join_welcome(visitor: Visitor, parameters: bytes, key: bytes) -> bytes:
     return b"".join([visitor.prefix, _AUTHENTICATION_OK, parameters, build_backend_key(key), READY_IDLE_MESSAGE])
 
 
-def greet(proxy: Any, pool: Any, parameters: ParameterSet, wishes: dict[str, str]) -> tuple[ParameterSet, bytes]:
-    """For a client with these wishes: its followed parameters, and all its ParameterStatus messages.
+async def wait_greeting(
+    proxy: Any, pool: Any, parameters: ParameterSet, wishes: dict[str, str]
+) -> tuple[ParameterSet, bytes]:
+    """For a client with these wishes: its parameters, and all its ParameterStatus messages.
 
-    Remembered per pool, since most clients wish the same: 100 us of a login.
+    Remembered per pool, since most clients wish the same: 100 us of a login, and a question to a server.
     """
     key = tuple(wishes.items())
     known: tuple[ParameterSet, bytes] | None = pool.greetings.get(key)
     if known is None:
-        base = {name: parameters[name] for name in proxy.followed if name in parameters}
-        known = pool.intern({**base, **wishes}), _build_parameters({**parameters, **wishes})
+        reported = {name: parameters[name] for name in proxy.followed if name in parameters}
+        base = pool.intern({**reported, **pool.learnt.base})
+        spelled = await wait_spelled(pool, wishes, base)
+        known = greet(pool, parameters, base, spelled)
         if len(pool.greetings) >= MAX_GREETINGS:
             pool.greetings.clear()
         pool.greetings[key] = known
     return known
+
+
+def greet(
+    pool: Any, parameters: ParameterSet, base: ParameterSet, spelled: dict[str, str]
+) -> tuple[ParameterSet, bytes]:
+    """What is told are the parameters a server reports, with the client's own values for them."""
+    told = {name: spelled.get(name, spelled.get(name.lower(), value)) for name, value in parameters.items()}
+    told |= {name: value for name, value in spelled.items() if name in pool.world.followed}
+    return pool.intern({**base, **spelled}), _build_parameters(told)
 
 
 async def welcome(inbox: Inbox, proxy: Any, visitor: Visitor, address: tuple[str, int]) -> Client:
@@ -193,7 +225,7 @@ async def welcome(inbox: Inbox, proxy: Any, visitor: Visitor, address: tuple[str
     if proxy.settings.application_name_add_host:
         host = f"{wishes.get('application_name', 'app')} - {address[0]}:{address[1]}"
         wishes = {**wishes, "application_name": clean(host)}
-    followed, told = greet(proxy, pool, parameters, wishes)
+    followed, told = await wait_greeting(proxy, pool, parameters, wishes)
     key = proxy.cancels.mint_key(is_long=visitor.minor >= LONG_KEYS_SINCE)
     client = Client(pool, visitor.user, key, followed, address)
     check_client_limits(proxy, pool, visitor.user)  # again: others may have come while we waited

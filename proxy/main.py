@@ -21,6 +21,7 @@ from typing import Any
 
 from protocol.parameters import FOLLOWED, spelling
 from proxy import __version__
+from proxy.audit import build_report
 from proxy.auth.keys import KeyKeeper
 from proxy.auth.users import NOBODY, BadUserFile, Users, read_users
 from proxy.cancel import Cancels
@@ -30,6 +31,7 @@ from proxy.config.ini import BadConfig, Config, read, why_unsafe
 from proxy.config.reload import Changes, compare
 from proxy.config.settings import assign
 from proxy.connect import Opener
+from proxy.hub import Hub
 from proxy.inbox import Inbox
 from proxy.janitor import Janitor
 from proxy.listener import UNIX, Arrival, Listener, open_sockets, tune
@@ -41,6 +43,7 @@ from proxy.server import Server
 from proxy.states import Closing, Leaving, Waiting
 from proxy.stats import describe, sum_averages
 from proxy.tasks import Tasks
+from proxy.tunnel import Far, Tunnel
 from proxy.visit import Visit
 
 LAST_BREATH = 0.2  # seconds for the last words to leave the sockets
@@ -75,7 +78,7 @@ class Proxy:
         self.consoles: dict[Any, None] = {}  # operators at the console, in the order they came
         self.disabled: set[str] = set()  # databases that take no new clients (DISABLE)
         self.started_at = self.clock.wall()
-        self._opener = Opener(self.tasks, self.keeper, self)
+        self.opener = Opener(self.tasks, self.keeper, self)
         self._last_number = 0
         self._found: dict[str, Database | None] = {}
         self._gone = asyncio.Event()
@@ -150,6 +153,24 @@ class Proxy:
         self.cancels.forget(client)
         self.check_drained()
 
+    def tunnel_wanted(self, tunnel: Tunnel) -> None:
+        tunnel.number, tunnel.far_number = self._next_number(), self._next_number()
+        self.pools.tunnels[tunnel] = None
+
+    def tunnel_opened(self, tunnel: Tunnel) -> None:
+        tunnel.pool.stats.client_login_count += 1
+        self.cancels.register(tunnel)
+
+    def tunnel_left(self, tunnel: Tunnel) -> None:
+        """Its client is gone."""
+        self.cancels.forget(tunnel)
+        self.check_drained()
+
+    def tunnel_closed(self, tunnel: Tunnel) -> None:
+        """Its connection to PostgreSQL is gone too."""
+        del self.pools.tunnels[tunnel]
+        self.room_made(tunnel.pool)
+
     @property
     def client_count(self) -> int:
         """Clients and those who want to become one; the console's do not count."""
@@ -171,7 +192,7 @@ class Proxy:
     # What pools ask of the world.
 
     def open_server(self, pool: Pool) -> Server:
-        server = self._opener.open_server(pool)
+        server = self.opener.open_server(pool)
         server.number = self._next_number()
         return server
 
@@ -185,7 +206,16 @@ class Proxy:
         self.pools.room_made(pool)
         self.check_drained()
 
-    def issue_cancel(self, server: Server) -> None:
+    def schema_changed(self, pool: Pool) -> None:
+        self.pools.schema_changed(pool)
+
+    def servers_in(self, databases: set[str]) -> list[Server]:
+        return self.pools.servers_in(databases)
+
+    def find_hub(self, pool: Pool) -> Hub:
+        return self.pools.find_hub(pool)
+
+    def issue_cancel(self, server: Server | Far) -> None:
         self.cancels.issue(server)
 
     def find_login(self, pool: Pool) -> tuple[Database, Any]:
@@ -323,8 +353,9 @@ class Proxy:
     async def wait_gone(self) -> None:
         """Until somebody has told us to leave and nothing holds us back; then say goodbye to everyone."""
         await self._gone.wait()
-        for pool in self.pools:
-            pool.close_all(Closing.SHUTDOWN)
+        for line in build_report(list(self.pools)):
+            self.log.log(line)
+        self.pools.close_all(None, Closing.SHUTDOWN)
         await asyncio.sleep(LAST_BREATH)
         await self.tasks.cancel_all()
         self.keeper.close()

@@ -15,7 +15,7 @@ others may have come back; after a failed login one at a time, with a back-off t
 `server_login_retry`. A closing server counts until PostgreSQL has hung up, so limits hold at every moment, also as
 PostgreSQL counts.
 
-The pool knows neither Client nor Server: it takes anything with the few methods named here.
+The pool knows neither Client nor Server: it takes anything with the few methods that contracts.py names.
 """
 
 import asyncio
@@ -23,14 +23,15 @@ import itertools
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any
 
 from protocol import sqlstate
 from protocol.parameters import ParameterSet
-from proxy.clock import Clock
-from proxy.config.kinds import PoolMode
+from protocol.prepared import Context, Statement, Statements
 from proxy.config.limits import Limits
-from proxy.log import Voice
+from proxy.contracts import PooledClient, PooledServer, World
+from proxy.habits import Habits
+from proxy.learnt import Learnt
 from proxy.states import (
     CLEANING,
     CLOSED,
@@ -42,7 +43,6 @@ from proxy.states import (
     USED,
     Closing,
     PoolState,
-    ServerState,
     Waiting,
     forget,
     move,
@@ -51,42 +51,9 @@ from proxy.stats import Stats, new_averages
 
 OPEN, PAUSED = PoolState.OPEN, PoolState.PAUSED  # plain names: a member through its class costs five times as much
 OPENING_AT_ONCE = 4
+LOOKED_AT = 8  # idle servers, for one that needs no SET
 MAX_INTERNED = 1000  # different sets of parameters remembered per pool
 FIRST_RETRY = 0.25  # seconds; doubles with every failure
-
-
-class PooledServer(Protocol):
-    """What a pool asks of a server."""
-
-    state: ServerState
-    pool: Any
-    doomed: Closing | None
-
-    def close(self, why: Closing) -> None: ...
-    def test(self) -> None: ...
-
-
-class PooledClient(Protocol):
-    """What a pool asks of a client."""
-
-    waiting_since: float
-
-    def resume(self, server: Any) -> None: ...
-    def close(self, why: Closing) -> None: ...
-
-
-class World(Protocol):
-    """What a pool asks of the rest of the proxy."""
-
-    clock: Clock
-
-    @property
-    def log(self) -> Voice: ...
-
-    def open_server(self, pool: "Pool") -> PooledServer: ...
-    def find_obstacle(self, pool: "Pool") -> Waiting | None: ...
-    def make_room(self, pool: "Pool", obstacle: Waiting) -> None: ...
-    def room_made(self, pool: "Pool") -> None: ...
 
 
 class LoginFailed(Exception):
@@ -123,7 +90,11 @@ class Pool:
         self.averages = new_averages()
         self.welcome: ParameterSet | None = None  # all parameters a server reported, for clients that log in
         self.is_kept_warm = False  # min_pool_size holds even while it has no clients
+        self.statements = Statements()  # named ones of its clients
+        self.generation = 1  # of the schema: grows with every DDL seen
+        self._last_private = 0  # schemas that only one client sees, in its transaction, have numbers below 0
         self.proven: set[tuple[str, str]] = set()  # followed values some server has accepted
+        self.learnt = Learnt()
         self.failure: LoginFailed | None = None  # the last opening failed, and nobody has succeeded since
         self.failures = 0
         self.retry_at = 0.0
@@ -148,7 +119,9 @@ class Pool:
         """The only way limits change. (A plain attribute is read on the hot path, hence no property.)"""
         was_session = hasattr(self, "limits") and not self.is_shared
         self.limits = limits
-        self.is_private = limits.pool_mode is PoolMode.SESSION
+        self.habits = Habits(limits)
+        self.is_plain = self.habits.is_plain
+        self.is_private = self.habits.is_private
         if was_session and self.is_shared:
             for server in self.places[LINKED]:
                 server.doomed = Closing.STALE  # what its session left behind is nobody else's business
@@ -198,12 +171,22 @@ class Pool:
         """A server for `client`, still in its place; or None: then the client stands in the queue, to be resumed."""
         idle = self._idle
         if idle:  # then nobody waits and the pool is open: see `laws.check_pool`
-            return next(iter(idle)) if self.limits.server_round_robin else next(reversed(idle))
+            if self.limits.server_round_robin:
+                return next(iter(idle))
+            server = next(reversed(idle))
+            return server if server.followed is client.followed else self._find_alike(client, server)
         client.waiting_since = self.now()
         self.waiting[client] = None
         if len(self._linked) < self._full_at:
             self.grow()
         return None
+
+    def _find_alike(self, client: PooledClient, newest: Any) -> Any:
+        """One of the newest idle servers that is in `client`'s state already; else the newest."""
+        for server in itertools.islice(reversed(self._idle), 1, LOOKED_AT):
+            if server.followed is client.followed:
+                return server
+        return newest
 
     def release(self, server: PooledServer) -> None:
         """Give `server`, settled and clean, to whoever has waited longest, else lay it on the idle stack."""
@@ -274,6 +257,7 @@ class Pool:
         if welcome != self.welcome:
             self.welcome = welcome
             self.greetings.clear()
+            self.learnt.spelled.clear()
         self.failure = None
         self.failures = 0
         self._settle_welcomes(None)
@@ -308,6 +292,19 @@ class Pool:
         if len(self._sets) >= MAX_INTERNED:
             self._sets.clear()  # costs a slower comparison here and there, no more
         return self._sets.setdefault(tuple(sorted(parameters.items())), parameters)
+
+    def find_statement(self, body: bytes, parameters: ParameterSet, schema: int = 0) -> Statement:
+        """The one that all clients share who send the same Parse (`body`: what follows its name) and mean the same.
+
+        `schema` below 0: the client sees a schema that is only its own yet.
+        """
+        context = Context(schema or self.generation, parameters.get("search_path"), parameters.get("role"))
+        return self.statements.find(body, context)
+
+    def make_private_schema(self) -> int:
+        """For a client that changes the schema in a transaction that is not over."""
+        self._last_private -= 1
+        return self._last_private
 
     # Logging in: a client's welcome needs the parameters of a real server.
 

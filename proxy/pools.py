@@ -4,20 +4,33 @@ All pools: which one serves whom, the limits they share, and what a reload means
 Theory. A pool is made when the first client of a (database, user) comes, or before any client where `min_pool_size`
 wants servers and we know how to log in. It stays until its database is gone from the configuration.
 
+A pool whose clients listen has a hub, and that has a connection in a pool of its own beside this one (`ear.py`).
+Whoever goes through all pools meets these too; `serving` are those that clients are served from. A connection that
+listens stays for long, so such connections never take the last place under a limit that spans pools.
+
 Some limits span pools: servers per database, servers per user. They are counted, not tallied: a sum over the few
 pools concerned, asked only when a server is about to be opened, so no counter can drift. When such a limit stands
 in the way, an idle server of another pool is closed to make room (`make_room`). When a place becomes free, the pool
 whose client has waited longest has the first choice (`room_made`), wherever the place was.
+
+Tunnels (tunnel.py) are in no pool: what they carry is one client's for good, so `pool_size` says nothing about them.
+But they are connections of their database and user, and count as such from the moment one is wanted: nobody grows into
+the place it waits for, and it is opened when those counted before it leave room.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import takewhile
+from typing import Any
 
 from proxy.config.entries import FALLBACK, Database
 from proxy.config.ini import Config
 from proxy.config.limits import resolve
 from proxy.config.reload import Changes
-from proxy.pool import Pool, World
+from proxy.contracts import World
+from proxy.ear import EarPool
+from proxy.hub import Hub
+from proxy.pool import Pool
 from proxy.states import CLOSING, IDLE, LINKED, USED, Closing, PoolState, Waiting
 
 STARVING = 1.0  # seconds; after that a busy server of another pool is asked to leave at its next release
@@ -30,14 +43,21 @@ class Pools:
         self._world = world
         self._config = config
         self._pools: dict[tuple[str, str], Pool] = {}
+        self._hubs: dict[Pool, Hub] = {}
         self._by_database: dict[str, list[Pool]] = defaultdict(list)
         self._by_user: dict[str, list[Pool]] = defaultdict(list)
+        self.tunnels: dict[Any, None] = {}  # wanted, open, or not yet hung up by PostgreSQL, in the order they came
         self.dying: list[Pool] = []  # no longer in the configuration, their last servers still saying goodbye
         self.paused: set[str] = set()  # databases; a pool made later is paused too
         self.is_paused = False  # all of them
 
     def __iter__(self) -> Iterator[Pool]:
-        return iter(list(self._pools.values()))
+        """All, those of hubs behind the others."""
+        return iter([*self._pools.values(), *(hub.ear.pool for hub in self._hubs.values())])
+
+    def serving(self) -> list[Pool]:
+        """Those that clients are served from."""
+        return list(self._pools.values())
 
     def __len__(self) -> int:
         return len(self._pools)
@@ -55,9 +75,23 @@ class Pools:
         if self.is_pausing(database):
             pool.state = PoolState.PAUSED
         self._pools[database, user] = pool
-        self._by_database[database].append(pool)
-        self._by_user[user].append(pool)
+        self._enter(pool)
         return pool
+
+    def _enter(self, pool: Pool) -> None:
+        self._by_database[pool.database].append(pool)
+        self._by_user[pool.user].append(pool)
+
+    def hubs(self) -> list[Hub]:
+        return list(self._hubs.values())
+
+    def find_hub(self, pool: Pool) -> Hub:
+        """The hub of `pool`'s clients; made when the first of them listens."""
+        hub = self._hubs.get(pool)
+        if hub is None:
+            hub = self._hubs[pool] = Hub(pool)
+            self._enter(hub.ear.pool)
+        return hub
 
     def of_database(self, database: str) -> list[Pool]:
         return list(self._by_database.get(database, ()))
@@ -68,34 +102,49 @@ class Pools:
 
     # Limits over several pools.
 
-    def find_obstacle(self, pool: Pool) -> Waiting | None:
-        """Which limit over several pools forbids one more server of `pool`."""
+    def count_servers(self, pools: Sequence[Pool], before: Any = None) -> int:
+        """Connections to PostgreSQL of these pools, tunnels included: all, or those that came before that tunnel."""
+        earlier = takewhile(lambda each: each is not before, self.tunnels)
+        return sum(pool.size for pool in pools) + sum(each.pool in pools for each in earlier)
+
+    def tunnels_of(self, pool: Pool) -> list[Any]:
+        return [tunnel for tunnel in self.tunnels if tunnel.pool is pool]
+
+    def find_obstacle(self, pool: Pool, before: Any = None) -> Waiting | None:
+        """Which limit over several pools forbids one more server of `pool`, or the tunnel `before`, which has a number
+        in the line already."""
         limits = pool.limits
-        if _is_reached(limits.max_db_connections, self._by_database[pool.database]):
+        by_database, by_user = self._by_database[pool.database], self._by_user[pool.user]
+        if isinstance(pool, EarPool) and (
+            _is_last_place(limits.max_db_connections, by_database)
+            or _is_last_place(limits.max_user_connections, by_user)
+        ):
+            return Waiting.NO_PLACE_TO_LISTEN
+        if self._is_full(limits.max_db_connections, by_database, before):
             return Waiting.DATABASE_LIMIT
-        if _is_reached(limits.max_user_connections, self._by_user[pool.user]):
+        if self._is_full(limits.max_user_connections, by_user, before):
             return Waiting.USER_LIMIT
         return None
 
+    def _is_full(self, limit: int | None, pools: Sequence[Pool], before: Any) -> bool:
+        return limit is not None and self.count_servers(pools, before) >= limit
+
     def make_room(self, pool: Pool, obstacle: Waiting) -> None:
         """`pool` may not grow because of `obstacle`: have an idle server of a neighbour leave, if there is one."""
-        neighbours = self._neighbours(pool, obstacle)
-        if any(each.places[CLOSING] for each in neighbours):
-            return  # somebody is leaving already
-        for each in sorted(neighbours, key=lambda each: each.size, reverse=True):
-            for state in (USED, IDLE):
-                for server in each.places[state]:
-                    server.close(Closing.EVICTED)
-                    return
+        _evict([each for each in self._sharers(pool, obstacle) if each is not pool])
 
-    def _neighbours(self, pool: Pool, obstacle: Waiting) -> list[Pool]:
+    def make_room_for_tunnel(self, pool: Pool, obstacle: Waiting, waited: float) -> None:
+        """As for a pool, but its own servers may go as well; after STARVING also a busy one, at its next release."""
+        sharers = self._sharers(pool, obstacle)
+        _evict(sharers)
+        if waited >= STARVING:
+            _doom(sharers)
+
+    def _sharers(self, pool: Pool, obstacle: Waiting) -> list[Pool]:
+        """Those that `obstacle` limits together with `pool`, itself among them."""
         if obstacle is Waiting.DATABASE_LIMIT:
-            pools = self._by_database[pool.database]
-        elif obstacle is Waiting.USER_LIMIT:
-            pools = self._by_user[pool.user]
-        else:
-            return []
-        return [each for each in pools if each is not pool]
+            return self._by_database[pool.database]
+        return self._by_user[pool.user] if obstacle is Waiting.USER_LIMIT else []
 
     def relieve(self, pool: Pool) -> None:
         """Those who wait in `pool` have waited long, kept out by a neighbour whose servers are never idle."""
@@ -103,13 +152,7 @@ class Pools:
         if pool.longest_wait < STARVING or obstacle is None:
             return
         self.make_room(pool, obstacle)
-        neighbours = self._neighbours(pool, obstacle)
-        if any(server.doomed for each in neighbours for server in each.places[LINKED]):
-            return
-        for each in sorted(neighbours, key=lambda each: each.size, reverse=True):
-            for server in each.places[LINKED]:
-                server.doomed = Closing.EVICTED
-                return
+        _doom([each for each in self._sharers(pool, obstacle) if each is not pool])
 
     def room_made(self, pool: Pool) -> None:
         """A server of `pool` is gone: whoever has waited longest may open one in its place."""
@@ -122,12 +165,31 @@ class Pools:
         for each in sorted(concerned.values(), key=lambda each: each.longest_wait, reverse=True):
             each.grow()
 
+    # What statements do to databases.
+
+    def schema_changed(self, pool: Pool) -> None:
+        """DDL was seen in `pool`: whoever parses anew, in any pool of that database, gets fresh statements."""
+        place = self._place_of(pool)
+        for each in self:
+            if each is pool or self._place_of(each) == place:
+                each.generation += 1
+
+    def servers_in(self, databases: set[str]) -> list[Any]:
+        """Those connected to databases that PostgreSQL knows under these names."""
+        found = [pool for pool in self if (place := self._place_of(pool)) is not None and place[-1] in databases]
+        return [server for pool in found for state in pool.places for server in state]
+
+    def _place_of(self, pool: Pool) -> tuple[object, ...] | None:
+        """Which database of which server it is about, as PostgreSQL sees it."""
+        database = self._config.find_database(pool.database)
+        return None if database is None else (database.hosts, database.port, database.server_dbname)
+
     # What an administrator does, to one database or to all (None).
 
     def pause(self, database: str | None) -> list[Pool]:
         """No server is handed out from here on. Returns the pools, for `wait_quiet`."""
         self._mark(database, paused=True)
-        return self._each(database, Pool.pause)
+        return self._each(database, lambda pool: pool.pause())
 
     def resume(self, database: str | None) -> list[Pool]:
         """Undo `pause` and `kill` of the same scope: a database that was paused by name stays so when all go on."""
@@ -140,8 +202,17 @@ class Pools:
     def kill(self, database: str | None) -> list[Pool]:
         """At once: clients and servers of the database leave, and it stays paused."""
         self._mark(database, paused=True)
-        self._each(database, Pool.pause)
-        return self._each(database, lambda pool: pool.close_all(Closing.ADMIN))
+        self._each(database, lambda pool: pool.pause())
+        return self.close_all(database, Closing.ADMIN)
+
+    def close_all(self, database: str | None, why: Closing) -> list[Pool]:
+        """Everybody in these pools, and their tunnels."""
+        return self._each(database, lambda pool: self._empty(pool, why))
+
+    def _empty(self, pool: Pool, why: Closing) -> None:
+        pool.close_all(why)
+        for tunnel in self.tunnels_of(pool):
+            tunnel.close(why)
 
     def _mark(self, database: str | None, *, paused: bool) -> None:
         if database is None:
@@ -162,10 +233,10 @@ class Pools:
     def reconcile(self, changes: Changes) -> None:
         """Live by the new configuration: new limits, servers of changed databases retired, lost databases closed."""
         self._config = config = changes.effective
-        for pool in self:
+        for pool in self.serving():
             if config.find_database(pool.database) is None:
                 self._dismiss(pool)
-                continue
+        for pool in self:
             pool.set_limits(resolve(config, pool.database, pool.user))
             if pool.database in changes.retired or _comes_from(config, pool.database) in changes.retired:
                 pool.welcome = None
@@ -179,11 +250,15 @@ class Pools:
         self._each(database, lambda pool: pool.retire_servers(why))
 
     def _dismiss(self, pool: Pool) -> None:
-        pool.state = PoolState.DYING
         del self._pools[pool.database, pool.user]
-        self.dying.append(pool)  # its servers count until PostgreSQL has hung up
-        pool.close_all(Closing.DATABASE_GONE)
-        self._bury(pool)
+        hub = self._hubs.pop(pool, None)
+        both = [pool] if hub is None else [pool, hub.ear.pool]
+        for each in both:
+            each.state = PoolState.DYING
+            self.dying.append(each)  # its servers count until PostgreSQL has hung up
+        for each in both:
+            self._empty(each, Closing.DATABASE_GONE)
+            self._bury(each)
 
     def forget_unused(self) -> None:
         """Pools of databases that only `*` knows go when nobody has used them for `autodb_idle_timeout`.
@@ -191,8 +266,8 @@ class Pools:
         One that never had a server goes at once: somebody asked for a database that does not exist, and may ask again.
         """
         limit = self._config.settings.autodb_idle_timeout
-        for pool in self:
-            if pool.database in self._config.databases or pool.is_used:
+        for pool in self.serving():
+            if pool.database in self._config.databases or pool.is_used or self.tunnels_of(pool):
                 continue
             idle_for = pool.now() - pool.unused_since
             if pool.welcome is None or (limit is not None and idle_for > limit):
@@ -200,7 +275,7 @@ class Pools:
 
     def _bury(self, pool: Pool) -> None:
         """Forget a dying pool once its last server is gone."""
-        if not pool.size and pool in self.dying:
+        if pool in self.dying and not self.count_servers([pool]):
             self.dying.remove(pool)
             self._by_database[pool.database].remove(pool)
             self._by_user[pool.user].remove(pool)
@@ -228,8 +303,33 @@ class Pools:
         return warm
 
 
-def _is_reached(limit: int | None, pools: Iterable[Pool]) -> bool:
-    return limit is not None and sum(pool.size for pool in pools) >= limit
+def _evict(pools: Sequence[Pool]) -> None:
+    """An idle server of the largest of them leaves, unless somebody is leaving already."""
+    if any(each.places[CLOSING] for each in pools):
+        return
+    for each in sorted(pools, key=lambda each: each.size, reverse=True):
+        for state in (USED, IDLE):
+            for server in each.places[state]:
+                server.close(Closing.EVICTED)
+                return
+
+
+def _doom(pools: Sequence[Pool]) -> None:
+    """A busy server of the largest of them leaves at its next release, unless one is to do so already.
+
+    Those that listen are never released, and stay."""
+    pools = [each for each in pools if not isinstance(each, EarPool)]
+    if any(server.doomed for each in pools for server in each.places[LINKED]):
+        return
+    for each in sorted(pools, key=lambda each: each.size, reverse=True):
+        for server in each.places[LINKED]:
+            server.doomed = Closing.EVICTED
+            return
+
+
+def _is_last_place(limit: int | None, pools: Iterable[Pool]) -> bool:
+    """Have those that listen all places but one?"""
+    return limit is not None and sum(pool.size for pool in pools if isinstance(pool, EarPool)) >= limit - 1
 
 
 def _comes_from(config: Config, database: str) -> str:

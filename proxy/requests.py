@@ -1,20 +1,50 @@
 """
-What a logged-in client may send, as far as it depends on more than the ledger's table.
+The second look at what a logged-in client sends.
 
-Theory. The stream knows messages by their type; the few questions that need a second look are asked here, of the
-bytes alone. What is illegal raises, with the words and the SQLSTATE the client gets for it, before a server hears it.
+Theory. The stream knows messages by their type, and for most that is enough. Where servers are shared it is not: a text
+may change the session, a name may stand for a statement this server does not have. So the few types that can do such
+things have a look, a function in a table by message type, that gives a verdict from the bytes at hand: pass it on as it
+is, translate it when the server is known, wait for more bytes, wait for something else.
+
+A look never writes and never raises but for what is illegal (ProtocolError). What a text may leave behind is noted here
+(`session.note`), before anybody knows which server it goes to.
 """
 
+from collections.abc import Callable
 from struct import Struct
+from typing import Any, Final
 
-from protocol import codes, sqlstate
-from protocol.errors import ProtocolError, Refused
+from protocol import codes
+from protocol.effects import PLAIN, Reader, Reading, What
+from protocol.errors import ProtocolError
 from protocol.framing import HEADER_SIZE
+from protocol.frontend import STATEMENT
+from protocol.prepared import MAX_TARGET, find_bind_names, find_parse_name, find_target_name
+from proxy import session, stalls
+from proxy.states import BEGUN, RESTING
 
 LEAST = HEADER_SIZE - 1  # bytes; less than any message has
 SHORT = 1024  # bytes; max_packet_size is never less
+MAX_STATEMENT = 1_048_576  # bytes; a Parse that is longer is passed on as it comes
 
 length_at = Struct("!I").unpack_from
+
+# Verdicts.
+PASS: Final = 0  # as it is
+UNNAMED: Final = 1  # as it is; the unnamed statement of the server is this client's from here on
+CARE: Final = 2  # to be translated when the server is known
+MORE: Final = 3  # not all that is needed has arrived
+STALL: Final = 4  # something must be done first; `client.go_on` will be called
+BEGIN: Final = 5  # a BEGIN that need not be sent yet
+END: Final = 6  # the end of a transaction that was never begun
+
+Look = Callable[[Any, bytes, int, int, bool], int]
+"""(client, data, where the message begins, where it ends, has a Parse without a name come before it?) -> verdict"""
+
+UNREAD_TEXT: Final = b"do ''"
+UNREAD: Final = Reader().read(UNREAD_TEXT)  # what a text may do that is too long to be read: anything
+TOO_LONG: Final = b"P"  # an unnamed statement whose Parse we have not kept
+TRANSLATED: Final = (What.LISTEN, What.PREPARE, What.EXECUTE, What.DEALLOCATE, What.DISCARD)
 
 
 def is_terminate(kind: int) -> bool:
@@ -24,17 +54,192 @@ def is_terminate(kind: int) -> bool:
     return True
 
 
-def may_parse(data: bytes, pos: int, end: int, *, may_be_named: bool) -> bool:
-    """May the Parse at `pos` be passed on? False: its name has not arrived yet. Refused: it has one and may not."""
-    first = pos + HEADER_SIZE
-    if end == first:
-        raise ProtocolError("a Parse message without a body")
-    if first == len(data):
+def read(client: Any, text: bytes) -> Reading:
+    """What `text` may do, as this client's server will read it."""
+    is_standard = client.followed.get("standard_conforming_strings") != "off"
+    reading: Reading = client.pool.habits.reader.read(text, is_standard)
+    return reading
+
+
+def look_at_query(client: Any, data: bytes, pos: int, end: int, parsed: bool) -> int:
+    if end > len(data):
+        if client.pool.habits.is_tracking:
+            session.note(client, UNREAD, data[pos + HEADER_SIZE : pos + HEADER_SIZE + SHORT])
+        return PASS
+    text = data[pos + HEADER_SIZE : end - 1]
+    if client.pool.is_plain(text):
+        return PASS
+    reading = read(client, text)
+    if reading is PLAIN:
+        return PASS
+    if pos == 0 and end == len(data) and client.pool.habits.is_deferring:
+        if reading.is_deferrable and client.state is RESTING:
+            return BEGIN
+        if client.state is BEGUN and is_end(reading):
+            return END
+    if client.stall is not None and not reading.is_lasting:
+        client.stall.note(reading)
+    return weigh(client, reading, text, is_noted=True) if reading.is_lasting else PASS
+
+
+def is_end(reading: Reading) -> bool:
+    """Is it one COMMIT or ROLLBACK, and nothing else, that opens no other transaction?"""
+    if not len(reading.acts) == len(reading.sentences) == 1:
         return False
-    if data[first] and not may_be_named:
-        raise Refused(
-            sqlstate.FEATURE_NOT_SUPPORTED,
-            "prepared statements with a name are not supported in transaction and statement pooling mode yet",
-            hint="Use unnamed statements, or a pool in session mode.",
-        )
-    return True
+    return reading.acts[0].what in (What.COMMIT, What.ROLLBACK) and not reading.acts[0].name
+
+
+def weigh(client: Any, reading: Reading, text: bytes, *, is_noted: bool) -> int:
+    """What must be done about a text whose acts may last. `is_noted`: it will run now, so what it does is in doubt."""
+    habits = client.pool.habits
+    if reading.has(What.LISTEN) and habits.is_listening_shared and not stalls.is_listening(client, reading):
+        return STALL
+    if reading.has(What.DATABASE) and not stalls.is_cleared(client, reading):
+        return STALL
+    if is_noted:
+        note(client, reading, text)
+    return CARE if reading.has(*TRANSLATED) and not habits.is_private else PASS
+
+
+def note(client: Any, reading: Reading, text: bytes, values: bytes = b"") -> None:
+    """`text` runs now, with the Bind `values` if it has one: what it may do is in doubt."""
+    habits = client.pool.habits
+    if reading.has(What.DDL, What.UNCLEAR) and not habits.is_private:
+        # It changes what statements mean: for itself now, for all when its transaction is over (Session.is_kept).
+        client.schema = client.pool.make_private_schema()
+        have_session(client)
+    if client.stall is not None:
+        have_session(client)
+        client.stall.note(reading)
+    if habits.is_tracking or habits.is_audited:
+        session.note(client, reading, text, values)
+
+
+def have_session(client: Any) -> None:
+    """Somebody must be asked when it comes to rest."""
+    if client.session is None:
+        client.session = session.Session()
+
+
+def look_at_parse(client: Any, data: bytes, pos: int, end: int, parsed: bool) -> int:
+    stop = find_parse_name(data, pos, end)
+    if stop is None or (end > len(data) and end - pos <= MAX_STATEMENT):
+        return MORE
+    is_unnamed = stop == pos + HEADER_SIZE
+    if end > len(data):
+        if is_unnamed:
+            client.unnamed_said, client.unnamed_text = TOO_LONG, UNREAD_TEXT
+        return UNNAMED if is_unnamed else CARE
+    last = data.find(0, stop + 1, end)
+    if last < 0:
+        raise ProtocolError("a Parse message whose text has no end")
+    text = data[stop + 1 : last]
+    reading = PLAIN if client.pool.is_plain(text) else read(client, text)
+    verdict = weigh(client, reading, text, is_noted=False) if reading.is_lasting else PASS
+    if not is_unnamed:
+        return max(verdict, CARE)
+    if verdict is not STALL:
+        client.unnamed_said = data[pos:end]
+        client.unnamed_text = text if reading.is_lasting else b""
+    return verdict if verdict >= CARE else UNNAMED
+
+
+def look_at_bind(client: Any, data: bytes, pos: int, end: int, parsed: bool) -> int:
+    if data[pos + HEADER_SIZE : pos + HEADER_SIZE + 2] != b"\0\0":
+        names = find_bind_names(data, pos, end)
+        if names is None:
+            return MORE
+        if names[0] != names[1]:
+            return CARE
+    if not (parsed or is_unnamed_there(client)):
+        return CARE
+    return look_at_unnamed(client, data[pos:end]) if client.unnamed_text else PASS
+
+
+def look_at_unnamed(client: Any, values: bytes) -> int:
+    """The unnamed statement is bound, and it may leave something behind."""
+    reading = read(client, client.unnamed_text)
+    if reading.has(*TRANSLATED):
+        return CARE
+    note(client, reading, client.unnamed_text, values)
+    return PASS
+
+
+def look_at_target(client: Any, data: bytes, pos: int, end: int, parsed: bool) -> int:
+    """A Describe or Close."""
+    at = pos + HEADER_SIZE
+    if end == at:
+        raise ProtocolError("a Describe or Close message without a body")
+    if end - pos > MAX_TARGET:
+        raise ProtocolError(f"invalid message length {end - pos - 1}")
+    stop = find_target_name(data, pos, end) if at < len(data) else None
+    if stop is None:
+        return MORE
+    if data[at] != STATEMENT:
+        return PASS
+    is_unnamed_describe = stop == at + 1 and data[pos] == codes.DESCRIBE
+    return PASS if is_unnamed_describe and (parsed or is_unnamed_there(client)) else CARE
+
+
+def is_unnamed_there(client: Any) -> bool:
+    """Is the unnamed statement of the client's server its own, and nothing that names another still held?"""
+    server = client.server
+    if server is None or client.held is not None:
+        return False
+    return bool(client.unnamed) and server.unnamed is client.unnamed
+
+
+def look_at_tagged_bind(client: Any, data: bytes, pos: int, end: int, parsed: bool) -> int:
+    return max(look_at_bind(client, data, pos, end, parsed), CARE)
+
+
+def look_at_tagged_execute(client: Any, data: bytes, pos: int, end: int, parsed: bool) -> int:
+    return CARE
+
+
+def look_at_audited_query(client: Any, data: bytes, pos: int, end: int, parsed: bool) -> int:
+    """Nothing is done about it, it is only counted."""
+    if end <= len(data):
+        text = data[pos + HEADER_SIZE : end - 1]
+        reading = PLAIN if client.pool.is_plain(text) else read(client, text)
+        if reading.is_lasting:
+            session.note(client, reading, text)
+    return PASS
+
+
+def look_at_private_parse(client: Any, data: bytes, pos: int, end: int, parsed: bool) -> int:
+    """Its server is the client's own: only what PostgreSQL would choke on is looked for."""
+    if end == pos + HEADER_SIZE:
+        raise ProtocolError("a Parse message without a body")
+    stop = find_parse_name(data, pos, end) if client.pool.habits.is_audited else None
+    if stop is not None and end <= len(data):
+        text = data[stop + 1 : data.find(0, stop + 1)]
+        reading = PLAIN if client.pool.is_plain(text) else read(client, text)
+        if reading.is_lasting:
+            session.note(client, reading, text)
+    return PASS
+
+
+def _table(**looks: Look) -> tuple[Look | None, ...]:
+    by_kind = {getattr(codes, name.upper()): look for name, look in looks.items()}
+    return tuple(by_kind.get(kind) for kind in range(256))
+
+
+LOOKS_OF_PRIVATE: Final = _table(parse=look_at_private_parse)
+LOOKS_OF_AUDITED: Final = _table(query=look_at_audited_query, parse=look_at_private_parse)
+LOOKS_OF_SHARED: Final = _table(
+    query=look_at_query,
+    parse=look_at_parse,
+    bind=look_at_bind,
+    describe=look_at_target,
+    close=look_at_target,
+)
+LOOKS_OF_TAGGED: Final = _table(
+    query=look_at_query,
+    parse=look_at_parse,
+    bind=look_at_tagged_bind,
+    describe=look_at_target,
+    execute=look_at_tagged_execute,
+    close=look_at_target,
+)
+"""Of shared servers, for a client with a portal whose command tag means something."""

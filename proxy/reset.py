@@ -4,24 +4,30 @@ Cleaning a server before somebody else gets it.
 Theory. A server is handed on only when nothing is owed, no transaction is open and no message is half sent. When a
 client leaves it may be far from that, and the steps back are always the same: end a COPY, end a batch that has no
 Sync, cancel what still runs, wait for the answers (they reach nobody), roll back, run `server_reset_query` where
-the mode asks for it, and wait until every cancel request on its way has arrived, lest it hits the next client's
-query. `begin` takes the first three steps, `next_step` is called each time the server has come to rest again.
+the mode asks for it or something may be left in the session, and wait until every cancel request on its way has
+arrived, lest it hits the next client's query. `begin` takes the first three steps, `next_step` is called each time the
+server has come to rest again.
+
+A server with something left in its session (`is_touched`) is not clean before DISCARD ALL, whatever else
+`server_reset_query` says: that is run first, and may well be just this.
 
 Each step is taken once. A server that does not come clean, or not within `PATIENCE`, is closed. A client that said
 goodbye properly while its statement runs is no reason to cancel it at once, since PostgreSQL itself would finish it.
 But nobody waits for that longer than `PATIENCE`: drivers say goodbye in this way when they have lost theirs.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from protocol import codes
 from protocol.frontend import SYNC_MESSAGE, Bind, build_bind, build_copy_fail, build_execute, build_parse, build_query
 from protocol.ledger import BIND, COPY_END, EXECUTE, ONE_QUERY, PARSE, SYNC
 from proxy.chores import Chore
-from proxy.config.kinds import PoolMode
 from proxy.states import Closing
 
 PATIENCE = 10.0  # seconds
+
+_THOROUGH = "DISCARD ALL"
 
 _ROLLBACK = build_query(b"ROLLBACK")
 # The end of somebody's batch: a bare Sync would commit what the batch has done, and PostgreSQL itself would not.
@@ -35,6 +41,7 @@ def begin(server: Any, *, cancel: bool = False) -> None:
     ledger = server.ledger
     server.is_reset = not _is_reset_owed(server)
     server.is_rolled_back = False
+    server.unnamed = None
     server.deadline = server.pool.now() + PATIENCE
     end_unit(server)
     if ledger.is_owing and cancel:
@@ -67,24 +74,50 @@ def next_step(server: Any) -> None:
         return  # `rest` is called again when the last cancel request has arrived
     elif not server.is_reset:
         server.is_reset = True
-        _ask(server, build_query(server.pool.limits.server_reset_query.encode()))
+        _reset(server)
     else:
         server.deadline = None
         server.pool.release(server)
 
 
 def _is_reset_owed(server: Any) -> bool:
+    return server.is_touched or _is_query_owed(server)
+
+
+def _is_query_owed(server: Any) -> bool:
     limits = server.pool.limits
-    is_wanted = limits.pool_mode is PoolMode.SESSION or limits.server_reset_query_always
+    is_wanted = server.pool.is_private or limits.server_reset_query_always or server.is_touched
     return is_wanted and bool(limits.server_reset_query)
 
 
-def _ask(server: Any, text: bytes) -> None:
+def _reset(server: Any) -> None:
+    """`server_reset_query`, and DISCARD ALL where that is needed and not the same."""
+    query = server.pool.limits.server_reset_query if _is_query_owed(server) else ""
+    is_thorough = " ".join(query.strip("; \t\n").split()).upper() == _THOROUGH
+    if query:
+        _ask(server, build_query(query.encode()), _was_discarded if is_thorough else None)
+    if server.is_touched and not is_thorough:
+        _ask(server, build_query(_THOROUGH), _was_discarded)
+
+
+def _was_discarded(server: Any) -> None:
+    """It is as it was when it was opened."""
+    server.is_touched = False
+    server.statements.clear()
+    told = {name: server.followed[name] for name in server.pool.world.followed if name in server.followed}
+    if len(told) != len(server.followed):
+        server.followed = server.pool.intern(told)
+
+
+def _ask(server: Any, text: bytes, done: Callable[[Any], None] | None = None) -> None:
     def close_if_failed(chore: Chore) -> None:
         if chore.error is not None:
             server.close(Closing.UNCLEAN)
+        elif done is not None:
+            done(server)
 
     server.deadline = server.pool.now() + PATIENCE
+    server.unnamed = None
     server.ledger.expect(ONE_QUERY, Chore(close_if_failed))
     server.transport.write(text)
 
@@ -98,5 +131,6 @@ def test(server: Any) -> None:
 
     limits = server.pool.limits
     server.deadline = server.pool.now() + (limits.server_connect_timeout or PATIENCE)
+    server.unnamed = None
     server.ledger.expect(ONE_QUERY, Chore(close_if_failed))
     server.transport.write(build_query(limits.server_check_query or ""))

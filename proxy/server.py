@@ -17,6 +17,8 @@ rest (everything answered), what happens depends on where it lives, and is decid
 
 import asyncio
 import random
+from dataclasses import replace
+from struct import Struct
 from typing import Any, cast
 
 from protocol import codes, sqlstate
@@ -27,6 +29,7 @@ from protocol.frontend import TERMINATE_MESSAGE
 from protocol.ledger import ASIDE, COPY_IN, DULL, ERROR, NOTHING, PAYS, READY, UNASKED, Answer, Ledger, Owner
 from protocol.parameters import ParameterSet, with_value
 from proxy import dispatch, reset
+from proxy.chores import Chore, hearer
 from proxy.pool import LoginFailed
 from proxy.states import CLEANING, CLOSED, CLOSING, LINKED, OPENING, TESTING, Closing, ServerState, move
 
@@ -37,6 +40,7 @@ ENOUGH_OF_AN_ERROR = 2048  # severity, SQLSTATE and message come first; a long t
 GOODBYE = 5.0  # seconds a server has to hang up after our Terminate
 
 _IDLE = codes.IDLE
+_length_at = Struct("!I").unpack_from
 _WHOLE = frozenset({codes.READY_FOR_QUERY, codes.PARAMETER_STATUS, codes.NOTIFICATION_RESPONSE})
 _ABRUPT = frozenset({Closing.UNCLEAN, Closing.HOSTILE})  # no goodbye: it would not be understood
 _ERRORS = frozenset({codes.ERROR_RESPONSE, codes.NOTICE_RESPONSE})
@@ -47,10 +51,10 @@ class Server(asyncio.Protocol):
     """One connection to PostgreSQL."""
 
     __slots__ = (
-        "__weakref__", "address", "cancels", "carry", "client", "deadline", "doomed", "endpoint", "followed",
-        "is_choked", "is_reset", "is_rolled_back", "is_streaming", "is_touched", "key", "last_error", "ledger",
-        "number", "opened_at", "opening", "parameters", "pid", "pool", "ready_at", "recipient", "remain", "spread",
-        "state", "statements", "status", "transport", "unnamed", "was_client_told",
+        "__weakref__", "address", "arriving", "cancels", "carry", "client", "deadline", "doomed", "endpoint",
+        "followed", "is_choked", "is_reset", "is_rolled_back", "is_streaming", "is_touched", "key", "last_error",
+        "leaving", "ledger", "number", "opened_at", "opening", "parameters", "pid", "pool", "ready_at", "recipient",
+        "remain", "repeatable", "spread", "state", "statements", "status", "transport", "unnamed", "was_client_told",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -84,7 +88,10 @@ class Server(asyncio.Protocol):
         self.is_streaming = False  # inside data_received: `rest` waits for its end
         self.is_reset = self.is_rolled_back = True
         self.is_touched = False  # somebody may have left something in its session that nobody has looked at yet
-        self.statements: dict[Any, bool] = {}  # named ones it has, oldest first; False: it is to be parsed again
+        self.statements: dict[Any, int] = {}  # named ones it has, oldest first, and since which schema; see batch.py
+        self.arriving: dict[Any, Any] = {}  # of those, whose Parse is not answered yet, and who asked for it
+        self.leaving: dict[Any, int] = {}  # named ones whose Close is not answered yet, and how many of these
+        self.repeatable: tuple[Any, bytes] | None = None  # whose batch it runs last that might be run again, and what
         self.unnamed: bytes | None = None  # the Parse that made its unnamed statement, if that is still there
 
     def __repr__(self) -> str:
@@ -100,7 +107,12 @@ class Server(asyncio.Protocol):
         ledger = self.ledger
         if not (self.carry or self.remain) and ledger.is_whole_answer(data):
             self.status = _IDLE
-            ledger.end_answer().finish(self, data)
+            self.repeatable = None
+            try:
+                ledger.end_answer().finish(self, data)
+            except ProtocolError as error:  # an envoy has read it
+                self._break_off(error)
+                return
             if ledger.is_settled and self.state is LINKED and self.last_error is None:
                 dispatch.rest_linked(self)  # `rest`, for the usual case
             else:
@@ -115,10 +127,13 @@ class Server(asyncio.Protocol):
         try:
             self._take(self.carry + data)
         except ProtocolError as error:
-            self._log().error(f"{error} (from the server)")
-            self.close(Closing.HOSTILE)
+            self._break_off(error)
         finally:
             self.is_streaming = False
+
+    def _break_off(self, error: ProtocolError) -> None:
+        self._log().error(f"{error} (from the server)")
+        self.close(Closing.HOSTILE)
 
     def pause_writing(self) -> None:
         self.is_choked = True
@@ -168,9 +183,11 @@ class Server(asyncio.Protocol):
                 if self.state >= CLOSING:
                     return
             elif answer > PAYS:
-                self._heed(answer, data[pos:end], recipient, is_owed=debt is not NOTHING)
+                start = _deliver_before(answer, recipient, data, start, pos)
+                said = self._heed(answer, data[pos:end], recipient, is_owed=debt is not NOTHING)
                 if self.state >= CLOSING:
                     return
+                start = _deliver_instead(said, recipient, data, start, pos, end)
             pos = end
         if pos < size:
             self.carry = data[pos:]
@@ -191,36 +208,52 @@ class Server(asyncio.Protocol):
             return False
         return kind not in _ERRORS or have >= ENOUGH_OF_AN_ERROR
 
-    def _heed(self, answer: Answer, message: bytes, recipient: Owner, *, is_owed: bool) -> None:
-        """A message that means something to us; `message` has its header, and may be cut when it is an error."""
+    def _heed(self, answer: Answer, message: bytes, recipient: Owner, *, is_owed: bool) -> bytes | None:
+        """A message that means something to us; `message` has its header, and may be cut when it is an error.
+
+        What is to be delivered in its place, if anything.
+        """
+        said: bytes | None = None
         if answer is ERROR:
-            self._failed(parse_error(message[HEADER_SIZE:]), recipient, is_owed=is_owed)
+            error = parse_error(message[HEADER_SIZE:])
+            if len(message) <= _length_at(message, 1)[0]:
+                error = replace(error, body=b"")  # it goes on as it comes, and nobody can change it
+            said = self._failed(error, recipient, is_owed=is_owed)
         if answer in (ERROR, COPY_IN):
             if self.state is CLEANING:
                 reset.end_unit(self)  # it expects something of a client that has left
         elif answer is ASIDE:
             if message[0] == codes.PARAMETER_STATUS:
                 self._follow(*parse_parameter_status(message[HEADER_SIZE:]))
+            elif message[0] == codes.NOTIFICATION_RESPONSE and isinstance(recipient, Chore) and self.client is not None:
+                self.client.deliver(message)  # it comes with an answer of ours, and is not ours
         elif answer is UNASKED:
             raise ProtocolError(f"a message of type {chr(message[0])!r} that nobody asked for")
+        return said
 
     def _ready(self, data: bytes, pos: int, end: int, recipient: Owner) -> None:
         if end - pos != 6 or data[pos + 5] not in _STATUSES:
             raise ProtocolError("malformed ReadyForQuery")
         self.status = data[pos + 5]
+        self.repeatable = None
         if recipient is not None:
             recipient.answered(self)
 
-    def _failed(self, error: ErrorFields, recipient: Owner, *, is_owed: bool) -> None:
+    def _failed(self, error: ErrorFields, recipient: Owner, *, is_owed: bool) -> bytes | None:
         if not is_owed and not error.is_fatal:  # the only error nobody has to ask for is the one before hanging up
             raise ProtocolError("an error that nobody asked for")
         if error.is_fatal:
             self.last_error = error
-            self.was_client_told = recipient is not None and recipient is self.client
+            self.was_client_told = recipient is not None and hearer(recipient) is self.client
             self.deadline = self.pool.now() + GOODBYE  # it must hang up now
             self._log().warning(f"server said: {error.severity} {error.message} ({error.sqlstate})")
+        said: bytes | None = None
         if recipient is not None:
-            recipient.failed(error)
+            said = recipient.failed(error)
+        voided, self.ledger.voided = self.ledger.voided, []
+        for owner in reversed(voided):
+            owner.voided()
+        return said
 
     def _follow(self, name: str, value: str) -> None:
         """A parameter changed: the server's set, and that of the client who made it so."""
@@ -321,7 +354,7 @@ class Server(asyncio.Protocol):
         """Whoever is linked loses the server, and is told."""
         client = self.client
         if client is not None:
-            is_cut = self.recipient is client
+            is_cut = hearer(self.recipient) is client
             dispatch.detach(client, self)
             client.lose_server(why, self.last_error, was_told=self.was_client_told, is_cut=is_cut)
 
@@ -331,3 +364,20 @@ class Server(asyncio.Protocol):
 
     def _log(self) -> Any:
         return self.pool.world.log.for_socket(repr(self))
+
+
+def _deliver_before(answer: Answer, recipient: Owner, data: bytes, start: int, pos: int) -> int:
+    """Whoever owns an error hears what stands before it before it hears of the error. Where to go on."""
+    if answer is not ERROR or recipient is None or pos <= start:
+        return start
+    recipient.deliver(data[start:pos])
+    return pos
+
+
+def _deliver_instead(said: bytes | None, recipient: Owner, data: bytes, start: int, pos: int, end: int) -> int:
+    """`said` goes to `recipient` instead of the message at `pos`, behind what stands before it. Where to go on."""
+    if said is None or end > len(data):
+        return start
+    if pos > start or said:
+        recipient.deliver(data[start:pos] + said)
+    return end

@@ -44,16 +44,18 @@ class ClientState(enum.IntEnum):
     """The life of a client, once logged in."""
 
     RESTING = 0  # no server and no wish for one
-    WAITING = 1  # in pool.waiting, its bytes held
-    ACTIVE = 2  # has a server: client.server
-    GONE = 3  # closed, or closing
+    BEGUN = 1  # the same, but it has said BEGIN, and no server knows
+    WAITING = 2  # in pool.waiting, its bytes held
+    ACTIVE = 3  # has a server: client.server
+    GONE = 4  # closed, or closing
 
 
-RESTING, WAITING, ACTIVE, GONE = ClientState
+RESTING, BEGUN, WAITING, ACTIVE, GONE = ClientState
 
 CLIENT_MOVES: dict[ClientState, frozenset[ClientState]] = {
-    RESTING: frozenset({WAITING, ACTIVE, GONE}),
-    WAITING: frozenset({RESTING, ACTIVE, GONE}),
+    RESTING: frozenset({BEGUN, WAITING, ACTIVE, GONE}),
+    BEGUN: frozenset({RESTING, WAITING, ACTIVE, GONE}),
+    WAITING: frozenset({RESTING, BEGUN, ACTIVE, GONE}),
     ACTIVE: frozenset({RESTING, GONE}),
     GONE: frozenset(),
 }
@@ -147,4 +149,5 @@ class Waiting(enum.Enum):
     RETRY = "server logins have been failing"
     DATABASE_LIMIT = "max_db_connections is reached"
     USER_LIMIT = "max_user_connections is reached"
+    NO_PLACE_TO_LISTEN = "max_db_connections or max_user_connections leaves no place for a connection that listens"
     SHUTDOWN = "the pooler is shutting down"

@@ -13,7 +13,7 @@ from protocol import sqlstate
 from protocol.backend import build_error
 from protocol.errors import ProtocolError, Refused
 from protocol.startup import CancelRequest, Startup
-from proxy import login
+from proxy import login, replication
 from proxy.admin.console import converse
 from proxy.config.entries import CONSOLES
 from proxy.inbox import Inbox, PeerGone
@@ -77,11 +77,12 @@ class Visit:
         visitor = await login.wait_visitor(inbox, proxy, request)
         self._log(
             proxy.settings.log_connections,
-            f"login attempt: db={visitor.database} user={visitor.user} tls=no replication=no",
+            f"login attempt: db={visitor.database} user={visitor.user} tls=no replication={visitor.replication.asked}",
         )
         if is_console:
             return visitor
-        client = await login.welcome(inbox, proxy, visitor, self.address)
+        welcome = replication.welcome if visitor.replication else login.welcome
+        client: asyncio.Protocol = await welcome(inbox, proxy, visitor, self.address)
         self._discount()
         self.is_handed_over = True
         inbox.hand_over_to(client)

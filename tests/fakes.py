@@ -23,7 +23,7 @@ from protocol.ledger import NOTHING
 from proxy.client import Client
 from proxy.clock import Clock
 from proxy.config.ini import Config
-from proxy.config.kinds import PoolMode
+from proxy.config.kinds import PoolMode, SessionState
 from proxy.config.limits import Limits, resolve
 from proxy.config.settings import Settings
 from proxy.laws import check_pool
@@ -313,9 +313,15 @@ class FakeOpening:
 
 
 def make_limits(**said: Any) -> Limits:
-    """The limits of a file that says nothing, but for these; `pool_mode` may be a word."""
+    """The limits of a file that says nothing, but for these; `pool_mode` and `session_state` may be words.
+
+    What is said in transcripts is mostly no SQL, so nobody looks at it unless told to: `session_state` is leak, and
+    no BEGIN is deferred.
+    """
+    said.setdefault("deferred_begin", False)
     if "pool_mode" in said:
         said["pool_mode"] = PoolMode(said["pool_mode"])
+    said["session_state"] = SessionState(said.get("session_state", "leak"))
     return replace(resolve(Config(path="", section="proxy", settings=Settings()), "shop", "web"), **said)
 
 
@@ -356,6 +362,13 @@ class FakeWorld:
     def room_made(self, pool: Pool) -> None:
         for each in self.pools:
             each.grow()
+
+    def schema_changed(self, pool: Pool) -> None:
+        for each in self.pools:
+            each.generation += 1
+
+    def servers_in(self, databases: set[str]) -> list[Server]:
+        return []
 
     def issue_cancel(self, server: Server) -> None:
         server.cancels += 1

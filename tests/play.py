@@ -6,6 +6,10 @@ Transcripts: what one says with `>>`, what another must then hear with `<<`, and
 Messages are written as words, `KIND` or `KIND:body`. A client's: Q P B D E C S H F d c f X (and `P:name`; R is the
 batch that rolls back); a server's: 1 2 3 n s I T t D C Z:I Z:T Z:E G H d c V N A, ERROR:token, FATAL:token,
 S:name=value. Bytes are taken as they are.
+
+Of statements: PARSE:name=text, BIND:portal=name, ASK:name is a Describe and CLOSE:name a Close of one, EMPTY the Parse
+that we send where nothing must be parsed, NEVER the Close of what never is; a server's T:column, MISSING:name,
+TAKEN:name and STALE are what it says of them.
 """
 
 from collections.abc import Callable
@@ -18,6 +22,7 @@ from protocol.frontend import (
     COPY_DONE_MESSAGE,
     FLUSH_MESSAGE,
     PORTAL,
+    STATEMENT,
     SYNC_MESSAGE,
     TERMINATE_MESSAGE,
     Bind,
@@ -30,10 +35,13 @@ from protocol.frontend import (
     build_parse,
     build_query,
 )
+from protocol.prepared import CLOSE_NEVER, PARSE_EMPTY
 from proxy.client import Client
 from proxy.server import Server
 from proxy.states import IDLE, LINKED
 from tests.fakes import FakeTransport, FakeWorld, check_world
+
+OURS = "PGSHUTTLE_"
 
 _ASKED: dict[str, Callable[[str], bytes]] = {
     "Q": build_query,
@@ -50,7 +58,27 @@ _ASKED: dict[str, Callable[[str], bytes]] = {
     "f": build_copy_fail,
     "X": lambda _: TERMINATE_MESSAGE,
     "R": lambda _: build_parse(b"", b"ROLLBACK") + build_bind(Bind(b"", b"")) + build_execute(b"") + SYNC_MESSAGE,
+    "PARSE": lambda pair: build_parse(*map(str.encode, pair.split("=", 1))),
+    "BIND": lambda pair: build_bind(Bind(*map(str.encode, pair.split("=", 1)))),
+    "ASK": lambda name: build_describe(STATEMENT, name.encode()),
+    "CLOSE": lambda name: build_close(STATEMENT, name.encode()),
+    "EMPTY": lambda _: PARSE_EMPTY,
+    "NEVER": lambda _: CLOSE_NEVER,
+    "OURS": lambda pair: _build_ours(*pair.split("=", 1)),
 }
+
+
+def _build_ours(number: str, text: str) -> bytes:
+    """What is put in front for the statement with that number."""
+    name = b"PGSHUTTLE_" + number.encode()
+    return build_parse(name, text.encode()) + build_describe(STATEMENT, name)
+
+
+def _build_error(sqlstate: str, words: str, routine: str) -> bytes:
+    fields = {"S": "ERROR", "V": "ERROR", "C": sqlstate, "M": words, "F": "x.c", "L": "7", "R": routine}
+    body = b"".join(f"{key}{text}\0".encode() for key, text in fields.items())
+    return build_message(codes.ERROR_RESPONSE, body + b"\0")
+
 
 _COPY = CopyResponse(0, (0,))
 
@@ -61,7 +89,7 @@ _SAID: dict[str, Callable[[str], bytes]] = {
     "n": lambda _: backend.NO_DATA_MESSAGE,
     "s": lambda _: backend.PORTAL_SUSPENDED_MESSAGE,
     "I": lambda _: backend.EMPTY_QUERY_MESSAGE,
-    "T": lambda _: backend.build_row_description([("token", 25, -1)]),
+    "T": lambda name: backend.build_row_description([(name or "token", 25, -1)]),
     "t": lambda _: backend.build_parameter_description([]),
     "D": lambda token: backend.build_data_row([token]),
     "C": lambda token: backend.build_command_complete(token or "OK"),
@@ -76,6 +104,9 @@ _SAID: dict[str, Callable[[str], bytes]] = {
     "ERROR": lambda token: backend.build_error("ERROR", "22012", token),
     "FATAL": lambda token: backend.build_error("FATAL", "57P01", token),
     "S": lambda pair: backend.build_parameter_status(*pair.split("=", 1)),
+    "MISSING": lambda name: _build_error("26000", f'prepared statement "{name}" does not exist', "FetchStatement"),
+    "TAKEN": lambda name: _build_error("42P05", f'prepared statement "{name}" already exists', "StoreStatement"),
+    "STALE": lambda _: _build_error("0A000", "cached plan must not change result type", "RevalidateCachedQuery"),
 }
 
 
@@ -83,7 +114,11 @@ def _build(words: str | bytes, table: dict[str, Callable[[str], bytes]]) -> byte
     if isinstance(words, bytes):
         return words
     parts = (word.partition(":") for word in words.split())
-    return b"".join(table[kind](body.replace("_", " ")) for kind, _, body in parts)
+    return b"".join(table[kind](_spaced(body)) for kind, _, body in parts)
+
+
+def _spaced(body: str) -> str:
+    return body.replace("_", " ").replace(OURS.replace("_", " "), OURS)
 
 
 def asked(words: str | bytes) -> bytes:
@@ -145,14 +180,16 @@ def server(words: str | bytes) -> Line:
 
 def to_client(words: str | bytes) -> Line:
     def check(play: Play) -> None:
-        assert play.hear("client") == said(words)
+        heard, ought = play.hear("client"), said(words)
+        assert heard == ought, f"the client heard {heard!r} and ought to {ought!r}"
 
     return check
 
 
 def to_server(words: str | bytes) -> Line:
     def check(play: Play) -> None:
-        assert play.hear("server") == asked(words)
+        heard, ought = play.hear("server"), asked(words)
+        assert heard == ought, f"the server heard {heard!r} and ought to {ought!r}"
 
     return check
 
@@ -193,3 +230,21 @@ def server_hangs_up(play: Play) -> None:
 
 def cancel_arrives(play: Play) -> None:
     play.world.cancel_arrives(play.server)
+
+
+# More than one of each: what is said and heard from then on is theirs.
+
+
+def another_client(play: Play) -> None:
+    play.client = play.world.new_client()
+    play._heard["client"] = 0
+
+
+def another_server(play: Play) -> None:
+    """The next client without a server gets this one: the others are put away, as if they were somebody else's."""
+    for server in list(play.world.pool.places[IDLE]):
+        stranger = play.world.new_client()
+        stranger.transport.peer_sends(asked("Q:select_busy"))  # type: ignore[attr-defined]
+        assert stranger.server is server
+    play.server = play.world.new_server()
+    play._heard["server"] = 0

@@ -79,6 +79,9 @@ class _Pools(list[Any]):
     def relieve(self, pool: Any) -> None:
         pass
 
+    def hubs(self) -> tuple[()]:
+        return ()
+
 
 class _Tasks:
     def __init__(self, loop: FakeLoop) -> None:

@@ -144,8 +144,8 @@ async def _kill_client(session: Session, command: Command) -> str:
             "invalid client pointer supplied",
             hint="KILL_CLIENT takes the id of a row of SHOW CLIENTS.",
         ) from None
-    everyone = (each for group in (*(pool.clients for pool in proxy.pools), proxy.consoles) for each in group)
-    for client in everyone:
+    groups = (*(pool.clients for pool in proxy.pools), proxy.pools.tunnels, proxy.consoles)
+    for client in (each for group in groups for each in group):
         if wanted in (client.number, id(client)):
             session.log(f"KILL_CLIENT {client!r} command issued")
             client.close(Closing.ADMIN)

@@ -14,6 +14,8 @@ from typing import Any, Final
 
 from proxy import VERSION
 from proxy.admin.rows import Table, Value
+from proxy.admin.show_listeners import show_listeners
+from proxy.admin.show_pins import show_audit, show_pins
 from proxy.admin.show_pools import list_databases, show_databases, show_pools
 from proxy.admin.show_sockets import show_clients, show_servers
 from proxy.admin.show_stats import show_averages, show_stats, show_stats_totals, show_totals
@@ -69,7 +71,7 @@ def show_lists(proxy: Any) -> Table:
         ("used_clients", proxy.client_count - proxy.visitors + len(proxy.consoles)),
         ("login_clients", proxy.visitors),
         ("free_servers", 0),
-        ("used_servers", sum(pool.size for pool in proxy.pools)),
+        ("used_servers", proxy.pools.count_servers(list(proxy.pools))),
         ("dns_names", 0),
         ("dns_zones", 0),
         ("dns_queries", 0),
@@ -118,6 +120,9 @@ def _count_by_user(proxy: Any) -> tuple[dict[str, int], dict[str, int]]:
         servers[pool.user] = servers.get(pool.user, 0) + pool.size
         for client in pool.clients:
             clients[client.user] = clients.get(client.user, 0) + 1
+    for tunnel in proxy.pools.tunnels:
+        servers[tunnel.pool.user] = servers.get(tunnel.pool.user, 0) + 1
+        clients[tunnel.user] = clients.get(tunnel.user, 0) + tunnel.has_client
     return servers, clients
 
 
@@ -151,5 +156,8 @@ SHOWS: Final[Mapping[str, Callable[[Any], Table]]] = {
     "SHOW USERS": show_users,
     "SHOW STATE": show_state,
     "SHOW PEERS": show_peers,
+    "SHOW LISTENERS": show_listeners,
+    "SHOW PINS": show_pins,
+    "SHOW AUDIT": show_audit,
 }
 """By the name in `rights.RIGHTS`. HELP and the canned parameters are the console's own."""

@@ -8,7 +8,8 @@ Where a server stands here, and where PgBouncer would count it: sv_active is LIN
 CLEANING, since a server that runs server_reset_query is "tested" there as well (and a rollback is the same errand);
 sv_being_canceled is CLEANING while a cancel request is on its way to it; sv_login is OPENING; sv_used is USED.
 CLOSING has no word there, where a closed connection is gone at once. Here it counts until PostgreSQL has hung up, so
-it has a column of its own behind the others; the last column says what those who wait are waiting for.
+it has a column of its own behind the others; the last column says what those who wait are waiting for. A tunnel is
+one more active client and one more active server.
 """
 
 from collections.abc import Iterator
@@ -63,9 +64,9 @@ def _database_row(proxy: Any, database: Database) -> tuple[Value, ...]:
         database.pool_mode,
         database.load_balance_hosts if len(database.hosts) > 1 else None,
         _said(database.max_db_connections, settings.max_db_connections),
-        sum(pool.size for pool in pools),
+        proxy.pools.count_servers(pools),
         _said(database.max_db_client_connections, settings.max_db_client_connections),
-        sum(len(pool.clients) for pool in pools),
+        sum(len(pool.clients) + _count_clients(proxy.pools.tunnels_of(pool)) for pool in pools),
         int(proxy.pools.is_pausing(database.name)),
         int(database.name in proxy.disabled),
     )
@@ -87,7 +88,7 @@ def show_pools(proxy: Any) -> Table:
 
 
 def _pool_rows(proxy: Any) -> Iterator[tuple[Value, ...]]:
-    for pool in proxy.pools:
+    for pool in proxy.pools.serving():
         yield _pool_row(proxy, pool)
     consoles = len(proxy.consoles)
     yield (CONSOLE, CONSOLE, consoles, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, PoolMode.STATEMENT, None, 0, None)
@@ -99,14 +100,16 @@ def _pool_row(proxy: Any, pool: Any) -> tuple[Value, ...]:
     being_canceled = sum(server.cancels > 0 for server in places[CLEANING])
     database = proxy.config.find_database(pool.database)
     seconds, micros = split_seconds(pool.longest_wait)
+    tunnels = proxy.pools.tunnels_of(pool)
+    waiting = sum(client in pool.clients for client in pool.waiting)  # not those who are logging in
     return (
         pool.database,
         pool.user,
-        len(pool.clients) - len(pool.waiting),
-        len(pool.waiting),
+        len(pool.clients) - waiting + _count_clients(tunnels),
+        waiting,
         cancels,
         0,  # a cancel request never waits for a place: it has a connection of its own
-        len(places[LINKED]),
+        len(places[LINKED]) + len(tunnels),
         cancels,
         being_canceled,
         len(places[IDLE]),
@@ -120,6 +123,10 @@ def _pool_row(proxy: Any, pool: Any) -> tuple[Value, ...]:
         len(places[CLOSING]),
         _explain(pool),
     )
+
+
+def _count_clients(tunnels: list[Any]) -> int:
+    return sum(tunnel.has_client for tunnel in tunnels)
 
 
 def _explain(pool: Any) -> str | None:

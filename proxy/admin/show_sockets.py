@@ -6,7 +6,11 @@ meantime is left out. `ptr` and `link` are addresses of ours, the same that stan
 its row here; `id` is what KILL_CLIENT takes.
 
 A client with a server is active, one in the queue waiting, all others idle. A server's words are PgBouncer's (see
-show_pools.py for the places behind them). One that is being closed is not listed: there is no word for it.
+show_pools.py for the places behind them). One that is being closed is not listed: there is no word for it. Whether a
+client is pinned to its server, and why, stands behind everything else.
+
+A tunnel is two rows, one in each table, and the only ones whose `replication` is not none. While its connection to
+PostgreSQL is being opened its client is waiting and its server is new.
 """
 
 from collections.abc import Iterator
@@ -15,9 +19,11 @@ from operator import attrgetter
 from typing import Any, Final
 
 from proxy.admin.rows import Table, Value
+from proxy.admin.show_pins import describe_pins
 from proxy.admin.show_pools import CONSOLE, split_seconds
 from proxy.states import (
     ACTIVE,
+    BEGUN,
     CLEANING,
     CLOSING,
     GONE,
@@ -31,14 +37,21 @@ from proxy.states import (
     ClientState,
     ServerState,
 )
+from proxy.tunnel import Stage, Tunnel
 
 SHAPE: Final = (
     "type s, user s, database s, replication s, state s, addr s, port i, local_addr s, local_port i, connect_time T,"
     " request_time T, wait i, wait_us i, close_needed i, ptr s, link s, remote_pid i, tls s, application_name s,"
     " prepared_statements i, id i"
 )
+CLIENTS_SHAPE: Final = f"{SHAPE}, pinned i, pin_reason s"
+_NOT_PINNED: Final = (0, "")
 
-_CLIENT_WORDS: Final[dict[ClientState, str]] = {RESTING: "idle", WAITING: "waiting", ACTIVE: "active"}
+_CLIENT_WORDS: Final[dict[ClientState, str]] = {RESTING: "idle", BEGUN: "idle", WAITING: "waiting", ACTIVE: "active"}
+_TUNNEL_WORDS: Final[dict[Stage, tuple[str, str]]] = {
+    Stage.OPENING: ("waiting", "new"),
+    Stage.OPEN: ("active", "active"),
+}
 _SERVER_WORDS: Final[dict[ServerState, str]] = {
     LINKED: "active",
     IDLE: "idle",
@@ -51,18 +64,21 @@ _SERVER_WORDS: Final[dict[ServerState, str]] = {
 
 def show_clients(proxy: Any) -> Table:
     """Everyone who is logged in, the operators of consoles at the end."""
-    clients = sorted((client for pool in proxy.pools for client in pool.clients), key=attrgetter("number"))
-    return Table(SHAPE, _client_rows(proxy, clients, list(proxy.consoles)))
+    clients = [client for pool in proxy.pools for client in pool.clients]
+    everyone = sorted([*clients, *proxy.pools.tunnels], key=attrgetter("number"))
+    return Table(CLIENTS_SHAPE, _client_rows(proxy, everyone, list(proxy.consoles)))
 
 
 def _client_rows(proxy: Any, clients: list[Any], consoles: list[Any]) -> Iterator[tuple[Value, ...]]:
     times = _Times(proxy)
     for client in clients:
-        if client.state is not GONE:
-            yield _client_row(client, times)
+        if isinstance(client, Tunnel):
+            yield from ((*row, *_NOT_PINNED) for row in _tunnel_row(client, times, 0))
+        elif client.state is not GONE:
+            yield (*_client_row(client, times), *describe_pins(client, proxy))
     for session in consoles:
         if session in proxy.consoles:
-            yield _console_row(session, times)
+            yield (*_console_row(session, times), *_NOT_PINNED)
 
 
 def _client_row(client: Any, times: "_Times") -> tuple[Value, ...]:
@@ -116,14 +132,16 @@ def _console_row(session: Any, times: "_Times") -> tuple[Value, ...]:
 def show_servers(proxy: Any) -> Table:
     """Every connection to PostgreSQL that is not being closed. `request_time`: its client's, else when it came free."""
     servers = [server for pool in proxy.pools for place in pool.places[:CLOSING] for server in place]
-    return Table(SHAPE, _server_rows(proxy, servers))
+    return Table(SHAPE, _server_rows(proxy, servers, list(proxy.pools.tunnels)))
 
 
-def _server_rows(proxy: Any, servers: list[Any]) -> Iterator[tuple[Value, ...]]:
+def _server_rows(proxy: Any, servers: list[Any], tunnels: list[Tunnel]) -> Iterator[tuple[Value, ...]]:
     times = _Times(proxy)
     for server in servers:
         if server.state < CLOSING:
             yield _server_row(server, times)
+    for tunnel in tunnels:
+        yield from _tunnel_row(tunnel, times, 1)
 
 
 def _server_row(server: Any, times: "_Times") -> tuple[Value, ...]:
@@ -148,6 +166,35 @@ def _server_row(server: Any, times: "_Times") -> tuple[Value, ...]:
         server.parameters.get("application_name", ""),
         0,
         server.number,
+    )
+
+
+def _tunnel_row(tunnel: Tunnel, times: "_Times", end: int) -> Iterator[tuple[Value, ...]]:
+    """The client's end (0) or PostgreSQL's (1). None when it is being closed."""
+    if tunnel.stage not in _TUNNEL_WORDS:
+        return
+    is_far = bool(end)
+    since = times.at(tunnel.opened_at if is_far else tunnel.connected_at)
+    yield (
+        "S" if is_far else "C",
+        tunnel.pool.user if is_far else tunnel.user,
+        tunnel.pool.database,
+        tunnel.replication.value,
+        _TUNNEL_WORDS[tunnel.stage][end],
+        *(tunnel.far.address if is_far else tunnel.address),
+        *local_address(tunnel.far if is_far else tunnel.near),
+        since,
+        since,
+        0,
+        0,
+        0,
+        f"{id(tunnel.far if is_far else tunnel):#x}",
+        f"{id(tunnel if is_far else tunnel.far):#x}",
+        tunnel.far.pid if is_far else 0,
+        "",
+        tunnel.application_name,
+        0,
+        tunnel.far_number if is_far else tunnel.number,
     )
 
 

@@ -8,25 +8,36 @@ to whoever waits for this server, word for word.
 The server may be hostile, or may not be the one we mean. So: messages and their number are bounded; it may
 ask once; what is illegal at this moment ends the login; and once it has begun SCRAM it must show that it knows
 our password too, before an AuthenticationOk counts.
+
+We ask for protocol 3.2. PostgreSQL, however old, answers that with the minor it speaks and goes on; other poolers turn
+us away, with an error or without a word, as their very first answer: `TooNew`, come again and ask for 3.0.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, TypeAlias
 
 from protocol import codes, sqlstate
-from protocol.backend import ErrorFields, parse_authentication, parse_error, parse_md5_salt, parse_sasl_mechanisms
+from protocol.backend import (
+    ErrorFields,
+    parse_authentication,
+    parse_error,
+    parse_md5_salt,
+    parse_negotiate,
+    parse_sasl_mechanisms,
+)
 from protocol.errors import ProtocolError
 from protocol.frontend import build_password, build_sasl_initial, build_sasl_response
 from protocol.passwords import Md5, ScramKeys, Secret, md5_response, md5_stored
 from protocol.scram import MECHANISM, ScramClient
 from proxy.auth.keys import KeyKeeper
-from proxy.inbox import Inbox
+from proxy.inbox import Inbox, PeerGone
 
 MAX_MESSAGE: Final = 65_536
 MAX_MESSAGES: Final = 20  # a login by SCRAM has 4, and perhaps a notice or two
 
 Password: TypeAlias = Secret | Md5 | None  # None: we have none. An Md5 is good for servers that ask for md5.
 
+_ABOUT_OUR_VERSION: Final = (sqlstate.FEATURE_NOT_SUPPORTED, sqlstate.PROTOCOL_VIOLATION)
 _FOREIGN: Final = {
     codes.AUTH_KERBEROS_V5: "Kerberos",
     codes.AUTH_GSS: "GSSAPI",
@@ -43,20 +54,25 @@ class ServerRefused(Exception):
         self.fields = fields
 
 
-async def prove_ourselves(inbox: Inbox, user: str, password: Password, keeper: KeyKeeper) -> None:
+class TooNew(Exception):
+    """The server turned us away at once: it may not know the version we asked for. Its words, if any, are the text."""
+
+
+async def prove_ourselves(inbox: Inbox, user: str, password: Password, keeper: KeyKeeper, minor: int = 0) -> int:
     """
-    Log in as `user`; returns when AuthenticationOk has come.
+    Log in as `user` with protocol 3.`minor`; returns when AuthenticationOk has come, with the minor that is spoken.
 
     ServerRefused: the server said no, or asks for a password we do not have. ProtocolError: it breaks the protocol,
-    asks in a way we do not speak, or cannot prove itself. PeerGone: it closed the connection.
+    asks in a way we do not speak, or cannot prove itself. PeerGone: it closed the connection. TooNew: try an older one.
     """
-    login = _Login(inbox, user, password, keeper)
+    login = _Login(inbox, user, password, keeper, minor)
     code, rest = await login.wait_request()
     if code in _ANSWERS:
         await _ANSWERS[code](login, rest)
         code, _ = await login.wait_request()
     if code != codes.AUTH_OK:
         raise ProtocolError(_complain(code, user))
+    return login.minor
 
 
 def _complain(code: int, user: str) -> str:
@@ -71,23 +87,38 @@ def _complain(code: int, user: str) -> str:
 class _Login:
     """One login: what we know, and the server's requests one after another."""
 
-    def __init__(self, inbox: Inbox, user: str, password: Password, keeper: KeyKeeper) -> None:
+    def __init__(self, inbox: Inbox, user: str, password: Password, keeper: KeyKeeper, minor: int) -> None:
         self.inbox = inbox
         self.user = user
         self.password = password
         self.keeper = keeper
+        self.minor = minor
         self._messages_left = MAX_MESSAGES
         self._has_negotiated = False
 
     async def wait_request(self) -> tuple[int, bytes]:
         """The next Authentication message as (codes.AUTH_*, rest). Notices and one NegotiateProtocolVersion pass."""
         while self._messages_left:
-            self._messages_left -= 1
-            kind, body = await self.inbox.wait_message(MAX_MESSAGE)
+            kind, body = await self._wait_message()
             if kind == codes.AUTHENTICATION:
                 return parse_authentication(body)
             self._check_legal(kind, body)
         raise ProtocolError(f"the server sends more than {MAX_MESSAGES} messages and does not let us in")
+
+    async def _wait_message(self) -> tuple[int, bytes]:
+        may_be_too_new = self.minor > 0 and self._messages_left == MAX_MESSAGES
+        self._messages_left -= 1
+        try:
+            kind, body = await self.inbox.wait_message(MAX_MESSAGE)
+        except PeerGone as gone:
+            if may_be_too_new:
+                raise TooNew(str(gone)) from gone
+            raise
+        if may_be_too_new and kind == codes.ERROR_RESPONSE:
+            error = parse_error(body)
+            if error.sqlstate in _ABOUT_OUR_VERSION:
+                raise TooNew(error.message)
+        return kind, body
 
     async def wait_sasl(self, wanted: int) -> bytes:
         """The data of the SASL message that must come now."""
@@ -103,8 +134,16 @@ class _Login:
             raise ServerRefused(parse_error(body))
         if kind == codes.NEGOTIATE_PROTOCOL_VERSION and not self._has_negotiated:
             self._has_negotiated = True
+            self._negotiate(body)
         elif kind != codes.NOTICE_RESPONSE:
             raise ProtocolError(f"the server sends a message of type {chr(kind)!r} while we log in")
+
+    def _negotiate(self, body: bytes) -> None:
+        """The server speaks an older minor. (That it knows no `_pq_.` option either is no news: we name none.)"""
+        minor, _ = parse_negotiate(body)
+        if minor > self.minor:
+            raise ProtocolError(f"the server offers protocol 3.{minor} where we asked for 3.{self.minor}")
+        self.minor = minor
 
     def take_password(self, method: str) -> Secret:
         """Our password, which `method` needs; ServerRefused when we have none, or only its md5."""

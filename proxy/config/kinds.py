@@ -65,6 +65,22 @@ class SslMode(enum.StrEnum):
     VERIFY_FULL = "verify-full"
 
 
+class SessionState(enum.StrEnum):
+    """What happens to what a client changes in its session, where servers are shared."""
+
+    TRACK = "track"  # what can be replayed is replayed on other servers, what cannot ties the client to its server
+    RESET = "reset"  # a changed server is reset before anybody else has it; nothing is replayed
+    LEAK = "leak"  # nobody looks: PgBouncer's way
+    AUDIT = "audit"  # session mode, and a report of what would be replayed or tied
+
+
+class ListenMode(enum.StrEnum):
+    """How clients that share servers LISTEN."""
+
+    SHARED = "shared"  # one more connection listens for all of them
+    PIN = "pin"  # a client that listens keeps its server
+
+
 class LoadBalance(enum.StrEnum):
     """Which of several hosts a new server goes to."""
 
@@ -221,6 +237,8 @@ SECRET: Final = Kind(_parse_secret, str)  # prints as ***
 DATABASE_NAME: Final = name_of(63)  # NAMEDATALEN - 1
 USER_NAME: Final = name_of(127)  # PgBouncer's limit
 POOL_MODE: Final = one_of(PoolMode)
+SESSION_STATE: Final = one_of(SessionState)
+LISTEN_MODE: Final = one_of(ListenMode)
 AUTH_TYPE: Final = one_of(AuthType)
 SSL_MODE: Final = one_of(SslMode)
 LOAD_BALANCE: Final = one_of(LoadBalance)

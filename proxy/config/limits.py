@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 
 from proxy.config.entries import Database, User
 from proxy.config.ini import Config
-from proxy.config.kinds import PoolMode
+from proxy.config.kinds import ListenMode, PoolMode, SessionState
 
 T = TypeVar("T")
 
@@ -52,6 +52,11 @@ class Limits:
     server_reset_query: str
     server_reset_query_always: bool
     server_round_robin: bool
+    max_prepared_statements: int
+    session_state: SessionState
+    listen_mode: ListenMode
+    pin_functions: tuple[str, ...]
+    deferred_begin: bool
 
 
 _COMMON: Final = (
@@ -65,6 +70,11 @@ _COMMON: Final = (
     "server_reset_query",
     "server_reset_query_always",
     "server_round_robin",
+    "max_prepared_statements",
+    "session_state",
+    "listen_mode",
+    "pin_functions",
+    "deferred_begin",
 )
 
 

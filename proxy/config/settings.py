@@ -5,7 +5,8 @@ Every setting is a row: name, type, kind of text, default, when it takes effect,
 Theory. The rows are the fields of the frozen `Settings`; everything else is derived from them: the parser of
 the main section, SHOW CONFIG, SET, the sample file, the list of what is not acted on. Adding a setting is
 adding one line. Names and defaults are PgBouncer's (its config documentation, release 1.25 and the three
-newer ones login_notify_message, pool_idle_timeout, and query_wait_timeout per database and user).
+newer ones login_notify_message, pool_idle_timeout, and query_wait_timeout per database and user); only what is said
+about sessions where servers are shared has rows of our own.
 
 LIVE settings change with a reload. RESTART ones belong to things made once, such as listening sockets; a
 reload that changes one keeps the old value and says so. ACTED marks what works today; any other text in
@@ -30,6 +31,7 @@ from proxy.config.kinds import (
     DURATION,
     HOSTS,
     ITERATIONS,
+    LISTEN_MODE,
     MODE,
     NAMES,
     PACKET_SIZE,
@@ -38,12 +40,15 @@ from proxy.config.kinds import (
     PORT,
     SECONDS,
     SECONDS_OR_OFF,
+    SESSION_STATE,
     SSL_MODE,
     TEXT,
     TRUTH,
     AuthType,
     Kind,
+    ListenMode,
     PoolMode,
+    SessionState,
     SslMode,
 )
 
@@ -70,7 +75,6 @@ NO_DNS: Final = "host names are looked up by the system's resolver each time a s
 NO_SYSLOG: Final = "the log goes to stderr or to logfile only"
 NO_BUFFERS: Final = "it has no meaning here: the event loop sizes its reads itself"
 NO_PEERS: Final = "several processes do not pass cancel requests to each other yet"
-NO_STATEMENTS: Final = "named statements are refused yet in transaction and statement mode"
 NO_CLEANUP: Final = "pools and databases nobody uses are kept until the next reload or restart"
 NO_SUSPEND: Final = "SUSPEND and taking over from a running process are not offered"
 NOT_YET: Final = "not acted on yet"
@@ -205,7 +209,15 @@ class Settings:
         NAMES, ("IntervalStyle",), RESTART, ACTED, "reported parameters kept per client beyond the usual ones"
     )
     max_packet_size: int = row(PACKET_SIZE, 2147483647, LIVE, ACTED, "largest message taken, bytes")
-    max_prepared_statements: int = row(COUNT, 200, LIVE, NO_STATEMENTS, "named statements kept per server; 0 = off")
+    max_prepared_statements: int = row(COUNT, 200, LIVE, ACTED, "named statements kept per server; 0 = off")
+    session_state: SessionState = row(
+        SESSION_STATE, SessionState.TRACK, LIVE, ACTED, "changes of a session: track, reset, leak, audit"
+    )
+    listen_mode: ListenMode = row(LISTEN_MODE, ListenMode.SHARED, LIVE, ACTED, "LISTEN without a session: shared, pin")
+    pin_functions: tuple[str, ...] = row(
+        NAMES, ("dblink_connect", "dblink_connect_u"), LIVE, ACTED, "functions that tie a client to its server"
+    )
+    deferred_begin: bool = row(TRUTH, True, LIVE, ACTED, "a lone BEGIN waits for the statement after it")
     disable_pqexec: bool = row(TRUTH, False, RESTART, NOT_YET, "refuse the simple query protocol")
 
     # Servers: opening, checking, cleaning, closing.

@@ -38,7 +38,7 @@ def _nobody_else_notices(stand):
     """Somebody works all the while; and the proxy's memory stays where it was."""
     with stand.raw() as neighbour:
         before = stand.rss
-        neighbour.ask("begin")
+        neighbour.ask("begin; select 1")
         yield
         assert rows(neighbour.ask("select 'undisturbed'")) == [("undisturbed",)]
         assert neighbour.ask("commit")[-1].body == b"I"
@@ -204,7 +204,7 @@ def test_a_malformed_message_that_postgresql_finds_fatal_is_that_clients_alone(s
 def test_names_of_ten_thousand_characters(stand):
     name = "n" * 10_000
     with stand.raw() as line:
-        line.ask("begin")
+        line.ask("begin; select 1")
         line.send(message("P", b"\0select 1\0" + pack("!H", 0)))
         line.send(message("B", name.encode() + b"\0\0" + pack("!HHH", 0, 0, 0)), message("S"))
         assert kinds(line.read_until()) == "12Z"

@@ -56,7 +56,7 @@ def test_a_running_query_is_cancelled_by_its_clients_key(stand, admin):
 
 def test_a_query_in_the_queue_is_taken_out_of_it(stand, admin):
     with stand.raw(database="one") as holder, stand.raw(database="one") as line:
-        holder.ask("begin")
+        holder.ask("begin; select 1")
         line.send(query("select 'must not run'"))
         time.sleep(0.05)
         start = time.monotonic()
@@ -136,7 +136,7 @@ def test_a_client_that_disappears_has_its_query_cancelled(stand, admin):
 
 def test_a_cancelled_query_leaves_its_transaction_failed_and_its_own(stand, admin):
     with stand.raw(database="one") as line:
-        line.ask("begin")
+        line.ask("begin; select 1")
         line.send(query(NAP))
         wait_until(lambda: is_running(admin), "the query runs")
         cancel(stand, line.key)

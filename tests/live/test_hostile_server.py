@@ -142,7 +142,7 @@ def _good(wire):
 def _nobody_else_notices(stand):
     before = stand.rss
     with stand.raw("other") as neighbour:
-        neighbour.ask("begin")
+        neighbour.ask("begin; select 1")
         yield
         assert rows(neighbour.ask("select 'undisturbed'")) == [("undisturbed",)]
     assert stand.rss - before < 30_000_000

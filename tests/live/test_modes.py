@@ -53,7 +53,7 @@ def test_in_transaction_mode_a_transaction_keeps_its_server(stand):
 
 def test_a_failed_transaction_keeps_its_server_until_it_is_rolled_back(stand):
     with stand.raw(database="single") as one, stand.raw(database="single") as two:
-        one.ask("begin")
+        one.ask("begin; select 1")
         one.ask("select 1/0")
         two.send(query("select 1"))
         assert sqlstate(one.ask("select 1")) == "25P02"

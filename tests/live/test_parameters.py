@@ -104,30 +104,123 @@ def test_a_value_the_server_refuses_ends_that_client_in_the_servers_words(stand,
         assert rows(other.ask("select 'fine'")) == [("fine",)]
 
 
-def test_a_startup_parameter_we_do_not_follow_is_refused_by_name(stand):
+def test_every_startup_parameter_that_the_server_takes_is_taken(stand):
+    with (
+        stand.raw(work_mem="9MB", statement_timeout="54000", **{"myapp.tenant": "it's 7"}) as line,
+        stand.raw() as other,
+    ):
+        for _ in range(2):
+            assert line.value("show work_mem") == "9MB"
+            assert line.value("show statement_timeout") == "54s"
+            assert line.value("select current_setting('myapp.tenant')") == "it's 7"
+            assert other.value("show work_mem") == "4MB"
+
+
+def test_values_are_told_as_the_server_spells_them(stand):
     with stand.call() as line:
-        messages = line.login("app", "postgres", work_mem="1GB")
-        assert sqlstate(messages) == "0A000"
-        assert "work_mem" in error(messages)["M"]
-        assert "ignore_startup_parameters" in error(messages)["H"]
+        welcome = parameters(line.login("app", "postgres", client_encoding="utf-8", DateStyle="german"))
+        assert welcome["client_encoding"] == "UTF8"
+        assert welcome["DateStyle"] == "German, DMY"
+        assert line.value("show datestyle") == "German, DMY"
+
+
+@pytest.mark.parametrize(
+    ("said", "state", "words"),
+    [
+        ({"work_mem": "much"}, "22023", 'invalid value for parameter "work_mem": "much"'),
+        ({"wrok_mem": "1MB"}, "42704", 'unrecognized configuration parameter "wrok_mem"'),
+        ({"shared_buffers": "1GB"}, "55P02", 'parameter "shared_buffers" cannot be changed without restarting'),
+        ({"log_statement": "all"}, "42501", "permission denied"),
+        ({"role": "postgres"}, "42501", "permission denied"),
+        ({"options": "-c work_mem=much"}, "22023", 'invalid value for parameter "work_mem": "much"'),
+        ({"options": "-c work_mem=1MB -X"}, "0A000", "-X"),
+        ({"it's;drop": "1"}, "42704", "unrecognized configuration parameter"),
+        ({"my.x": "a" * 2000}, "22023", "invalid value"),
+    ],
+)
+def test_a_startup_parameter_that_the_server_refuses_is_refused_in_its_words(stand, said, state, words):
+    with stand.call() as line, stand.raw() as other:
+        messages = line.login("app", "postgres", **said)
+        assert sqlstate(messages) == state
+        assert error(messages)["S"] == "FATAL"
+        assert words in error(messages)["M"]
+        assert other.value("show work_mem") == "4MB"
+
+
+def test_what_is_ignored_is_not_even_asked(stand):
     with stand.call() as line:
-        assert line.login("app", "postgres", extra_float_digits="3")[-1].kind == "Z"
+        assert line.login("app", "postgres", extra_float_digits="a lot")[-1].kind == "Z"
+
+
+@pytest.mark.parametrize("value", ["", "it's; select 1", "\\'; --", "Zürich", "a\nb"])
+def test_whatever_a_value_is_it_stays_a_value(stand, value):
+    with stand.raw(**{"myapp.thing": value}) as line, stand.raw() as other:
+        for _ in range(2):
+            line.send(query("select convert_to(current_setting('myapp.thing', true), 'UTF8')"))
+            said = rows(line.read_until())[0][0] or "\\x"
+            assert bytes.fromhex(said[2:]).decode() == value
+            other.ask("select 1")
+
+
+def test_an_empty_search_path_is_empty(stand):
+    with stand.raw(search_path="") as line:
+        assert line.value("select current_schemas(false)") == "{}"
 
 
 def test_parameters_in_options_are_taken_like_the_others(stand):
     with stand.call() as line:
-        line.login("app", "postgres", options="-c timezone=Asia/Tokyo --datestyle=German")
+        line.login(
+            "app", "postgres", options="-c timezone=Asia/Tokyo --datestyle=German -c work_mem=8MB", work_mem="9MB"
+        )
         assert line.value("show timezone") == "Asia/Tokyo"
         assert line.value("show datestyle").startswith("German")
-    with stand.call() as line:
-        messages = line.login("app", "postgres", options="-c work_mem=1GB")
-        assert sqlstate(messages) == "0A000"
+        assert line.value("show work_mem") == "9MB"  # as in PostgreSQL, where options are read first
+
+
+@pytest.mark.parametrize("text", ["reset all", "discard all", "reset work_mem; reset timezone"])
+def test_reset_goes_back_to_what_a_client_came_with(stand, text):
+    with stand.raw(work_mem="9MB", TimeZone="Asia/Tokyo") as line, stand.raw() as other:
+        line.ask("set work_mem = '11MB'")
+        line.ask("set timezone = 'CET'")
+        assert line.value("show timezone") == "CET"
+        line.ask(text)
+        assert other.value("show work_mem") == "4MB"
+        assert line.value("show work_mem") == "9MB"
+        assert line.value("show timezone") == "Asia/Tokyo"
 
 
 def test_a_databases_own_parameters_and_its_connect_query(stand):
     with stand.raw(database="dressed") as line:
         assert line.value("show timezone") == "Europe/Oslo"
         assert line.value("show work_mem") == "5MB"
+
+
+def test_what_a_connect_query_has_set_outlives_whatever_clients_do(stand):
+    for text in (
+        "reset all",
+        "discard all",
+        "set work_mem = '1MB'",
+        "do $$ begin end $$",
+        "create temp table t (a int)",
+    ):
+        with stand.raw(database="dressed") as line:
+            assert line.value("show work_mem") == "5MB", text
+            line.ask(text)
+            if not text.startswith("set"):
+                assert line.value("show work_mem") == "5MB", text
+
+
+def test_a_reset_in_a_transaction_brings_back_what_a_client_came_with(stand):
+    with stand.raw(work_mem="9MB", TimeZone="Asia/Tokyo", database="two") as line, stand.raw(database="two") as other:
+        for end in ("commit", "rollback"):
+            line.ask("begin; reset work_mem; reset timezone")
+            assert line.value("show work_mem") == "9MB"
+            assert line.value("show timezone") == "Asia/Tokyo"
+            line.ask(end)
+            for _ in range(4):
+                assert line.value("show work_mem") == "9MB"
+                assert line.value("show timezone") == "Asia/Tokyo"
+                assert other.value("show work_mem") == "4MB"
 
 
 def test_protocol_3_2_and_unknown_options_are_negotiated_once(stand):

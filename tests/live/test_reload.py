@@ -32,7 +32,7 @@ def naps(stand, count):
 
 def test_a_larger_pool_is_in_force_at_once_and_a_smaller_one_as_servers_come_back(stand, admin):
     with stand.raw(database="first") as line:
-        line.ask("begin")
+        line.ask("begin; select 1")
         pid = line.value("select pg_backend_pid()")
         stand.databases["first"] = "dbname=postgres pool_size=4"
         assert "databases: changed first (pool_size '1' -> '4')" in stand.reload()
@@ -49,7 +49,7 @@ def test_a_larger_pool_is_in_force_at_once_and_a_smaller_one_as_servers_come_bac
 
 def test_waiting_clients_profit_from_a_larger_pool(stand):
     with stand.raw(database="first") as holder, stand.raw(database="first") as waiting:
-        holder.ask("begin")
+        holder.ask("begin; select 1")
         waiting.send(query("select 'served'"))
         time.sleep(0.1)
         stand.databases["first"] = "dbname=postgres pool_size=2"
@@ -101,7 +101,7 @@ def test_a_changed_password_and_a_changed_place_retire_the_servers(stand, upstre
         assert "servers replaced: first" in stand.reload()
         assert rows(line.ask("select current_database(), pg_backend_pid() = " + pid)) == [("template1", "f")]
         assert other.value("select pg_backend_pid()") == others
-        line.ask("begin")
+        line.ask("begin; select 1")
         pid = line.value("select pg_backend_pid()")
         stand.databases["first"] = f"dbname=postgres user=app password='{PASSWORD.replace(chr(39), chr(39) * 2)}'"
         stand.reload()

@@ -30,7 +30,7 @@ def terminate(admin, pid):
 
 def test_a_client_whose_server_is_terminated_hears_the_servers_own_words(stand, admin):
     with stand.raw(database="one") as line, stand.raw(database="one") as other:
-        line.ask("begin")
+        line.ask("begin; select 1")
         pid = line.value("select pg_backend_pid()")
         line.send(query("select pg_sleep(30)"))
         time.sleep(0.1)
@@ -51,7 +51,7 @@ def test_psycopg_sees_an_admin_shutdown(stand, admin):
 
 def test_a_client_idle_in_a_transaction_hears_it_too(stand, admin):
     with stand.raw(database="one") as line:
-        line.ask("begin")
+        line.ask("begin; select 1")
         terminate(admin, line.value("select pg_backend_pid()"))
         assert sqlstate(line.read_to_end()) == "57P01"
 
@@ -125,8 +125,8 @@ def test_a_backend_killed_outright(stand, upstream):
     """PostgreSQL then restarts all its backends: the victim's client is told, the idle ones go on."""
     with stand.raw(database="one") as line, stand.raw(database="session") as bystander, stand.raw() as idle:
         idle.ask("select 1")
-        bystander.ask("begin")
-        line.ask("begin")
+        bystander.ask("begin; select 1")
+        line.ask("begin; select 1")
         pid = int(line.value("select pg_backend_pid()"))
         line.send(query("select pg_sleep(30)"))
         upstream.kill(pid)
@@ -141,7 +141,7 @@ def test_a_backend_killed_outright(stand, upstream):
 def test_postgresql_restarts_and_idle_clients_notice_nothing(stand, upstream):
     with stand.raw() as idle, stand.raw("other") as never_asked, stand.raw(database="one") as busy:
         idle.ask("select 1")
-        busy.ask("begin")
+        busy.ask("begin; select 1")
         upstream.restart()
         assert sqlstate(busy.read_to_end()) == "57P01"
         assert rows(idle.ask("select 'alive'")) == [("alive",)]

@@ -23,7 +23,7 @@ def count(admin):
 
 def test_term_waits_for_the_clients_to_leave(stand, admin):
     with stand.raw() as line, stand.raw() as idle:
-        line.ask("begin")
+        line.ask("begin; select 1")
         stand.signal(signal.SIGTERM)
         wait_until(lambda: not is_listening(stand.port), "it takes nobody new")
         assert rows(line.ask("select 'served'")) == [("served",)]
@@ -47,7 +47,7 @@ def test_term_without_clients_ends_at_once(stand):
 
 def test_int_waits_for_transactions_and_then_tells_the_clients(stand, admin):
     with stand.raw() as line, stand.raw() as idle:
-        line.ask("begin")
+        line.ask("begin; select 1")
         idle.ask("select 1")
         stand.signal(signal.SIGINT)
         assert rows(line.ask("select 'in the transaction'")) == [("in the transaction",)]
@@ -63,7 +63,7 @@ def test_int_waits_for_transactions_and_then_tells_the_clients(stand, admin):
 
 def test_a_second_signal_is_immediate(stand):
     with stand.raw() as line:
-        line.ask("begin")
+        line.ask("begin; select 1")
         stand.signal(signal.SIGINT)
         stand.wait_log("shutting down: wait for servers")
         stand.signal(signal.SIGINT)
@@ -74,7 +74,7 @@ def test_a_second_signal_is_immediate(stand):
 def test_quit_ends_at_once_and_says_so(stand, admin):
     with stand.raw() as line, stand.raw() as waiting:
         line.send(query("select pg_sleep(30)"))
-        waiting.ask("begin")
+        waiting.ask("begin; select 1")
         start = time.monotonic()
         stand.signal(signal.SIGQUIT)
         assert stand.wait_end() == 0
@@ -87,7 +87,7 @@ def test_quit_ends_at_once_and_says_so(stand, admin):
 
 def test_usr1_pauses_and_usr2_resumes_and_nobody_is_dropped(stand, admin):
     with stand.raw() as line, stand.raw() as other:
-        line.ask("begin")
+        line.ask("begin; select 1")
         other.ask("select 1")
         stand.signal(signal.SIGUSR1)
         stand.wait_log("got SIGUSR1")

@@ -85,7 +85,7 @@ def test_a_client_that_sends_faster_than_postgresql_reads(stand, admin):
     with stand.raw(seconds=60) as line, stand.raw() as blocker:
         line.send(query("copy flood from program 'false'"))
         line.read_until()
-        blocker.ask("begin")
+        blocker.ask("begin; select 1")
         line.send(query("copy flood from stdin"))
         assert kinds(line.read_until("G")) == "G"
         admin.execute("select pg_sleep(0)")

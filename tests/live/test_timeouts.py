@@ -58,7 +58,7 @@ def test_query_timeout(stand, admin):
 
 def test_transaction_timeout(stand):
     with stand.raw("lingerer") as line:
-        line.ask("begin")
+        line.ask("begin; select 1")
         line.ask("select 1")
         line.send(query("select pg_sleep(30)"))
         words = last_words(line)
@@ -75,7 +75,7 @@ def test_idle_transaction_timeout(stand, admin):
         assert (words["S"], words["C"], words["M"]) == ("FATAL", "25P03", "idle transaction timeout")
     with stand.raw("dreamer") as line:
         assert line.value("select to_regclass('public.dream')") is None
-        line.ask("begin")
+        line.ask("begin; select 1")
         assert sqlstate(line.ask("select pg_sleep(1.2)")) == "", "working is not idling"
 
 
@@ -86,14 +86,14 @@ def test_client_idle_timeout(stand):
         assert rows(other.ask("select 1")) == [("1",)]
     with stand.raw("sleeper") as line:
         assert sqlstate(line.ask("select pg_sleep(1.2)")) == "", "working is not idling"
-        line.ask("begin")
+        line.ask("begin; select 1")
         time.sleep(1)
         assert sqlstate(line.ask("commit")) == "", "a transaction is another timeout's"
 
 
 def test_query_wait_timeout(stand):
     with stand.raw("impatient") as holder, stand.raw("impatient") as line:
-        holder.ask("begin")
+        holder.ask("begin; select 1")
         line.send(query("select 1"))
         words = last_words(line)
         assert (words["S"], words["M"]) == ("FATAL", "query_wait_timeout")
@@ -125,7 +125,7 @@ def test_server_idle_timeout_closes_what_nobody_needs(stand, admin):
 def test_server_lifetime_replaces_servers_between_transactions(stand):
     with stand.raw(database="short") as line:
         first = line.value("select pg_backend_pid()")
-        line.ask("begin")
+        line.ask("begin; select 1")
         held = line.value("select pg_backend_pid()")
         time.sleep(1.2)
         assert line.value("select pg_backend_pid()") == held, "never in a transaction"

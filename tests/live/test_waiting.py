@@ -23,7 +23,7 @@ def test_first_come_first_served(stand, admin):
     admin.execute("grant all on arrivals, arrivals_n_seq to app")
     with ExitStack() as stack:
         holder = stack.enter_context(stand.raw(database="one"))
-        holder.ask("begin")
+        holder.ask("begin; select 1")
         crowd = [stack.enter_context(stand.raw(database="one")) for _ in range(30)]
         for number, line in enumerate(crowd):
             line.send(query(f"insert into arrivals (who) values ({number})"))
@@ -37,7 +37,7 @@ def test_first_come_first_served(stand, admin):
 def test_one_who_gives_up_in_the_queue_is_passed_over(stand):
     with ExitStack() as stack:
         holder, one, two, three = (stack.enter_context(stand.raw(database="one")) for _ in range(4))
-        holder.ask("begin")
+        holder.ask("begin; select 1")
         for line in (one, two, three):
             line.send(query("select 'served'"))
             time.sleep(0.01)
@@ -51,7 +51,7 @@ def test_one_who_gives_up_in_the_queue_is_passed_over(stand):
 
 def test_who_waits_long_gets_one_notice(stand):
     with stand.raw(database="one") as holder, stand.raw(database="one") as waiting:
-        holder.ask("begin")
+        holder.ask("begin; select 1")
         waiting.send(query("select 1"))
         time.sleep(1.2)
         holder.ask("commit")
@@ -65,7 +65,7 @@ def test_who_waits_long_gets_one_notice(stand):
 def test_a_waiting_client_may_go_on_sending(stand):
     """More than we want to hold: reading pauses, and nothing is lost."""
     with stand.raw(database="one") as holder, stand.raw(database="one") as waiting:
-        holder.ask("begin")
+        holder.ask("begin; select 1")
         text = "x" * 200_000
         waiting.socket.setblocking(False)
         pending = query(f"select length('{text}')") + query("select 'second'")

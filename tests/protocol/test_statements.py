@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol import statements
-from protocol.statements import Kind, Statement, classify
+from protocol.statements import Kind, Statement, classify, kind_of, split
+from protocol.tokens import STANDARD
 
 KINDS = [
     (Kind.READ, b"select 1"),
@@ -38,6 +39,7 @@ KINDS = [
     (Kind.WRITE, b"with x as (select 1) update t set a = 1"),
     (Kind.DDL, b"select 1 into t"),
     (Kind.DDL, b"create table t (a int)"),
+    (Kind.DDL, b"create table t (atomic int)"),
     (Kind.DDL, b"create function f() returns int language sql as 'select 1; select 2'"),
     (Kind.DDL, b"create rule r as on insert to t do (select 1; select 2)"),
     (Kind.DDL, b"alter table t add b int"),
@@ -187,6 +189,14 @@ def test_backslashes_count_when_the_server_says_so():
 def test_what_is_not_understood_is_unknown_and_not_single(text):
     statement = classify(text)
     assert (statement.kind, statement.is_single) == (Kind.UNKNOWN, False)
+
+
+def test_the_pieces_of_a_text():
+    text = b" ; (select 1) ;set a = ';' -- ;\n;; begin"
+    pieces = list(split(text, STANDARD))
+    assert [text[piece.start : piece.end] for piece in pieces] == [b"(select 1) ", b"set a = ';' -- ;\n", b"begin"]
+    assert [piece.head for piece in pieces] == [(b"select", b"1", b")"), (b"set", b"a", b"=", b"'"), (b"begin",)]
+    assert [kind_of(piece) for piece in pieces] == [Kind.READ, Kind.SET, Kind.BEGIN]
 
 
 def test_too_many_statements_are_not_counted_out(monkeypatch):

@@ -7,7 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.tokens import BAD, LITERAL, MARK, NAME, NUMBER, OPERATOR, WORD, tokens
+from protocol.tokens import (
+    BAD,
+    LITERAL,
+    MARK,
+    NAME,
+    NUMBER,
+    OPERATOR,
+    STANDARD,
+    WORD,
+    blank_comments,
+    fold_name,
+    literal_value,
+    tokens,
+)
 
 
 def split(text, **settings):
@@ -108,6 +121,59 @@ def test_strings_on_one_line_are_two():
 )
 def test_comments_are_left_out(comment):
     assert texts(b"a" + comment + b"b") == [b"a", b"b"]
+
+
+def test_blanking_comments_moves_nothing():
+    assert blank_comments(b"a/* b\n */c /**/ 'd /* e */' -- /* f", STANDARD) == b"a        c      'd /* e */' -- /* f"
+    assert blank_comments(b"a /* /* b */ */ c /* d", STANDARD) == b"a               c /* d"
+
+
+@pytest.mark.parametrize(
+    ("token", "name"),
+    [
+        (b"Abc", b"abc"),
+        (b"\xc3\x84B", b"\xc3\x84b"),  # only ASCII has a lower case
+        (b'"Abc"', b"Abc"),
+        (b'"a""b"', b'a"b'),
+        (b'u&"a\\0042\\+000043\\\\d"', b"aBC\\d"),
+        (b'U&"a""b"', b'a"b'),
+        (b'U&"a\\00e4"', b""),  # how many bytes that is depends on the server's encoding
+        (b'U&"a\\0000"', b""),
+        (b'U&"a\\x"', b""),
+        (b'U&"a\\"', b""),
+        (b'""', b""),
+        (b"a" * 64, b"a" * 63),
+        (b'"' + b"A" * 63 + b'"', b"A" * 63),
+        (b"a" * 62 + b"\xc3\xa4", b"a" * 62),  # not within a letter
+        (b"a" * 60 + b"\xf0\x9f\x90\x98", b"a" * 60),
+        (b"a" * 61 + b"\xc3\xa4b", b"a" * 61 + b"\xc3\xa4"),
+        (b"\xa4" * 70, b"\xa4" * 63),  # no UTF-8
+    ],
+)
+def test_names_are_folded_as_postgresql_does_it(token, name):
+    assert fold_name(token) == name
+
+
+@pytest.mark.parametrize(
+    ("token", "value"),
+    [
+        (b"'a'", b"a"),
+        (b"''", b""),
+        (b"'it''s'", b"it's"),
+        (b"E'a'", b"a"),
+        (b"n'a'", b"a"),
+        (b"$$a$b$$", b"a$b"),
+        (b"$x$\n$$\n$x$", b"\n$$\n"),
+        (b"'a\\b'", None),
+        (b"E'\\x61'", None),
+        (b"U&'a'", None),
+        (b"x'61'", None),
+        (b"'a'\n'b'", None),
+        (b"$1", None),
+    ],
+)
+def test_a_literal_has_a_value_when_that_is_plain_to_see(token, value):
+    assert literal_value(token) == value
 
 
 def test_comments_are_seen_inside_operators():

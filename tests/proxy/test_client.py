@@ -5,7 +5,8 @@ import random
 import pytest
 
 from protocol.ledger import QUERY
-from proxy.client import MAX_AT_ONCE, MAX_BACKLOG, MAX_HELD, STREAM_FROM
+from proxy.client import MAX_AT_ONCE, MAX_BACKLOG, STREAM_FROM
+from proxy.holding import MAX_HELD
 from proxy.states import ACTIVE, CLEANING, CLOSED, CLOSING, GONE, IDLE, RESTING, WAITING, Closing
 from tests.fakes import check_world
 from tests.play import (
@@ -101,12 +102,6 @@ def test_a_password_after_login_is_illegal():
 def test_a_query_in_the_middle_of_copy_data_ends_the_client_and_the_copy():
     play = Play() >> client("Q:copy") >> server("G") << to_client("G") >> client("d:row Q:no")
     play << to_server("Q:copy f:the_client_has_left") << error_to_client("query message in the middle of COPY data")
-
-
-def test_a_named_statement_is_refused_where_servers_are_shared():
-    play = Play() >> client("P:name B:name E S") << to_server("") << error_to_client("0A000")
-    assert play.client.state is GONE
-    assert play.server.state is IDLE
 
 
 def test_a_named_statement_passes_in_session_mode():

@@ -6,8 +6,10 @@ import pytest
 
 from protocol import backend
 from protocol.passwords import Secret
+from protocol.startup import parse_startup
+from proxy.approach import MAX_GREETINGS
 from proxy.config.entries import Database
-from proxy.connect import MAX_GREETINGS, Endpoint, Opener
+from proxy.connect import Endpoint, Opener
 from proxy.states import CLOSED, CLOSING, IDLE, Closing
 from proxy.tasks import Tasks
 from tests.fakes import FakeWorld
@@ -22,6 +24,11 @@ HELLO = OK + TZ + KEY + READY
 
 class Line(Wire):
     """A wire whose far end hangs up when we do."""
+
+    @property
+    def startup(self):
+        """What we said first."""
+        return parse_startup(self.written[4 : int.from_bytes(self.written[:4], "big")])
 
     def close(self):
         asyncio.get_running_loop().call_soon(self.mine.connection_lost, None)
@@ -40,20 +47,24 @@ class Line(Wire):
 
 
 class World(FakeWorld):
-    """Opens real servers, over one line that says `said`."""
+    """Opens real servers, over lines that say `said`: all the same, or one after another and the last for the rest."""
 
     def __init__(self, said, monkeypatch, error=None, **limits):
         super().__init__(**limits)
         self.database = Database(name="shop", hosts=("here",))
         self.opener = Opener(Tasks(self.log), a_keeper(), self)
         self.inbox = None
+        self.lines = []
+        scripts = [said] if isinstance(said, bytes) else list(said)
 
         async def connect(endpoint, loop):
             if error is not None:
                 raise error
+            said = scripts.pop(0) if len(scripts) > 1 else scripts[0]
             self.inbox = alone()
             line = Line()
             line.mine = self.inbox
+            self.lines.append(line)
             self.inbox.transport = line
             self.inbox.data_received(said)
             return self.inbox
@@ -74,7 +85,7 @@ class World(FakeWorld):
 
     async def open(self):
         self.pool.open_one()
-        (server,) = next(place for place in self.pool.places if place)
+        server = next(reversed(next(place for place in self.pool.places if place)))
         await asyncio.gather(server.opening, return_exceptions=True)
         for _ in range(3):
             await asyncio.sleep(0)
@@ -122,11 +133,10 @@ def test_a_server_that_does_not_is_given_up_and_its_place_is_free(said, monkeypa
         world.room_made = lambda pool: None
         world.pool.open_one()
         (server,) = world.pool.places[0]
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        if world.inbox is not None:
-            world.inbox.connection_lost(None)
-        await asyncio.gather(server.opening, return_exceptions=True)
+        while not server.opening.done():
+            await asyncio.sleep(0)
+            if world.inbox is not None:
+                world.inbox.connection_lost(None)
         assert server.state is CLOSED
         assert world.pool.size == 0
         assert world.pool.failure is not None
@@ -189,3 +199,44 @@ def test_where_a_unix_socket_is():
     assert Endpoint("/run/pg", 5433).path == "/run/pg/.s.PGSQL.5433"
     assert Endpoint("@pg", 5433).path == "\0pg/.s.PGSQL.5433"
     assert Endpoint("10.0.0.1", 5433).path is None
+
+
+OLD = backend.build_error("FATAL", "08P01", "unsupported frontend protocol")
+LONG_KEY = b"\0\0\0\x07" + bytes(range(32))
+
+
+def versions(world):
+    return [(line.startup.major, line.startup.minor) for line in world.lines]
+
+
+def test_we_ask_for_the_newest_protocol_and_keep_the_long_key_whole(monkeypatch):
+    world, server = opened(OK + backend.build_backend_key(LONG_KEY) + READY, monkeypatch)
+    assert versions(world) == [(3, 2)]
+    assert (server.key, server.pid) == (LONG_KEY, 7)
+
+
+def test_an_old_postgresql_negotiates_and_goes_on(monkeypatch):
+    world, server = opened(backend.build_negotiate(0, []) + HELLO, monkeypatch)
+    assert versions(world) == [(3, 2)]
+    assert (server.state, server.key) == (IDLE, b"\0\0\0\x07abcd")
+
+
+def test_whoever_does_not_know_the_newest_is_asked_for_the_oldest_and_remembered(monkeypatch):
+    async def main():
+        world = World([OLD, HELLO], monkeypatch)
+        world.room_made = lambda pool: None
+        assert (await world.open()).state is IDLE
+        assert versions(world) == [(3, 2), (3, 0)]
+        assert (await world.open()).state is IDLE
+        assert versions(world) == [(3, 2), (3, 0), (3, 0)]
+        assert "does not speak protocol 3.2" in world.log.text
+
+    play(main())
+
+
+def test_a_refusal_that_was_not_about_the_version_is_told_as_it_is(monkeypatch):
+    world, server = opened([OLD, backend.build_error("FATAL", "08P01", "no such thing")], monkeypatch)
+    failure = world.pool.failure
+    assert (server.state, failure.sqlstate, failure.sentence) == (CLOSED, "08P01", "no such thing")
+    assert "does not speak" not in world.log.text
+    assert versions(world) == [(3, 2), (3, 0)]

@@ -2,6 +2,7 @@
 
 import pytest
 
+from protocol.frontend import build_query
 from proxy.states import CLOSED, CLOSING, GONE, IDLE
 from tests.play import (
     Play,
@@ -71,11 +72,56 @@ def test_a_value_that_the_server_spells_its_own_way_is_taken_over_and_not_set_ag
 
 
 def test_a_value_that_cannot_be_said_in_a_set_ends_the_client_and_nothing_else():
-    play = Play(followed={"TimeZone": "Europe/Zürich"}) >> client("Q:a")
+    play = Play(followed={"TimeZone": "Europe/Z\udcfcrich"}) >> client("Q:a")
     assert play.client.state is GONE
     assert play.hear("client").startswith(b"E")
     assert play.server.state is IDLE
     play << to_server("")
+
+
+def test_what_is_not_ascii_is_said_in_digits():
+    play = Play(followed={"application_name": "Zürich"}) >> client("Q:a")
+    assert b"decode('5ac3bc72696368','hex')" in play.hear("server")
+
+
+def test_a_value_of_somebody_elses_is_reset_alone_and_the_request_waits():
+    play = Play()
+    play.server.followed = play.world.pool.intern({**play.server.followed, "my.x": "1"})
+    play >> client("Q:a") << to_server('Q:RESET_"my"."x"') >> server("C Z:I") << to_server("Q:a")
+    play >> server("C Z:I") << released
+    assert play.server.followed is play.client.followed
+
+
+def test_a_value_that_is_not_followed_never_travels_with_the_request():
+    """It may fail though it has been accepted before: a role may be revoked."""
+    play = Play(followed={"role": "clerk"})
+    play.world.pool.proven.add(("role", "clerk"))
+    play >> client("Q:a") << to_server(build_query("SELECT pg_catalog.set_config(E'role',E'clerk',false)"))
+
+
+@pytest.mark.parametrize(("timeout", "messages"), [("1ms", 1), ("9s", 2)])
+def test_nothing_travels_with_a_request_that_a_timeout_of_somebody_elses_could_strike(timeout, messages):
+    play = Play(followed={**CET, "statement_timeout": timeout})
+    play.world.pool.proven.add(("TimeZone", "CET"))
+    play.server.followed = play.world.pool.intern({**play.server.followed, "statement_timeout": timeout})
+    play >> client("Q:a")
+    heard = play.hear("server")
+    assert (b'RESET "statement_timeout";SET' in heard) is (messages == 1)
+    assert heard.count(b"Q\0") == messages
+
+
+def test_a_set_that_was_answered_after_its_client_left_is_remembered_of_the_server():
+    play = Play(followed={"my.x": "1"}) >> client("Q:a X") >> server("C Z:I")
+    assert play.server.followed["my.x"] == "1"
+    other = play.world.new_client()
+    with play.world.loop.running():
+        other.data_received(b"Q\0\0\0\x06b\0")
+    assert b'RESET "my"."x"' in play.hear("server")
+
+
+def test_who_is_refused_hears_what_was_being_set():
+    play = Play(followed={"role": "clerk"}) >> client("Q:a") >> server("ERROR:denied Z:I")
+    play << error_to_client("were being set on another server connection: role")
 
 
 def test_a_client_that_leaves_before_its_set_is_answered_leaves_a_clean_server():

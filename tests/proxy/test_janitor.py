@@ -6,7 +6,7 @@ from proxy.janitor import JITTER, TICK, Janitor
 from proxy.pool import LoginFailed
 from proxy.reset import PATIENCE
 from proxy.server import GOODBYE
-from proxy.states import CLEANING, CLOSED, CLOSING, GONE, IDLE, LINKED, TESTING, USED, WAITING, Closing
+from proxy.states import BEGUN, CLEANING, CLOSED, CLOSING, GONE, IDLE, LINKED, TESTING, USED, WAITING, Closing
 from tests.fakes import check_world, make_limits
 from tests.play import Play, asked, client, client_hangs_up, error_to_client, server, stays_linked, to_client
 
@@ -17,7 +17,11 @@ class Pools(list):
     def forget_unused(self):
         pass
 
+    def hubs(self):
+        return self.listening
+
     relieved = 0
+    listening: tuple = ()
 
     def relieve(self, pool):
         self.relieved += 1
@@ -110,6 +114,14 @@ def test_a_client_that_rests_too_long_is_ended(mode):
 
 def test_a_client_at_work_is_not_idle():
     Night(client_idle_timeout=2.0) >> client("Q:a") >> later(10.0) << stays_linked
+
+
+def test_a_transaction_that_no_server_knows_has_the_timeout_of_idle_transactions():
+    play = Night(client_idle_timeout=2.0, idle_transaction_timeout=4.0, deferred_begin=True) >> client("Q:begin")
+    play << to_client("C:BEGIN Z:T") >> later(3.0)
+    assert play.client.state is BEGUN
+    play >> later(2.0) << error_to_client("idle transaction timeout")
+    assert play.client.state is GONE
 
 
 def test_an_idle_server_is_closed_down_to_the_minimum_and_no_further():

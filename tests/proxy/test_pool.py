@@ -30,6 +30,8 @@ SORRY = LoginFailed("28P01", "password authentication failed")
 class Server:
     """As little as a pool asks."""
 
+    followed = {}  # noqa: RUF012
+
     def __init__(self, pool):
         self.pool, self.state, self.doomed, self.why, self.opening = pool, OPENING, None, None, None
 
@@ -46,6 +48,8 @@ class Server:
 
 
 class Client:
+    followed = Server.followed
+
     def __init__(self, pool, on_resume=None):
         self.pool, self.server, self.waiting_since, self.on_resume, self.closed = pool, None, 0.0, on_resume, None
 
@@ -118,6 +122,19 @@ def test_the_server_used_last_is_used_first():
     for client in (second, third, first):
         client.give_back()
     assert world.clients(1)[0].server is world.opened[2 - 0]
+
+
+def test_a_server_in_the_clients_own_state_goes_before_a_newer_one():
+    world = World(pool_size=3).warm(3)
+    for client in world.clients(3):
+        client.give_back()
+    older, newest = world.opened[1], next(reversed(world.pool.places[IDLE]))
+    assert older is not newest
+    older.followed = {"search_path": "a"}
+    wanting = Client(world.pool)
+    wanting.followed = older.followed
+    assert wanting.ask().server is older
+    assert Client(world.pool).ask().server is newest
 
 
 def test_round_robin_uses_the_one_that_has_rested_longest():

@@ -339,3 +339,49 @@ def test_who_is_logging_in_keeps_the_pool_alive():
         assert await asyncio.wait_for(welcome, 1) == {}
 
     asyncio.run(main())
+
+
+class Tunnel:
+    """As little as the pools ask."""
+
+    def __init__(self, pools, pool):
+        self.pool, self.why = pool, None
+        pools.tunnels[self] = None
+
+    def close(self, why):
+        self.why = why
+
+
+def test_tunnels_count_where_limits_span_pools_and_nowhere_else():
+    world = World([SHOP, BLOG], max_db_connections=2)
+    shop, blog = world.pool("shop"), world.pool("blog")
+    first, second = Tunnel(world.pools, shop), Tunnel(world.pools, shop)
+    assert world.pools.find_obstacle(shop) is Waiting.DATABASE_LIMIT
+    assert world.pools.find_obstacle(blog) is None
+    assert world.pools.find_obstacle(shop, first) is world.pools.find_obstacle(shop, second) is None
+    third = Tunnel(world.pools, shop)
+    assert world.pools.find_obstacle(shop, third) is Waiting.DATABASE_LIMIT
+    assert (shop.size, world.pools.count_servers([shop]), world.pools.count_servers([blog])) == (0, 3, 0)
+
+
+def test_a_dying_pool_is_counted_until_its_last_tunnel_is_gone():
+    world = World([SHOP])
+    pool = world.pool("shop")
+    tunnel = Tunnel(world.pools, pool)
+    old, world.config = world.config, config([BLOG])
+    world.pools.reconcile(compare(old, world.config))
+    assert tunnel.why is Closing.DATABASE_GONE
+    assert world.pools.dying == [pool]
+    del world.pools.tunnels[tunnel]
+    world.pools.room_made(pool)
+    assert not world.pools.dying
+    assert world.pools.of_database("shop") == []
+
+
+def test_kill_closes_the_tunnels_of_that_database_only():
+    world = World([SHOP, BLOG])
+    mine, other = Tunnel(world.pools, world.pool("shop")), Tunnel(world.pools, world.pool("blog"))
+    world.pools.kill("shop")
+    assert (mine.why, other.why) == (Closing.ADMIN, None)
+    world.pools.close_all(None, Closing.SHUTDOWN)
+    assert other.why is Closing.SHUTDOWN

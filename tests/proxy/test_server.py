@@ -34,7 +34,7 @@ TRANSCRIPTS = [
     ("P B D E S", "1 2 T D:a C Z:I"),
     ("P B E S P B E S", "1 2 ERROR:no Z:I 1 2 C Z:I"),
     ("P D S", "1 n Z:I"),
-    ("B E S B E C S", "2 D:a s Z:I 2 C 3 Z:I"),
+    ("P B E S B E C S", "1 2 D:a s Z:I 2 C 3 Z:I"),
     ("F", "V Z:I"),
     ("S", "Z:I"),
     ("Q:one Q:two Q:three", "C Z:I ERROR:two Z:I T D:3 C Z:I"),

@@ -30,7 +30,9 @@ PGBOUNCER = {
         "maxwait_us i, pool_mode s, load_balance_hosts s"
     ),
     "PEERS": "peer_id i, host s, port i, pool_size i",
-    "CLIENTS": SOCKET,
+    "PINS": "database s, user s, reason s, now i, total q",
+    "AUDIT": "database s, user s, application_name s, what s, would_be s, count q, statement s",
+    "CLIENTS": SOCKET + ", pinned i, pin_reason s",
     "SERVERS": SOCKET,
     "USERS": (
         "name s, pool_size s, reserve_pool_size s, pool_mode s, max_user_connections i, current_connections i, "
@@ -54,8 +56,10 @@ PGBOUNCER = {
     ),
     "TOTALS": "name s, value N",
     "STATE": "key s, value s",
+    "LISTENERS": "",
 }
 OURS = {
+    "LISTENERS": "database s, user s, channel s, state s, listeners i, waiting i, notifications q, lost q",
     "POOLS": "sv_closing i, waiting_for s",
     "STATS": "total_client_login_count N, avg_client_login_count N",
     "STATS_TOTALS": "client_login_count N",

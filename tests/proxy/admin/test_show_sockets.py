@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+from protocol.replication import Replication
 from proxy.main import Proxy
-from proxy.states import CLEANING, GONE, IDLE, Closing, move
+from proxy.states import CLEANING, CLOSING, GONE, IDLE, Closing, move
+from proxy.tunnel import Stage, Tunnel
 from tests.fakes import FakeClock
-from tests.proxy.admin.desk import Operator, a_client, a_server, at_desk
+from tests.proxy.admin.desk import Line, Operator, a_client, a_server, at_desk, hang_up
 
 
 def test_a_linked_pair_points_at_each_other(tmp_path: Path) -> None:
@@ -77,5 +79,76 @@ def test_a_long_list_leaves_turns_for_others_and_whoever_goes_meanwhile_is_left_
             client.state = GONE
         rows = (await operator.answer()).rows
         assert 900 <= len(rows) < 1001
+
+    at_desk(tmp_path, story)
+
+
+def a_tunnel(proxy: Proxy, stage: Stage) -> Tunnel:
+    server = a_server(proxy, "bare")
+    tunnel = Tunnel(server.pool, "joe", Replication.PHYSICAL, b"k" * 8, ("10.1.1.1", 40000))
+    server.close(Closing.ADMIN)
+    tunnel.stage = stage
+    tunnel.near.connection_made(Line())
+    tunnel.far.connection_made(Line())
+    tunnel.far.address, tunnel.far.pid = ("10.0.0.1", 5432), 4712
+    tunnel.far.parameters["application_name"] = "standby"
+    proxy.tunnel_wanted(tunnel)
+    return tunnel
+
+
+def test_a_tunnel_is_a_row_in_each_and_they_point_at_each_other(tmp_path: Path) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        tunnel = a_tunnel(proxy, Stage.OPEN)
+        client, console = (await operator.ask("SHOW CLIENTS")).dicts()
+        if client["replication"] == "none":
+            client, console = console, client
+        (server,) = (await operator.ask("SHOW SERVERS")).dicts()
+        assert (client["replication"], server["replication"], console["replication"]) == (
+            "physical",
+            "physical",
+            "none",
+        )
+        assert (client["ptr"], client["link"]) == (server["link"], server["ptr"])
+        assert (client["state"], client["addr"], client["application_name"]) == ("active", "10.1.1.1", "standby")
+        assert (server["state"], server["addr"], server["remote_pid"]) == ("active", "10.0.0.1", "4712")
+        assert (client["id"], server["id"]) == (str(tunnel.number), str(tunnel.far_number))
+
+    at_desk(tmp_path, story)
+
+
+def test_one_that_is_being_opened_waits_and_one_that_is_closed_is_not_listed(tmp_path: Path) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        tunnel = a_tunnel(proxy, Stage.OPENING)
+        states = [(await operator.ask(f"SHOW {what}")).dicts() for what in ("CLIENTS", "SERVERS")]
+        assert [row["state"] for row in states[0] if row["replication"] != "none"] == ["waiting"]
+        assert [row["state"] for row in states[1]] == ["new"]
+        tunnel.stage = Stage.CLOSING
+        assert (await operator.ask("SHOW SERVERS")).rows == []
+        assert len((await operator.ask("SHOW CLIENTS")).rows) == 1
+
+    at_desk(tmp_path, story)
+
+
+def test_tunnels_are_counted_in_the_other_tables(tmp_path: Path) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        tunnel = a_tunnel(proxy, Stage.OPEN)
+        hang_up(next(iter(tunnel.pool.places[CLOSING])))
+        pools = {row["database"]: row for row in (await operator.ask("SHOW POOLS")).dicts()}
+        databases = {row["name"]: row for row in (await operator.ask("SHOW DATABASES")).dicts()}
+        users = {row["name"]: row for row in (await operator.ask("SHOW USERS")).dicts()}
+        lists = {row["list"]: row["items"] for row in (await operator.ask("SHOW LISTS")).dicts()}
+        assert (pools["bare"]["cl_active"], pools["bare"]["sv_active"]) == ("1", "1")
+        for row in (databases["bare"], users["joe"]):
+            assert (row["current_connections"], row["current_client_connections"]) == ("1", "1")
+        assert lists["used_servers"] == "1"
+
+    at_desk(tmp_path, story)
+
+
+def test_kill_client_takes_a_tunnel_too(tmp_path: Path) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        tunnel = a_tunnel(proxy, Stage.OPEN)
+        assert (await operator.ask(f"KILL_CLIENT {tunnel.number}")).tag == "KILL_CLIENT"
+        assert tunnel.stage is Stage.CLOSING
 
     at_desk(tmp_path, story)

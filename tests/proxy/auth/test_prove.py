@@ -27,7 +27,7 @@ from protocol.errors import ProtocolError
 from protocol.frontend import build_password, parse_sasl_initial
 from protocol.passwords import Md5, ScramKeys, Secret, derive_salted_password, md5_stored
 from protocol.scram import ScramServer
-from proxy.auth.prove import Password, ServerRefused, prove_ourselves
+from proxy.auth.prove import Password, ServerRefused, TooNew, prove_ourselves
 from proxy.inbox import Inbox, PeerGone
 from tests.proxy.auth.wire import a_keeper, alone, joined, play, wired
 
@@ -70,6 +70,59 @@ def test_a_server_that_asks_for_md5_gets_the_hash_postgresql_documents() -> None
 def test_notices_and_one_version_negotiation_may_come_at_any_time() -> None:
     assert answers(NEGOTIATE, OK) == answers(NOTICE, NEGOTIATE, NOTICE, OK) == b""
     assert answers(NOTICE, build_authentication_cleartext(), NOTICE, OK) == build_password("swordfish")
+
+
+def minor_with(*messages: bytes, minor: int = 2, hangs_up: bool = False) -> int:
+    """Which minor is spoken in the end with a server that says all this."""
+
+    async def ask() -> int:
+        inbox, keeper = alone(b"".join(messages)), a_keeper()
+        if hangs_up:
+            inbox.eof_received()
+        try:
+            return await prove_ourselves(inbox, "joe", RIGHT, keeper, minor)
+        finally:
+            keeper.close()
+
+    return play(ask())
+
+
+def test_the_server_decides_which_minor_is_spoken() -> None:
+    assert minor_with(OK) == 2
+    assert minor_with(build_negotiate(0, []), OK) == 0
+    assert minor_with(NOTICE, NEGOTIATE, build_authentication_cleartext(), OK) == 0
+    assert minor_with(OK, minor=0) == 0
+
+
+@pytest.mark.parametrize("nonsense", [build_negotiate(3, []), build_message(codes.NEGOTIATE_PROTOCOL_VERSION, b"\0")])
+def test_a_server_may_not_offer_more_than_was_asked_for(nonsense: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        minor_with(nonsense, OK)
+
+
+@pytest.mark.parametrize("code", ["0A000", "08P01"])
+def test_whoever_turns_us_away_at_once_may_not_know_our_version(code: str) -> None:
+    refusal = build_error("FATAL", code, "unsupported frontend protocol 3.2")
+    with pytest.raises(TooNew, match="unsupported frontend protocol"):
+        minor_with(refusal)
+    with pytest.raises(ServerRefused):
+        minor_with(refusal, minor=0)
+    with pytest.raises(ServerRefused):
+        minor_with(build_authentication_cleartext(), refusal)
+
+
+def test_so_may_whoever_hangs_up_without_a_word() -> None:
+    with pytest.raises(TooNew):
+        minor_with(hangs_up=True)
+    with pytest.raises(PeerGone):
+        minor_with(hangs_up=True, minor=0)
+    with pytest.raises(PeerGone):
+        minor_with(build_authentication_cleartext(), hangs_up=True)
+
+
+def test_any_other_refusal_is_not_about_the_version() -> None:
+    with pytest.raises(ServerRefused):
+        minor_with(build_error("FATAL", "57P03", "the database system is starting up"))
 
 
 def test_what_comes_after_authentication_ok_is_left_unread() -> None:

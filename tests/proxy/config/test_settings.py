@@ -38,10 +38,17 @@ unix_socket_dir=/tmp unix_socket_group= unix_socket_mode=0777 user= verbose=0
 """
 EXPECTED = dict(word.split("=") for word in PGBOUNCER.split())
 WITH_BLANKS = {"auth_query", "server_reset_query"}
+OURS = {"deferred_begin": "1", "listen_mode": "shared", "session_state": "track"}
+OURS_WITH_BLANKS = {"pin_functions"}
 
 
-def test_every_setting_of_pgbouncer_is_a_row_and_no_other() -> None:
-    assert set(SETTINGS) == set(EXPECTED) | WITH_BLANKS
+def test_every_setting_of_pgbouncer_is_a_row_and_four_of_our_own() -> None:
+    assert set(SETTINGS) == set(EXPECTED) | WITH_BLANKS | set(OURS) | OURS_WITH_BLANKS
+
+
+def test_our_own_settings_have_defaults() -> None:
+    assert {name: format_setting(defaults(), name) for name in OURS} == OURS
+    assert defaults().pin_functions == ("dblink_connect", "dblink_connect_u")
 
 
 def test_under_a_pgbouncer_section_the_printed_defaults_are_pgbouncers() -> None:

@@ -1,0 +1,269 @@
+"""
+What a client's texts have put in doubt about its session, what to ask, and what follows from the answer.
+
+Theory. `Doubts` gathers the acts of one client's texts (`effects`) until its transaction is over. `ask` says which
+question settles them; often there is none: a parameter that PostgreSQL reports by itself is known already. `conclude`
+makes the two new sets out of the answer, the client's and the server's.
+
+What a server has in force is always true of it, wherever it comes from; so its set may hold a value that nobody has
+set, but never lacks one that somebody has. A name leaves it only when it is known to be back where it was at login.
+
+For the client a SET that went through is its new value. RESET goes back to the value it came with (`origin`), which
+another server does not know: there it is an ordinary value. Whether a RESET went through shows in the value; where a
+SET of the same name stands beside it, or the old value is that of the server as well, only the server's list of what
+the session has set can tell.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple
+
+from protocol.acts import What
+from protocol.effects import Reading
+from protocol.inspection import Answer, Fact, Question
+from protocol.parameters import IDENTITY, MAX_SET, PASSING, ParameterSet, is_name, is_sendable
+
+MAX_NAMES = 50  # parameters one transaction may name before everything is looked at
+MAX_CANDIDATES = 30  # custom parameters looked for in a text that does not say which it sets
+MAX_SEARCHED = 8192  # bytes of it, and of the values that came with it
+MAX_TEXT = 1024  # bytes of the first text, for whoever asks why
+
+_CANDIDATE = re.compile(rb"[A-Za-z_][A-Za-z0-9_$]*(?:\.[A-Za-z_][A-Za-z0-9_$]*)+")
+
+MAKES: Mapping[What, frozenset[Fact]] = {
+    What.TEMP: frozenset({Fact.TEMP}),
+    What.HOLD: frozenset({Fact.CURSORS}),
+    What.LOCK: frozenset({Fact.LOCKS}),
+    What.LISTEN: frozenset({Fact.CHANNELS}),
+    What.UNCLEAR: frozenset(Fact),
+}
+"""Acts after which something may exist."""
+
+ENDS: Mapping[What, frozenset[Fact]] = {
+    What.DDL: frozenset({Fact.TEMP}),
+    What.CLOSE: frozenset({Fact.CURSORS}),
+    What.UNLOCK: frozenset({Fact.LOCKS}),
+    What.UNLISTEN: frozenset({Fact.CHANNELS}),
+    What.DEALLOCATE: frozenset({Fact.STATEMENTS}),
+    What.DISCARD: frozenset(Fact),
+}
+"""Acts after which something may be gone: of interest where it was."""
+
+TOUCHING = frozenset({*MAKES, What.SETTING, What.RESET, What.DISCARD, What.LOAD, What.FUNCTION})
+"""Acts that may leave a session other than it was."""
+
+NONE: frozenset[Fact] = frozenset()
+
+
+class Sets(NamedTuple):
+    """What a client believes in, and what its server is in."""
+
+    client: ParameterSet
+    server: ParameterSet
+
+
+class Told:
+    """What a server had reported at one moment, by our keys. (Other parameters than the followed ones may have bytes of
+    unknown meaning: those are not known.)"""
+
+    __slots__ = ("_names", "_spelled", "_values")
+
+    def __init__(self, values: Mapping[str, str], names: Mapping[str, str], spelled: Mapping[str, str]) -> None:
+        self._values = dict(values)  # by the server's names
+        self._names = names  # from lower case to those
+        self._spelled = spelled  # from lower case to those that are followed
+
+    def get(self, key: str) -> str | None:
+        lower = key.lower()
+        value = self._values.get(self._names.get(lower, ""))
+        return value if value is None or value.isascii() or lower in self._spelled else None
+
+
+class Ground(NamedTuple):
+    """What does not change while a client lives."""
+
+    origin: ParameterSet  # what it logged in with
+    spelled: Mapping[str, str]  # keys of what is followed, by names in lower case
+    user: str  # who its servers log in as
+
+    def key(self, name: str) -> str:
+        return self.spelled.get(name, name)
+
+    def is_nothing(self, key: str, value: str | None) -> bool:
+        """Does it mean that nobody has set anything? A custom parameter that was reset is empty, and stays so."""
+        if key in IDENTITY:
+            return value in (None, "none", self.user)
+        return not value and "." in key
+
+
+class Doubts:
+    """Gathered from one or several texts of one client. `before` is what it believed in before them."""
+
+    __slots__ = (
+        "_undone", "before", "candidates", "facts", "is_all_reset", "is_unclear", "resets", "sets", "text",
+    )  # fmt: skip
+
+    def __init__(self, before: ParameterSet, text: bytes = b"") -> None:
+        self.before = before
+        self.text = text[:MAX_TEXT]  # the first of them
+        self.sets: set[str] = set()  # names in lower case
+        self.resets: set[str] = set()
+        self.is_all_reset = False
+        self.is_unclear = False  # nobody knows which parameters
+        self.candidates: set[str] = set()
+        self.facts: set[Fact] = set()
+        self._undone: set[str] = set()  # what has been reset since somebody asked; "" is all
+
+    def add(self, reading: Reading, said: bytes = b"", held: Collection[Fact] = ()) -> None:
+        """What a text may have done; `said` is all that the client said, `held` are facts that are known to be so."""
+        for act in reading.acts:
+            self.facts |= MAKES.get(act.what, NONE)
+            self.facts |= ENDS.get(act.what, NONE).intersection(held)
+            if act.what is What.SETTING:
+                self._add_name(self.sets, act.name)
+            elif act.what is What.RESET and act.name:
+                self._add_name(self.resets, act.name)
+                self._add_name(self._undone, act.name)
+            elif act.what is What.RESET or (act.what is What.DISCARD and act.name == b"all"):
+                self.is_all_reset = True
+                self._undone.add("")
+            elif act.what is What.UNCLEAR:
+                self.is_unclear = True
+        if self.is_unclear:
+            self._search(said)
+
+    def absorb(self, older: "Doubts") -> None:
+        """`older` ones could not be settled, and stand beside these."""
+        self.before, self.text = older.before, older.text
+        self.sets |= older.sets
+        self.resets |= older.resets
+        self.is_all_reset |= older.is_all_reset
+        self.is_unclear |= older.is_unclear
+        self.candidates |= older.candidates
+        self.facts |= older.facts
+
+    def _add_name(self, names: set[str], said: bytes) -> None:
+        name = said.lower().decode("ascii", "replace")
+        if name in PASSING:
+            return
+        if is_name(name) and len(self.sets) + len(self.resets) < MAX_NAMES:
+            names.update(IDENTITY if name in IDENTITY else (name,))  # a new user has no role
+        else:
+            self.is_unclear = True
+
+    def _search(self, said: bytes) -> None:
+        """Custom parameters cannot be listed, so whatever looks like the name of one is asked for."""
+        for name in find_customs(said):
+            if len(self.candidates) < MAX_CANDIDATES:
+                self.candidates.add(name)
+
+    def take_undone(self, ground: Ground, server: ParameterSet) -> dict[str, str]:
+        """
+        What the client came with and has reset since this was asked last, so that this server no longer has it: it is
+        set again, in the same transaction.
+        """
+        undone, self._undone = self._undone, set()
+        values = {
+            key: value
+            for key, value in ground.origin.items()
+            if ("" in undone or key.lower() in undone) and key.lower() not in self.sets
+            if key.lower() not in ground.spelled or server.get(key) != value
+        }
+        self.sets.update(key.lower() for key in values)
+        return values
+
+    # What to ask.
+
+    def ask(self, ground: Ground, server: ParameterSet, told: Told, known: Iterable[str]) -> Question:
+        """
+        The question that settles them. `told` are values the server has reported, by our keys; `known` are custom
+        parameters that others have used.
+        """
+        touched = self._find_touched(ground, server)
+        is_listing = self.is_unclear or any(self._is_ambiguous(key, ground) for key in touched)
+        asked = {key for key in touched if not is_listing or "." in key or key in IDENTITY}
+        if self.is_unclear:
+            asked = asked.union(self.candidates, known, IDENTITY)
+        names = tuple(sorted(key for key in asked if told.get(key) is None))
+        facts = tuple(fact for fact in Fact if fact in self.facts) if self.facts else ()
+        return Question(names, facts, lists=is_listing)
+
+    def _find_touched(self, ground: Ground, server: ParameterSet) -> set[str]:
+        """All keys whose values may have changed, as far as they can be named."""
+        touched = {ground.key(name) for name in self.sets | self.resets}
+        if self.is_all_reset or self.is_unclear:
+            touched |= self.before.keys() | ground.origin.keys() | server.keys()
+        return touched
+
+    def _is_only_reset(self, key: str) -> bool:
+        name = key.lower()
+        return (self.is_all_reset or name in self.resets) and name not in self.sets
+
+    def _is_ambiguous(self, key: str, ground: Ground) -> bool:
+        """Does its value not tell whether a RESET has happened, where that matters?"""
+        if key not in ground.origin or not (self.is_all_reset or key.lower() in self.resets):
+            return False
+        return key.lower() in self.sets or self.before.get(key) != ground.origin[key]
+
+    # What follows.
+
+    def conclude(self, question: Question, answer: Answer, sets: Sets, ground: Ground, told: Told) -> Sets:
+        """The new sets, out of those that hold now, what was reported included."""
+        client, server = dict(sets.client), dict(sets.server)
+        for key in self._find_touched(ground, sets.server).union(map(ground.key, (*answer.listed, *answer.values))):
+            if question.lists:
+                theirs, its = self._judge_listed(key, answer, ground, told)
+            else:
+                theirs, its = self._judge(key, _first(told.get(key), answer.values.get(key)), ground)
+            _put(client, key, theirs)
+            if key.lower() not in ground.spelled:
+                _put(server, key, its)
+        return Sets(client, server)
+
+    def _judge(self, key: str, value: str | None, ground: Ground) -> tuple[str | None, str | None]:
+        """The client's value and the server's, of a parameter that has `value` now; None where none is set."""
+        back = ground.origin.get(key)
+        if self._is_only_reset(key):
+            is_left = value is not None and value == self.before.get(key) and key.lower() not in ground.spelled
+            return (value, value) if is_left else (back, None)
+        if ground.is_nothing(key, value) and back is None:
+            return None, None
+        return value, value
+
+    def _judge_listed(self, key: str, answer: Answer, ground: Ground, told: Told) -> tuple[str | None, str | None]:
+        """The same where the server has listed all that the session has set and that can be listed."""
+        value = answer.listed.get(key.lower())
+        if value is None and ("." in key or key in IDENTITY):
+            value = _first(told.get(key), answer.values.get(key))
+            value = None if ground.is_nothing(key, value) else value
+        return (ground.origin.get(key) if value is None else value), value
+
+
+def after_reset_all(server: ParameterSet, spelled: Mapping[str, str]) -> ParameterSet:
+    """What is left of a server's set. (Who the session is, RESET ALL does not touch.)"""
+    return {key: value for key, value in server.items() if key in IDENTITY or key.lower() in spelled}
+
+
+def find_customs(said: bytes) -> set[str]:
+    """Whatever in it looks like the name of a custom parameter."""
+    found = (match[0].decode("ascii").lower() for match in _CANDIDATE.finditer(said, 0, 2 * MAX_SEARCHED))
+    return {name for name in found if is_name(name)}
+
+
+def _first(value: str | None, other: str | None) -> str | None:
+    return other if value is None else value
+
+
+def _put(parameters: dict[str, str], key: str, value: str | None) -> None:
+    if value is None:
+        parameters.pop(key, None)
+    else:
+        parameters[key] = value
+
+
+def why_unsayable(parameters: ParameterSet, spelled: Mapping[str, str]) -> str:
+    """Why this set cannot be replayed on another server; "" when it can."""
+    own = {key: value for key, value in parameters.items() if key.lower() not in spelled}
+    if len(own) > MAX_SET:
+        return f"{len(own)} parameters are set"
+    return next((key for key, value in own.items() if not (is_name(key) and is_sendable(value))), "")

@@ -1,0 +1,132 @@
+"""
+One connection to PostgreSQL on its way in: who we are, the proof of it, and what the server tells about itself.
+
+Theory. An `Approach` is made for somebody (`owner`: a pool's server, or the far end of a tunnel), on whom it notes
+what the server says: its parameters, its cancel key, where it lives. It knows nothing of pools and limits; whoever
+sent it decides what its end means (connect.py), be it good or bad.
+
+The server is not trusted: the number and the length of what it may say before ReadyForQuery are bounded.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from protocol import codes
+from protocol.backend import parse_backend_key, parse_error, parse_parameter_status, parse_ready
+from protocol.body import build_message
+from protocol.doubts import MAX_CANDIDATES, find_customs
+from protocol.errors import ProtocolError
+from protocol.frontend import build_query
+from protocol.inspection import MAX_ANSWER, Question, build_inspection, parse_inspection
+from protocol.parameters import is_sendable
+from protocol.startup import build_startup
+from proxy.auth.keys import KeyKeeper
+from proxy.auth.prove import MAX_MESSAGE, ServerRefused, prove_ourselves
+from proxy.inbox import Inbox
+
+MAX_GREETINGS = 1000  # messages between AuthenticationOk and ReadyForQuery
+LAST_WORDS = 1.0  # seconds a server that did not let us in has to hang up
+
+
+class Approach:
+    """`owner` has a `pool`, and gets `endpoint`, `address`, `parameters`, `key` and `pid`."""
+
+    def __init__(self, owner: Any, keeper: KeyKeeper) -> None:
+        self.owner = owner
+        self.inbox: Inbox | None = None
+        self.base: dict[str, str] = {}  # what `connect_query` has set
+        self._keeper = keeper
+        self._rows = b""  # of the last query
+
+    def connected(self, inbox: Inbox, endpoint: Any) -> None:
+        self.inbox = inbox
+        self.owner.endpoint = endpoint
+        self.owner.address = (endpoint.path or endpoint.host, endpoint.port)
+
+    async def log_in(self, said: Mapping[str, str], password: Any, minor: int) -> None:
+        """
+        Until the first ReadyForQuery. `said` are the parameters of the startup packet, `minor` is that of protocol 3.
+
+        ServerRefused, ProtocolError, PeerGone, TooNew: as of `prove_ourselves`.
+        """
+        assert self.inbox is not None
+        self.inbox.write(build_startup(said, codes.PROTOCOL_3_0 | minor))
+        await prove_ourselves(self.inbox, said["user"], password, self._keeper, minor)
+        await self._wait_ready()
+
+    async def ask(self, query: str) -> None:
+        """Run `query`, whose rows nobody wants. ServerRefused when it fails."""
+        assert self.inbox is not None
+        self.inbox.write(build_query(query))
+        await self._wait_ready()
+
+    async def prepare(self, query: str) -> None:
+        """
+        Run the database's `connect_query`, and note what it has set: every client comes with that, so that a RESET
+        brings it back and a DISCARD ALL does not take it from those who come later.
+        """
+        await self.ask(query)
+        assert self.inbox is not None
+        question = Question(tuple(sorted(find_customs(query.encode()))[:MAX_CANDIDATES]), lists=True)
+        self._rows = b""
+        self.inbox.write(build_inspection(question))
+        await self._wait_ready()
+        answer = parse_inspection(question, self._rows, self.owner.parameters.get("client_encoding", ""))
+        customs = {name: value for name, value in answer.values.items() if value}
+        self.base = {name: value for name, value in {**answer.listed, **customs}.items() if is_sendable(value)}
+
+    async def _wait_ready(self) -> None:
+        """Everything up to the next ReadyForQuery."""
+        assert self.inbox is not None
+        for _ in range(MAX_GREETINGS):
+            kind, body = await self.inbox.wait_message(MAX_MESSAGE)
+            if kind == codes.READY_FOR_QUERY:
+                if parse_ready(body) != codes.IDLE:
+                    raise ProtocolError("the server is in a transaction right after login")
+                return
+            self._note(kind, body)
+        raise ProtocolError("the server talks and talks and does not get ready")
+
+    def _note(self, kind: int, body: bytes) -> None:
+        owner = self.owner
+        if kind == codes.PARAMETER_STATUS:
+            name, value = parse_parameter_status(body)
+            owner.parameters[name] = value
+        elif kind == codes.BACKEND_KEY_DATA:
+            owner.key = parse_backend_key(body)
+            owner.pid = int.from_bytes(owner.key[:4], "big")
+        elif kind == codes.ERROR_RESPONSE:
+            raise ServerRefused(parse_error(body))
+        elif kind == codes.DATA_ROW:
+            self._rows = (self._rows + build_message(kind, body))[-MAX_ANSWER:]
+        elif kind not in _GREETINGS:
+            raise ProtocolError(f"the server sends a message of type {chr(kind)!r} during login")
+
+    def describe(self) -> str:
+        """Our end of it, for the log."""
+        assert self.inbox is not None
+        local = self.inbox.transport.get_extra_info("sockname")
+        return f"{local[0]}:{local[1]}" if isinstance(local, tuple) else "unix"
+
+    async def hang_up(self) -> None:
+        """Returns when the server has hung up too; one that takes longer than LAST_WORDS is cut off."""
+        if self.inbox is None:
+            return
+        self.inbox.close()
+        try:
+            async with asyncio.timeout(LAST_WORDS):
+                await self.inbox.wait_closed()
+        except TimeoutError:
+            self.inbox.transport.abort()
+
+
+_GREETINGS = frozenset(
+    {
+        codes.NOTICE_RESPONSE,
+        codes.NOTIFICATION_RESPONSE,
+        codes.ROW_DESCRIPTION,
+        codes.COMMAND_COMPLETE,
+        codes.EMPTY_QUERY_RESPONSE,
+    }
+)

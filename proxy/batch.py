@@ -1,0 +1,243 @@
+"""
+One walk over a batch that must be translated, and what its server has.
+
+Theory. `data` is what the client has sent, `pieces` what the server gets: slices of the one, with something else in
+between where a message is replaced or something is put in front. Debts are entered in the order of the pieces, those of
+the client gathered, those of envoys by themselves. All of it is one write.
+
+A server's named statements stand in `server.statements`, the one used last at the end: when there is no room the first
+goes (Close). With it stands the generation of the schema it was made in; one that is not to be trusted any more has 0
+there, and is closed before it is made again.
+
+What was put in front in an earlier unit and is not answered yet (`server.arriving`, `server.leaving`) may have been
+skipped by the server, because of an error that we have not heard of. So it is done again where it matters: to close
+what is not there harms nobody.
+
+A batch may come to a message that cannot be sent yet, since a statement must be described first: what lies from there
+on (`waits_at`) is held by the client, and the description asked for with a Flush.
+"""
+
+import itertools
+from collections.abc import Callable
+from typing import Any, ClassVar, Final
+
+from protocol import codes
+from protocol.acts import Act, What
+from protocol.framing import scan
+from protocol.frontend import FLUSH_MESSAGE, SYNC_MESSAGE
+from protocol.ledger import (
+    CLOSE,
+    DESCRIBE,
+    DULL_REQUESTS,
+    ENDS_UNIT,
+    PARSE,
+    QUERY,
+    REQUESTS,
+    SYNC,
+    Debt,
+    Owner,
+)
+from protocol.prepared import Names, Statement
+from proxy.envoys import Deed, Injection
+
+MAX_REPEATED: Final = 65536  # bytes of a batch that is remembered until it is answered
+_REPEATABLE: Final = (b"BES", b"BDES")  # a statement that exists is run, once: if its plan is stale it may be run again
+NOBODYS: Final = Statement(b"", b"\0\0\0")  # for what is put in front and has no name
+
+
+class Batch:
+    """One walk over what a client has sent."""
+
+    __slots__ = (
+        "client", "data", "debts", "is_alone", "kinds", "ledger", "needed", "pieces", "server", "start", "waits_at",
+    )  # fmt: skip
+
+    translations: ClassVar[dict[int, Callable[[Any, int, int], None]]] = {}  # by kind of message: (batch, pos, end)
+
+    def __init__(self, client: Any, server: Any, data: bytes, prefix: bytes, first: int) -> None:
+        self.client = client
+        self.server = server
+        self.ledger = server.ledger
+        self.data = data
+        self.pieces: list[bytes] = [prefix] if prefix else []
+        self.start = 0  # what lies before is in `pieces`
+        self.debts: list[Debt] = []  # of the client, not entered yet
+        self.needed: set[Statement] = set()  # by the text at hand: they must not go
+        self.waits_at = -1  # from here on it must wait
+        self.kinds = bytearray()  # of the messages seen
+        self.is_alone = self.ledger.is_settled and server.status == codes.IDLE and not prefix and not first
+        self._walk(first)
+
+    def _walk(self, pos: int) -> None:
+        data, limit = self.data, self.client.pool.world.settings.max_packet_size
+        size = len(data)
+        while pos < size and self.waits_at < 0:
+            kind, pos, end = scan(data, pos, DULL_REQUESTS, limit)
+            if not kind:
+                break
+            translate = self.translations.get(kind)
+            if translate is None or self._is_skipping():
+                self.debts.append(REQUESTS[kind])
+            else:
+                translate(self, pos, end)
+            self.kinds.append(kind)
+            pos = end
+
+    def _is_skipping(self) -> bool:
+        if self.ledger.skipping:
+            self.enter()  # a Sync among these may have ended it
+        return bool(self.ledger.skipping)
+
+    def send(self) -> None:
+        self.enter()
+        rest = self.data[self.start :] if self.waits_at < 0 else self.data[self.start : self.waits_at]
+        self.pieces.append(rest)
+        if self.waits_at >= 0:
+            self.pieces.append(FLUSH_MESSAGE)
+            self.client.wait_for_description(self.data[self.waits_at :])
+        elif self.is_alone and bytes(self.kinds) in _REPEATABLE and len(self.data) <= MAX_REPEATED:
+            self.server.repeatable = (self.client, self.data)
+        self.server.transport.write(b"".join(self.pieces))
+
+    def enter(self) -> None:
+        """The client's debts so far."""
+        if self.debts:
+            self.ledger.expect(tuple(self.debts), self.client)
+            self.debts = []
+
+    def enter_as(self, debts: tuple[Debt, ...], owner: Owner) -> None:
+        self.enter()
+        self.ledger.expect(debts, owner)
+
+    def replace(self, pos: int, until: int, by: bytes) -> None:
+        """`data[pos:until]` is sent as `by`."""
+        if pos > self.start:
+            self.pieces.append(self.data[self.start : pos])
+        self.pieces.append(by)
+        self.start = until
+
+    @property
+    def names(self) -> Names:
+        names: Names | None = self.client.statements
+        if names is None:
+            names = self.client.statements = Names()
+        return names
+
+    @property
+    def is_between_units(self) -> bool:
+        """May something with a Sync of its own be put in front?"""
+        return not self.debts and not self.ledger.is_unit_open
+
+    # What the server has.
+
+    def has(self, statement: Statement, *, is_sure: bool = False) -> bool:
+        """Does it? Then it is the one used last, from here on. `is_sure`: what is on its way is as good as there."""
+        known, arriving = self.server.statements, self.server.arriving
+        if not known.get(statement):
+            return False
+        if not is_sure and statement in arriving and not self._is_of_this_unit(arriving[statement]):
+            return False
+        known[statement] = known.pop(statement)
+        return True
+
+    def _is_of_this_unit(self, owner: Injection) -> bool:
+        return ENDS_UNIT.isdisjoint(self.debts) and self.ledger.is_in_open_unit(owner)
+
+    def free(self, pos: int, statement: Statement) -> None:
+        """`make_room` for a statement that is made otherwise."""
+        gone = self.make_room(pos, statement)
+        if gone:
+            self.enter_as((CLOSE,) * len(gone), Injection(self.client, self.server, NOBODYS, gone))
+
+    def make_room(self, pos: int, statement: Statement) -> list[Statement]:
+        """Close what must go before `statement` can be parsed."""
+        known, leaving = self.server.statements, self.server.leaving
+        gone = [statement] if statement in known or statement in leaving else []
+        limit = max(self.client.pool.limits.max_prepared_statements, 1)
+        surplus = len(known) + (statement not in known) - limit
+        if surplus > 0:
+            others = (each for each in known if each is not statement and each not in self.needed)
+            gone += itertools.islice(others, surplus)
+        for each in gone:
+            known.pop(each, None)
+            self.server.arriving.pop(each, None)
+            leaving[each] = leaving.get(each, 0) + 1
+            self.replace(pos, pos, each.build_close())
+        return gone
+
+    def inject(
+        self, pos: int, statement: Statement, then: Callable[[], object] | None = None, *, alone: bool = False
+    ) -> Injection:
+        """Put `statement` in front of what stands at `pos`; `alone`: as a unit of its own, since no Sync follows."""
+        gone = self.make_room(pos, statement)
+        closes = (CLOSE,) * len(gone)
+        owner = Injection(self.client, self.server, statement, gone, then=then, is_alone=alone)
+        self.expect(statement, owner)
+        if statement.is_sql:
+            self.replace(pos, pos, statement.build_prepare())
+            self.server.unnamed = None
+            self.enter_as((*closes, QUERY), owner)
+        else:
+            end = SYNC_MESSAGE if alone else b""
+            self.replace(pos, pos, statement.build_parse() + statement.build_describe() + end)
+            self.enter_as((*closes, PARSE, DESCRIBE, SYNC) if alone else (*closes, PARSE, DESCRIBE), owner)
+        return owner
+
+    def expect(self, statement: Statement, owner: Injection) -> None:
+        """The server will have it, and `owner` hears of that."""
+        self.server.statements[statement] = self.client.pool.generation
+        self.server.arriving[statement] = owner
+        self.client.pool.stats.server_parse_count += 1
+
+    def drop(self, act: Act) -> Deed | None:
+        """What a DEALLOCATE or DISCARD does to names, if its tag comes. It is done here, for what comes behind it."""
+        if act.what is What.DISCARD and act.name == b"all":
+            return self._wipe(b"DISCARD ALL\0")
+        if act.what is not What.DEALLOCATE:
+            return None
+        if not act.name:
+            return self._wipe(b"DEALLOCATE ALL\0")
+        names, name, statement = self.names, act.name, self.names.get(act.name)
+        if statement is None:
+            return None
+        names.put(name, None)
+        forget = self._doubt([statement])
+        return Deed(b"DEALLOCATE\0", forget, lambda: names.put_back({name: statement}))
+
+    def _wipe(self, tag: bytes) -> Deed:
+        """All statements go, the client's and the server's."""
+        names = self.names
+        before, forget = names.take_all(), self._doubt(list(self.server.statements))
+        self.server.unnamed = None
+        return Deed(tag, forget, lambda: names.put_back(before))
+
+    def _doubt(self, going: list[Statement]) -> Callable[[], None]:
+        """The server may have these no more; to be called when that is certain."""
+        known = self.server.statements
+        for each in going:
+            known[each] = 0
+            self.server.arriving.pop(each, None)
+
+        def forget() -> None:
+            for each in going:
+                if known.get(each) == 0:
+                    del known[each]
+
+        return forget
+
+    def is_there(self, pos: int, statement: Statement, *, is_asked: bool, is_sure: bool) -> bool:
+        """See to it that the server has `statement`. False: what stands at `pos` must wait for its description."""
+        self.needed = {statement, *statement.needs}
+        for needed in statement.needs:
+            if not self.has(needed):
+                self.inject(pos, needed, alone=self.is_between_units)
+        if self.has(statement, is_sure=is_sure):
+            return True
+        must_wait = statement.description is not None and not is_asked
+        self.inject(pos, statement, self._go_on if must_wait else None)
+        if must_wait:
+            self.waits_at = pos
+        return not must_wait
+
+    def _go_on(self) -> None:
+        self.client.description_came(self.server)

@@ -1,0 +1,39 @@
+"""
+How the clients of one pool are treated: what is looked at in what they send, and what is left alone.
+
+Theory. A pool that shares its servers must know which text may change a session and whose statement a name is; one
+that does not share need not know anything. The stream asks that for every message, so the answers are worked out here,
+once per pool and reload, as plain attributes: a table of functions by message type, and `is_plain`, which is true of
+everything where nobody wants to know.
+"""
+
+from protocol.effects import Reader
+from proxy.config.kinds import ListenMode, PoolMode, SessionState
+from proxy.config.limits import Limits
+from proxy.requests import LOOKS_OF_AUDITED, LOOKS_OF_PRIVATE, LOOKS_OF_SHARED, Look
+
+
+class Habits:
+    """Made by `Pool.set_limits`."""
+
+    __slots__ = (
+        "is_audited", "is_deferring", "is_listening_shared", "is_plain", "is_private", "is_tracking", "looks", "reader",
+    )  # fmt: skip
+
+    def __init__(self, limits: Limits) -> None:
+        state = limits.session_state
+        self.reader = Reader([name.encode() for name in limits.pin_functions])
+        self.is_audited = state is SessionState.AUDIT
+        self.is_private = limits.pool_mode is PoolMode.SESSION or self.is_audited
+        self.is_tracking = state in (SessionState.TRACK, SessionState.RESET) and not self.is_private
+        self.is_listening_shared = limits.listen_mode is ListenMode.SHARED and state is SessionState.TRACK
+        self.is_deferring = limits.deferred_begin and limits.pool_mode is PoolMode.TRANSACTION and not self.is_private
+        self.is_plain = self.reader.is_plain if not self.is_private or self.is_audited else is_anything
+        self.looks: tuple[Look | None, ...] = LOOKS_OF_SHARED
+        if self.is_private:
+            self.looks = LOOKS_OF_AUDITED if self.is_audited else LOOKS_OF_PRIVATE
+
+
+def is_anything(text: bytes) -> bool:
+    """Where nobody looks, every text is plain."""
+    return True

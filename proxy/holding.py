@@ -1,0 +1,146 @@
+"""
+What a client has said and no server has heard yet.
+
+Theory. Bytes are held because there is no server (`wait`, until the pool calls `resume`), because our own SET goes in
+front and must be answered first, or because a statement must be described first. They lie in `held`, in order, with
+what they will earn; whatever the client says meanwhile is put behind (`hold_bytes`). When the reason is gone `play`
+sends them all, translated if they must be (`held_care`).
+
+A lone BEGIN is answered by us and kept in `begun` (the state BEGUN): it goes in front of what comes next, so no server
+is held by somebody who only means to do something. Nothing was done in such a transaction, so its COMMIT and its
+ROLLBACK are answered here too.
+"""
+
+from typing import Any
+
+from protocol import codes, sqlstate
+from protocol.acts import What
+from protocol.backend import READY_IDLE_MESSAGE, build_command_complete, build_error, build_ready
+from protocol.framing import HEADER_SIZE
+from protocol.frontend import build_query
+from protocol.ledger import ENDS_UNIT, ONE_QUERY, Debt
+from proxy import dispatch, prepare
+from proxy.chores import Chore
+from proxy.requests import CARE, UNNAMED, read
+from proxy.states import BEGUN, GONE, RESTING, WAITING
+
+MAX_HELD = 65536  # bytes a waiting client may send before we stop reading
+
+READY_IN_TRANSACTION = build_ready(codes.IN_TRANSACTION)
+READY_FAILED = build_ready(codes.FAILED)
+FAILED_BEGIN = build_query(b"BEGIN") + build_query(b"ROLLBACK TO SAVEPOINT pgshuttle_canceled")
+"""A transaction that failed before it had a server: whatever comes next is refused by PostgreSQL itself."""
+
+
+class Holding:
+    """The half of a client that waits. Its attributes are the client's."""
+
+    __slots__ = ()
+
+    def wait(self: Any, data: bytes, debts: tuple[Debt, ...], care: int) -> None:
+        """In the pool's queue, where `acquire` has put us."""
+        self.held, self.held_debts, self.held_care = data, debts, care
+        self.is_notified = False
+        self.move(WAITING)
+        if len(data) > MAX_HELD:
+            self.hold()
+
+    def hold_bytes(self: Any, data: bytes, debts: tuple[Debt, ...], care: int) -> None:
+        """More of what must wait."""
+        self.held_care = max(care, self.held_care) if self.held else care
+        self.held = (self.held or b"") + data
+        self.held_debts = (*self.held_debts, *debts)
+        if len(self.held) > MAX_HELD:
+            self.hold()
+
+    def resume(self: Any, server: Any) -> None:
+        """The pool has a server for us; what we hold is sent at once."""
+        prefix = dispatch.attach(self, server)
+        server.unnamed = None  # whatever it was: somebody's simple Query may have ended it
+        self.pool.stats.wait_time += self.request_at - self.waiting_since
+        if prefix is None:
+            return
+        if not prefix and self.held_debts is ONE_QUERY and not self.begun and not self.held_care:
+            server.ledger.expect_query(self)  # `play`, for the usual case
+            server.transport.write(self.held)
+            self.held = None
+        else:
+            self.play(server, prefix)
+
+    def play(self: Any, server: Any, prefix: bytes = b"") -> None:
+        """Send what was held to `server`, ours now."""
+        data, self.held = self.held or b"", None
+        if len(data) > MAX_HELD:
+            self.let_go()
+        if self.begun:
+            prefix += self.take_begun(server)
+        if self.held_care == CARE:
+            prepare.send(self, server, data, prefix)
+            return
+        server.ledger.expect(self.held_debts, self)
+        server.transport.write(prefix + data)
+        if self.held_care == UNNAMED:
+            self.unnamed = server.unnamed = self.unnamed_said
+
+    def wait_for_description(self: Any, data: bytes) -> None:
+        """`data` waits until our server has said what a statement is (prepare.py)."""
+        self.held, self.held_debts, self.held_care = data, (), CARE
+
+    def description_came(self: Any, server: Any) -> None:
+        if self.server is server and self.held is not None:
+            self.play(server)
+
+    def drop_unsent(self: Any) -> None:
+        """What we have of its bytes and no server has seen is of no use any more."""
+        self.held, self.held_debts, self.carry, self.begun = None, (), b"", b""
+
+    def cancel_waiting(self: Any) -> bool:
+        """Take the client out of the queue and answer what it holds with 57014. False: there is nothing to cancel."""
+        debts = self.held_debts
+        if self.state is not WAITING or self.is_choked or self.remain or not debts or debts[-1] not in ENDS_UNIT:
+            return False
+        del self.pool.waiting[self]
+        ready = READY_IDLE_MESSAGE
+        if self.begun:  # it believes in a transaction, and that has failed now
+            self.begun, ready = FAILED_BEGIN, READY_FAILED
+        self.move(BEGUN if self.begun else RESTING)
+        self.held, self.held_debts = None, ()
+        self.let_go()
+        error = build_error("ERROR", sqlstate.QUERY_CANCELED, "canceling statement due to user request")
+        self.deliver((error + ready) * sum(debt in ENDS_UNIT for debt in debts))
+        return True
+
+    # A transaction that no server knows yet.
+
+    def begin(self: Any, data: bytes) -> None:
+        """Answer the BEGIN in `data` and keep it."""
+        self.carry = b""
+        self.begun = data
+        self.move(BEGUN)
+        self.request_at = self.xact_at = self.pool.now()
+        is_begin = data[HEADER_SIZE:].lstrip()[:1] in (b"b", b"B")
+        self.deliver(build_command_complete("BEGIN" if is_begin else "START TRANSACTION") + READY_IN_TRANSACTION)
+
+    def end(self: Any, data: bytes) -> None:
+        """Answer the COMMIT or ROLLBACK in `data`: nothing has happened."""
+        is_commit = read(self, data[HEADER_SIZE:-1]).has(What.COMMIT) and self.begun is not FAILED_BEGIN
+        self.carry = self.begun = b""
+        self.move(RESTING)
+        self.deliver(build_command_complete("COMMIT" if is_commit else "ROLLBACK") + READY_IDLE_MESSAGE)
+
+    def take_begun(self: Any, server: Any) -> bytes:
+        """The BEGIN that goes in front, entered in the ledger."""
+        begun, self.begun = self.begun, b""
+        server.ledger.expect(ONE_QUERY * (2 if begun is FAILED_BEGIN else 1), Chore())
+        server.unnamed = None
+        assert isinstance(begun, bytes)
+        return begun
+
+    # What must be done before a message may go on: see stalls.py.
+
+    def go_on(self: Any) -> None:
+        """What we were stalled by is done."""
+        if self.state is not GONE and self.is_stalled:
+            self.is_stalled = False
+            self.let_go()
+            self._receive(b"")

@@ -1,0 +1,122 @@
+"""
+What must be done before a client's text may go on: a channel heard, a database left alone.
+
+Theory. Two things a text asks for are not the server's alone. LISTEN, where servers are shared, needs the hub to listen
+first, so that nothing is lost from the moment the client is told so. CREATE and DROP DATABASE need a database that
+nobody is connected to, and our own idle servers are somebody. In both cases the stream stops before that message, does
+what is needed, and goes on (`client.go_on`), which looks at the message again: then there is nothing left to do.
+
+Neither makes a new error. If the hub cannot listen the client does it itself, and keeps its server; if the servers do
+not leave in time PostgreSQL says who is in the way.
+"""
+
+import asyncio
+from typing import Any, Final
+
+from protocol.backend import ErrorFields
+from protocol.effects import Act, Reading, What
+from proxy.states import CLOSED, GONE, IDLE, USED, Closing
+
+PATIENCE: Final = 2.0  # seconds for idle servers to hang up
+TICK: Final = 0.01
+
+_OF_CHANNELS: Final = frozenset({What.LISTEN, What.UNLISTEN, What.DISCARD, What.ROLLBACK})
+
+
+class Stall:
+    """Why a client was last held up; kept by the client."""
+
+    __slots__ = ("_client", "_left", "_pending", "cleared", "is_refused")
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._left = 0
+        self._pending: list[Act] = []  # what its transaction has said of channels, and of its own end
+        self.is_refused = False  # the hub could not listen: the client must do so itself
+        self.cleared: Reading | None = None  # the text whose databases have been left
+
+    def listen(self, names: list[bytes]) -> bool:
+        """True: the hub hears all of them already. Else `go_on` follows."""
+        hub = self._client.pool.world.find_hub(self._client.pool)
+        self._left = len(names) + 1
+        for name in names:
+            hub.listen(self._client, name, self._heard)
+        self._left -= 1
+        return self._left == 0
+
+    def _heard(self, error: ErrorFields | None) -> None:
+        self.is_refused = self.is_refused or error is not None
+        self._left -= 1
+        if self._left == 0:
+            self._client.go_on()
+
+    def note(self, reading: Reading) -> None:
+        """It is on its way to the server."""
+        self._pending += [act for act in reading.acts if act.what in _OF_CHANNELS]
+
+    def settle(self) -> None:
+        """The transaction is over: UNLISTEN is done now, and a LISTEN that was rolled back is undone."""
+        pending, self._pending = self._pending, []
+        hub = self._client.pool.world.find_hub(self._client.pool)
+        said: dict[bytes, bool] = {}  # channel, b"" for all: is it wanted?
+        for act in pending:
+            if act.what is What.ROLLBACK:
+                said = {name: False for name, is_wanted in said.items() if is_wanted}
+                break
+            if act.what is What.LISTEN:
+                said[act.name] = True
+            elif act.what is What.UNLISTEN and act.name:
+                said[act.name] = False
+            elif act.what is What.UNLISTEN or (act.what is What.DISCARD and act.name == b"all"):
+                said = {b"": False}
+        for name in sorted(said):  # that of all comes first
+            if not said[name]:
+                hub.unlisten(self._client, name or None)
+            elif b"" in said:
+                hub.listen(self._client, name, lambda _: None)
+        hub.flush(self._client)
+
+    def clear(self, reading: Reading, leaving: list[Any], left: float = PATIENCE) -> None:
+        """Until `leaving` have hung up."""
+        if all(server.state is CLOSED for server in leaving) or left <= 0:
+            self.cleared = reading
+            self._client.go_on()
+        elif self._client.state is not GONE:
+            asyncio.get_running_loop().call_later(TICK, self.clear, reading, leaving, left - TICK)
+
+
+def _stall_of(client: Any) -> Stall:
+    if client.stall is None:
+        client.stall = Stall(client)
+    stall: Stall = client.stall
+    return stall
+
+
+def is_listening(client: Any, reading: Reading) -> bool:
+    """May this LISTEN go on? False: the hub is asked, and `client.go_on` will be called."""
+    stall = _stall_of(client)
+    names = [act.name for act in reading.acts if act.what is What.LISTEN]
+    return stall.is_refused or stall.listen(names)
+
+
+def is_shared(client: Any, reading: Reading) -> bool:
+    """Does the hub listen for this text?"""
+    if not reading.has(What.LISTEN) or not client.pool.habits.is_listening_shared:
+        return False
+    return client.stall is None or not client.stall.is_refused
+
+
+def is_cleared(client: Any, reading: Reading) -> bool:
+    """Do none of our idle servers stand in the way of this text? False: they are asked to leave; `go_on` follows."""
+    stall = _stall_of(client)
+    if stall.cleared is reading:
+        stall.cleared = None
+        return True
+    names = {act.name.decode("utf-8", "replace") for act in reading.acts if act.what is What.DATABASE}
+    leaving = [server for server in client.pool.world.servers_in(names) if server.state in (IDLE, USED)]
+    if not leaving:
+        return True
+    for server in leaving:
+        server.close(Closing.EVICTED)
+    asyncio.get_running_loop().call_later(TICK, stall.clear, reading, leaving)
+    return False

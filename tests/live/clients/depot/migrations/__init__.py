@@ -1,0 +1,1 @@
+"""How the tables of the depot came to be, in steps."""

@@ -1,0 +1,240 @@
+"""What is asked about a session, and what follows: a server's set, which is always true, and what a client believes."""
+
+import pytest
+
+from protocol.doubts import MAX_NAMES, Doubts, Ground, Sets, Told, after_reset_all, why_unsayable
+from protocol.effects import Reader
+from protocol.inspection import Answer, Fact, Question
+from protocol.parameters import MAX_SET
+
+READER = Reader([b"dblink_connect"])
+BASE = {"TimeZone": "UTC", "application_name": "app"}
+SPELLED = {"timezone": "TimeZone", "application_name": "application_name"}
+
+
+def make_told(values):
+    return Told({name: value for name, value in values.items() if name.lower() in SPELLED}, SPELLED, SPELLED)
+
+
+class Case:
+    """One client on one server, and what it has said since both were in agreement."""
+
+    def __init__(self, *texts, origin=BASE, before=None, told=None, held=()):
+        self.ground = Ground(origin, SPELLED, "web")
+        self.before = dict(origin if before is None else before)
+        self.now = {**self.before, **(told or {})}
+        self.told = make_told(self.now)
+        self.doubts = Doubts(self.before)
+        for text in texts:
+            self.doubts.add(READER.read(text.encode()), text.encode(), held)
+
+    def ask(self, known=()):
+        return self.doubts.ask(self.ground, self.now, self.told, known)
+
+    def conclude(self, listed=None, facts=None, **values):
+        answer = Answer({key.replace("__", "."): value for key, value in values.items()}, facts or {}, listed or {})
+        return self.doubts.conclude(self.ask(), answer, Sets(self.now, self.now), self.ground, self.told)
+
+
+def own(parameters):
+    return {key: value for key, value in parameters.items() if key not in BASE}
+
+
+# SET.
+
+
+def test_a_set_is_asked_by_name_and_believed_as_the_server_says_it():
+    case = Case("set work_mem = 8192")
+    assert case.ask() == Question(("work_mem",))
+    client, server = case.conclude(work_mem="8MB")
+    assert own(client) == own(server) == {"work_mem": "8MB"}
+
+
+def test_what_the_server_reports_by_itself_is_not_asked():
+    case = Case("set timezone = 'CET'", told={"TimeZone": "CET"})
+    assert not case.ask()
+    client, server = case.conclude()
+    assert client["TimeZone"] == server["TimeZone"] == "CET"
+
+
+def test_several_texts_make_one_question():
+    case = Case("set work_mem = 1", "select set_config('my.x', 'y', false)", "create temp table t (a int)")
+    assert case.ask() == Question(("my.x", "work_mem"), (Fact.TEMP,))
+
+
+@pytest.mark.parametrize(
+    "text", ["set local work_mem = 1", "select set_config('my.x', 'y', true)", "set transaction read only"]
+)
+def test_what_is_gone_with_its_transaction_is_not_asked(text):
+    assert not Case(text).ask()
+
+
+@pytest.mark.parametrize("text", ["set transaction_isolation = 'serializable'", "set seed = 0.5"])
+def test_what_is_not_of_the_session_is_not_asked(text):
+    assert not Case(text).ask()
+
+
+def test_a_custom_parameter_that_is_empty_is_not_set():
+    client, server = Case("set my.x = 1").conclude(my__x="")
+    assert not own(client)
+    assert not own(server)
+
+
+@pytest.mark.parametrize(("name", "value"), [("role", "none"), ("session_authorization", "web")])
+def test_nobody_elses_identity_is_no_value(name, value):
+    client, server = Case(f"set {name} = x", before={**BASE, name: "x"}).conclude(**{name: value})
+    assert not own(client)
+    assert not own(server)
+
+
+def test_a_new_user_has_no_role():
+    case = Case("set session authorization bob", before={**BASE, "role": "clerk"})
+    assert case.ask().names == ("role", "session_authorization")
+    assert own(case.conclude(session_authorization="bob", role="none").client) == {"session_authorization": "bob"}
+
+
+def test_what_a_server_has_reported_in_odd_bytes_is_not_known_unless_it_is_followed():
+    told = Told({"search_path": "\udcfc", "TimeZone": "\udcfc"}, {"search_path": "search_path", **SPELLED}, SPELLED)
+    assert told.get("search_path") is None
+    assert told.get("TimeZone") == "\udcfc"
+    assert told.get("work_mem") is None
+
+
+# RESET.
+
+
+def test_a_reset_goes_back_to_what_the_client_came_with():
+    origin = {**BASE, "work_mem": "5MB"}
+    case = Case("reset work_mem", origin=origin)
+    assert case.ask() == Question(("work_mem",))
+    client, server = case.conclude(work_mem="4MB")
+    assert own(client) == {"work_mem": "5MB"}
+    assert not own(server)
+
+
+def test_a_reset_that_was_rolled_back_changes_nothing():
+    case = Case("reset work_mem", before={**BASE, "work_mem": "8MB"})
+    client, server = case.conclude(work_mem="8MB")
+    assert own(client) == own(server) == {"work_mem": "8MB"}
+
+
+def test_a_reset_that_nobody_came_with_leaves_both_sets():
+    client, server = Case("reset work_mem", before={**BASE, "work_mem": "8MB"}).conclude(work_mem="4MB")
+    assert not own(client)
+    assert not own(server)
+
+
+def test_reset_all_of_one_who_has_set_nothing_costs_no_question():
+    case = Case("reset all", told={"application_name": ""})
+    assert not case.ask()
+    client, server = case.conclude()
+    assert client["application_name"] == "app"
+    assert server["application_name"] == ""
+
+
+def test_reset_all_asks_for_whatever_is_set():
+    case = Case("reset all", before={**BASE, "work_mem": "8MB", "my.x": "1", "role": "clerk"})
+    assert case.ask() == Question(("my.x", "role", "work_mem"))
+    client, server = case.conclude(work_mem="4MB", my__x="", role="clerk")
+    assert own(client) == own(server) == {"role": "clerk"}
+
+
+def test_where_a_value_does_not_tell_set_from_reset_the_list_does():
+    case = Case("set timezone = 'CET'; reset timezone", told={"TimeZone": "Asia/Tokyo"})
+    assert case.ask() == Question(lists=True)
+    assert case.conclude().client["TimeZone"] == "UTC"
+    assert case.conclude({"timezone": "Asia/Tokyo"}).client["TimeZone"] == "Asia/Tokyo"
+
+
+def test_what_the_list_does_not_have_is_asked_by_name():
+    origin = {**BASE, "my.x": "1", "work_mem": "5MB"}
+    case = Case("reset all", origin=origin, before={**origin, "my.x": "2"})
+    assert case.ask() == Question(("my.x",), lists=True)
+    client, server = case.conclude(my__x="")
+    assert own(client) == {"my.x": "1", "work_mem": "5MB"}
+    assert not own(server)
+
+
+# Anything.
+
+
+def test_where_nobody_knows_what_was_set_everything_is_asked():
+    case = Case("do $$ begin perform set_config('my.x', '1', false); end $$", before={**BASE, "work_mem": "8MB"})
+    question = case.ask(known=["other.y"])
+    assert question.names == ("my.x", "other.y", "role", "session_authorization")
+    assert question.facts == tuple(Fact)
+    assert question.lists
+    client, server = case.conclude({"work_mem": "8MB"}, my__x="1", role="clerk", session_authorization="web")
+    assert own(client) == own(server) == {"work_mem": "8MB", "my.x": "1", "role": "clerk"}
+    assert after_reset_all(server, SPELLED) == {**BASE, "role": "clerk"}
+
+
+def test_the_values_of_a_bind_are_looked_through_as_well():
+    doubts = Doubts(BASE)
+    doubts.add(READER.read(b"select set_config($1, $2, false)"), b"select set_config($1, $2, false)\0\0my.tenant\x007")
+    assert "my.tenant" in doubts.ask(Ground(BASE, SPELLED, "web"), BASE, make_told({}), ()).names
+
+
+def test_too_many_names_are_everything():
+    case = Case(*(f"set my.x{number} = 1" for number in range(MAX_NAMES + 1)))
+    assert case.ask().lists
+
+
+@pytest.mark.parametrize("text", ['set "my.\u00fc" = 1', f"set my.{'x' * 70} = 1"])
+def test_a_name_that_cannot_be_said_is_everything(text):
+    assert Case(text).ask().lists
+
+
+# Facts.
+
+
+@pytest.mark.parametrize(
+    ("text", "fact"),
+    [
+        ("create temp table t (a int)", Fact.TEMP),
+        ("select pg_advisory_lock(1)", Fact.LOCKS),
+        ("declare c cursor with hold for select 1", Fact.CURSORS),
+        ("listen x", Fact.CHANNELS),
+    ],
+)
+def test_what_may_exist_is_asked(text, fact):
+    assert Case(text).ask() == Question(facts=(fact,))
+
+
+@pytest.mark.parametrize(
+    ("text", "fact"),
+    [
+        ("drop table t", Fact.TEMP),
+        ("discard temp", Fact.TEMP),
+        ("select pg_advisory_unlock_all()", Fact.LOCKS),
+        ("close all", Fact.CURSORS),
+        ("unlisten *", Fact.CHANNELS),
+        ("deallocate all", Fact.STATEMENTS),
+    ],
+)
+def test_what_may_be_gone_is_asked_where_it_was(text, fact):
+    assert not Case(text).ask()
+    assert Case(text, held=[fact]).ask() == Question(facts=(fact,))
+
+
+def test_doubts_that_could_not_be_settled_stand_beside_the_next():
+    older, younger = Case("set work_mem = 1").doubts, Case("create temp table t (a int)").doubts
+    younger.absorb(older)
+    assert younger.before is older.before
+    assert younger.ask(Ground(BASE, SPELLED, "web"), BASE, make_told({}), ()) == Question(("work_mem",), (Fact.TEMP,))
+
+
+# What cannot be said again.
+
+
+def test_what_can_be_replayed_has_no_reason():
+    assert why_unsayable({**BASE, "my.x": "\u00fc", "TimeZone": "\udc80"}, SPELLED) == ""
+
+
+@pytest.mark.parametrize("value", ["x" * 2000, "\udcfc"])
+def test_a_value_that_cannot_be_said_is_named(value):
+    assert why_unsayable({**BASE, "my.x": value}, SPELLED) == "my.x"
+
+
+def test_too_many_parameters_are_a_reason():
+    assert why_unsayable({f"my.x{number}": "1" for number in range(MAX_SET + 1)}, SPELLED)

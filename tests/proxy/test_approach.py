@@ -1,0 +1,111 @@
+"""Our way into PostgreSQL: what is noted on whom it was made for, and how much a server may say before it is left."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from protocol import backend
+from protocol.errors import ProtocolError
+from protocol.frontend import build_query
+from protocol.passwords import Secret
+from protocol.startup import Startup, parse_startup
+from proxy import approach as door
+from proxy.approach import MAX_GREETINGS, Approach
+from proxy.auth.prove import ServerRefused
+from tests.proxy.auth.wire import a_keeper, alone, play, wired
+
+OK = backend.build_authentication_ok()
+KEY = backend.build_backend_key(b"\0\0\0\x07" + b"k" * 32)
+TZ = backend.build_parameter_status("TimeZone", "UTC")
+READY = backend.READY_IDLE_MESSAGE
+SAID = {"user": "web", "database": "shop", "search_path": "a, b"}
+HERE = SimpleNamespace(path=None, host="10.0.0.1", port=5432)
+
+
+def approaching(said):
+    """On its way to a server that says all this."""
+    owner = SimpleNamespace(parameters={}, key=b"", pid=0)
+    way = Approach(owner, a_keeper())
+    way.connected(alone(said), HERE)
+    return way
+
+
+def logged_in(said, query=""):
+    async def main():
+        way = approaching(said)
+        await way.log_in(SAID, Secret("secret"), 2)
+        if query:
+            await way.ask(query)
+        return way
+
+    return play(main())
+
+
+def test_what_the_server_tells_is_noted_on_the_owner():
+    owner = logged_in(OK + TZ + KEY + READY).owner
+    assert owner.parameters == {"TimeZone": "UTC"}
+    assert (owner.key, owner.pid) == (b"\0\0\0\x07" + b"k" * 32, 7)
+    assert (owner.endpoint, owner.address) == (HERE, ("10.0.0.1", 5432))
+
+
+def test_it_says_exactly_the_parameters_it_is_given():
+    packet = wired(logged_in(OK + READY).inbox).written
+    assert parse_startup(packet[4:]) == Startup(3, 2, SAID)
+
+
+def test_rows_of_a_query_of_ours_are_overlooked_and_its_error_is_not():
+    answer = backend.build_row_description([("a", 25, -1)]) + backend.build_data_row(["1"])
+    way = logged_in(OK + READY + answer + backend.build_command_complete("SELECT 1") + READY, "select 1")
+    assert wired(way.inbox).written.endswith(build_query("select 1"))
+    with pytest.raises(ServerRefused, match="no such table"):
+        logged_in(OK + READY + backend.build_error("ERROR", "42P01", "no such table") + READY, "select 1")
+
+
+def test_what_a_connect_query_has_set_is_noted():
+    def rows(*values):
+        return b"".join(backend.build_data_row(row) for row in values) + backend.build_command_complete("SELECT 1")
+
+    async def main():
+        way = approaching(
+            OK + READY + rows() + READY + rows(["eu"]) + rows(["work_mem", "5MB"], ["x", "y" * 2000]) + READY
+        )
+        await way.log_in(SAID, Secret("secret"), 2)
+        await way.prepare("set work_mem to 5120; set my.region = 'eu'")
+        return way
+
+    way = play(main())
+    assert way.base == {"work_mem": "5MB", "my.region": "eu"}
+    assert b"current_setting(E'my.region',true)" in wired(way.inbox).written
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        OK + backend.build_ready(ord("T")),
+        OK + b"Z\0\0\0\x04",
+        OK + b"G\0\0\0\x07\0\0\0",
+        OK + b"K\0\0\0\x05x",
+        OK + b"K\0\0\x01\x0a" + b"k" * 262,
+        OK + backend.build_notice("NOTICE", "00000", "hello") * (MAX_GREETINGS + 1) + READY,
+    ],
+)
+def test_a_server_that_does_not_keep_to_the_protocol_is_left(said):
+    with pytest.raises(ProtocolError):
+        logged_in(said)
+
+
+def test_a_server_that_does_not_hang_up_is_cut_off(monkeypatch):
+    async def main():
+        way = approaching(b"")
+        aborted = []
+        wired(way.inbox).close = lambda: None
+        wired(way.inbox).abort = lambda: aborted.append(True)
+        await way.hang_up()
+        assert aborted
+
+    monkeypatch.setattr(door, "LAST_WORDS", 0.01)
+    play(main())
+
+
+def test_hanging_up_before_anything_was_connected_is_nothing():
+    play(Approach(SimpleNamespace(), a_keeper()).hang_up())

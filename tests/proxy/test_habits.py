@@ -1,0 +1,69 @@
+"""What is looked at in what the clients of a pool send follows from its settings, and from nothing else."""
+
+import pytest
+
+from proxy.config.kinds import ListenMode
+from proxy.habits import Habits, is_anything
+from proxy.requests import LOOKS_OF_AUDITED, LOOKS_OF_PRIVATE, LOOKS_OF_SHARED
+from tests.fakes import make_limits
+
+
+def habits(**said):
+    return Habits(make_limits(**said))
+
+
+@pytest.mark.parametrize("mode", ["transaction", "statement"])
+@pytest.mark.parametrize("state", ["track", "reset", "leak"])
+def test_where_servers_are_shared_everything_is_looked_at(mode, state):
+    one = habits(pool_mode=mode, session_state=state)
+    assert one.looks is LOOKS_OF_SHARED
+    assert not one.is_private
+    assert one.is_tracking == (state != "leak")
+    assert one.is_plain(b"select 1")
+    assert not one.is_plain(b"set work_mem = 1")
+
+
+def test_where_they_are_not_nothing_is():
+    one = habits(pool_mode="session", session_state="track")
+    assert one.looks is LOOKS_OF_PRIVATE
+    assert one.is_private
+    assert not one.is_tracking
+    assert one.is_plain is is_anything
+    assert is_anything(b"set work_mem = 1")
+
+
+def test_an_audit_looks_and_keeps_the_server():
+    one = habits(session_state="audit")
+    assert one.looks is LOOKS_OF_AUDITED
+    assert one.is_private
+    assert one.is_audited
+    assert not one.is_plain(b"set work_mem = 1")
+
+
+@pytest.mark.parametrize(
+    ("mode", "state", "wanted", "is_deferring"),
+    [
+        ("transaction", "track", True, True),
+        ("transaction", "leak", True, True),
+        ("transaction", "track", False, False),
+        ("transaction", "audit", True, False),
+        ("session", "track", True, False),
+        ("statement", "track", True, False),
+    ],
+)
+def test_a_begin_is_deferred_where_it_would_hold_a_server(mode, state, wanted, is_deferring):
+    assert habits(pool_mode=mode, session_state=state, deferred_begin=wanted).is_deferring == is_deferring
+
+
+@pytest.mark.parametrize(
+    ("mode", "state", "is_shared"),
+    [(ListenMode.SHARED, "track", True), (ListenMode.PIN, "track", False), (ListenMode.SHARED, "leak", False)],
+)
+def test_somebody_else_listens_where_that_is_wanted_and_sessions_are_tracked(mode, state, is_shared):
+    assert habits(listen_mode=mode, session_state=state).is_listening_shared == is_shared
+
+
+def test_functions_that_pin_are_read_for():
+    one = habits(pin_functions=("grab",))
+    assert not one.is_plain(b"select grab(1)")
+    assert one.is_plain(b"select grip(1)")

@@ -1,0 +1,183 @@
+"""What a client has said and no server has heard yet: in the queue, behind a BEGIN, behind something of ours."""
+
+import pytest
+
+from protocol.backend import build_command_complete
+from protocol.frontend import build_query
+from proxy.client import MAX_AT_ONCE
+from proxy.holding import FAILED_BEGIN, MAX_HELD, READY_FAILED, READY_IN_TRANSACTION
+from proxy.states import ACTIVE, BEGUN, GONE, RESTING, WAITING
+from tests.play import (
+    Play,
+    another_client,
+    another_server,
+    asked,
+    client,
+    client_hangs_up,
+    released,
+    said,
+    server,
+    stays_linked,
+    to_client,
+    to_server,
+)
+
+BEGIN_TOLD = build_command_complete("BEGIN") + READY_IN_TRANSACTION
+
+
+def a_play(**more):
+    return Play(session_state="track", deferred_begin=True, **more)
+
+
+def begun(text="begin", **more):
+    """A play whose client has begun a transaction that nobody knows."""
+    play = a_play(**more) >> client(build_query(text)) << to_server("")
+    assert play.client.state is BEGUN
+    assert play.client.server is None
+    return play
+
+
+def busy(play):
+    """The only server is somebody else's."""
+    mine = play.client
+    play >> another_client >> client("Q:select_busy") << to_server("Q:select_busy")
+    play.client, play._heard["client"] = mine, len(mine.transport.arrived)
+    return play
+
+
+# A BEGIN that need not be sent.
+
+
+def test_a_lone_begin_is_answered_and_holds_no_server():
+    begun() << to_client(BEGIN_TOLD)
+    begun("START TRANSACTION READ ONLY") << to_client(
+        build_command_complete("START TRANSACTION") + READY_IN_TRANSACTION
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "tag"),
+    [
+        ("commit", "COMMIT"),
+        ("END;", "COMMIT"),
+        ("rollback", "ROLLBACK"),
+        ("abort", "ROLLBACK"),
+        ("/* b */ COMMIT", "COMMIT"),
+    ],
+)
+def test_the_end_of_nothing_costs_nothing(text, tag):
+    play = begun() << to_client(BEGIN_TOLD) >> client(build_query(text))
+    play << to_client(build_command_complete(tag) + said("Z:I")) << to_server("")
+    assert play.client.state is RESTING
+
+
+@pytest.mark.parametrize(
+    "words", ["Q:select_1", "PARSE:=select_1 B E S", "B:nobody E S", "Q:select_1; Q:commit", "F S"]
+)
+def test_it_goes_in_front_of_what_comes_next_with_one_write(words):
+    play = begun() << to_client(BEGIN_TOLD) >> client(words)
+    ought = asked("Q:begin") + asked(words)
+    if words.startswith("B:"):
+        ought = asked("Q:begin B:nobody E S")
+    play << to_server(ought)
+    assert len(play.server_socket.written) == 1
+    play >> server("C:BEGIN Z:T") << to_client("") << stays_linked
+
+
+def test_a_statement_by_its_name_behind_a_begin():
+    play = a_play() >> client("PARSE:a=select_1 S") >> server("1 t T Z:I") >> client("Q:begin")
+    play.hear("client"), play.hear("server")
+    play >> client("B:a E S") << to_server("Q:begin B:PGSHUTTLE_1 E S")
+    play >> server("C:BEGIN Z:T 2 C Z:T") << to_client("2 C Z:T") << stays_linked
+
+
+def test_it_waits_in_line_with_what_comes_next():
+    play = busy(begun()) >> client("Q:select_1") << to_server("")
+    assert play.client.state is WAITING
+    play >> server("C Z:I") << to_server("Q:begin Q:select_1") >> server("C:BEGIN Z:T") >> server("T C Z:T")
+    play << to_client("T C Z:T") << stays_linked
+
+
+def test_a_second_begin_is_not_ours_to_answer():
+    begun() >> client("Q:begin") << to_server("Q:begin Q:begin")
+
+
+def test_nor_is_a_begin_in_a_transaction_that_a_server_knows():
+    play = begun() >> client("Q:select_1") >> server("C:BEGIN Z:T C Z:T") << to_server("Q:begin Q:select_1")
+    play >> client("Q:begin") << to_server("Q:begin")
+
+
+def test_twenty_clients_may_begin_where_there_is_one_server():
+    play = begun()
+    for _ in range(20):
+        play >> another_client >> client("Q:begin") << to_client(BEGIN_TOLD)
+    play << to_server("")
+
+
+def test_who_has_begun_may_leave():
+    play = begun() >> client_hangs_up << to_server("")
+    assert play.client.state is GONE
+
+
+def test_who_has_begun_and_waits_may_cancel_and_has_a_transaction_that_failed():
+    play = busy(begun()) >> client("Q:select_1") >> (lambda play: play.client.cancel_waiting())
+    heard = play.hear("client")
+    assert b"C57014" in heard
+    assert heard.endswith(READY_FAILED)
+    assert play.client.state is BEGUN
+    play >> server("C Z:I") << to_server("")
+    play >> client("Q:select_2") << to_server(FAILED_BEGIN + asked("Q:select_2"))
+    play >> server("C:BEGIN Z:T ERROR:no_savepoint Z:E ERROR:aborted Z:E") << to_client("ERROR:aborted Z:E")
+    play >> client("Q:rollback") >> server("C:ROLLBACK Z:I") << released
+
+
+def test_and_its_end_is_a_rollback_whatever_it_says():
+    play = busy(begun()) >> client("Q:select_1") >> (lambda play: play.client.cancel_waiting())
+    play.hear("client")
+    play >> client("Q:commit") << to_client(build_command_complete("ROLLBACK") + said("Z:I"))
+    assert play.client.state is RESTING
+
+
+def test_a_begin_is_not_lost_when_a_parameter_must_be_set_first():
+    play = a_play(followed={"TimeZone": "CET"}) >> client("Q:begin") >> client("Q:select_1")
+    heard = play.hear("server")
+    assert b"CET" in heard
+    assert not heard.endswith(asked("Q:begin Q:select_1"))
+    play >> server("C:SET S:TimeZone=CET Z:I") << to_server("Q:begin Q:select_1")
+
+
+def test_a_flood_that_ends_in_a_begin_is_read_on():
+    play = a_play() >> client("c " * MAX_AT_ONCE + "Q:begin")
+    assert play.client.state is BEGUN
+    assert play.client_socket.reads
+
+
+# Waiting.
+
+
+def test_what_needs_translation_waits_and_is_translated_when_its_server_is_known():
+    play = a_play() >> client("PARSE:a=select_1 S") >> server("1 t T Z:I")
+    play.hear("server")
+    busy(play)
+    play >> client("B:a E S") >> client("Q:select_2") >> client("PARSE:=select_3 B E S") << to_server("")
+    play >> server("C Z:I") << to_server("B:PGSHUTTLE_1 E S Q:select_2 PARSE:=select_3 B E S")
+    play >> server("2 C Z:I C Z:I 1 2 C Z:I") << to_client("2 C Z:I C Z:I 1 2 C Z:I") << released
+
+
+def test_the_name_means_what_it_meant_when_it_was_said():
+    play = busy(a_play()) >> client("PARSE:a=select_1 S") >> client("B:a E CLOSE:a S") << to_server("")
+    play >> server("C Z:I") << to_server("OURS:1=select_1 S B:PGSHUTTLE_1 E NEVER S")
+
+
+def test_who_waits_for_a_description_is_bounded_too():
+    play = a_play(pool_size=9) >> client("PARSE:a=select_1 S") >> server("1 t T Z:I") >> another_server
+    play >> client("B:a E S") >> client("Q:" + "x" * MAX_HELD)
+    assert not play.client_socket.reads
+    play >> server("1 t T")
+    assert play.client_socket.reads
+    assert play.client.state is ACTIVE
+
+
+def test_a_cancelled_wait_names_nothing():
+    play = busy(a_play()) >> client("PARSE:a=select_1 S") >> (lambda play: play.client.cancel_waiting())
+    play >> server("C Z:I") << to_server("") >> client("B:a E S") << to_server("B:a E S")

@@ -1,0 +1,420 @@
+"""From a client's names to a server's: what is sent, who hears the answers, what an error takes back."""
+
+import pytest
+
+from protocol.frontend import Bind, build_bind, build_parse
+from proxy.requests import MAX_STATEMENT
+from proxy.states import CLOSED, CLOSING, GONE
+from tests.play import (
+    Play,
+    another_client,
+    another_server,
+    asked,
+    client,
+    client_hangs_up,
+    released,
+    said,
+    server,
+    stays_linked,
+    to_client,
+    to_server,
+)
+
+ONE = "PARSE:a=select_1 S"
+RUN = "B:a E S"
+OURS_RUN = "B:PGSHUTTLE_1 E S"
+
+
+def a_play(**more):
+    return Play(session_state="track", **{"pool_size": 9, **more})
+
+
+def prepared(column="x", **more):
+    """A play whose client has `a`, described by its server."""
+    play = a_play(**more) >> client(ONE) << to_server("OURS:1=select_1 S")
+    return play >> server(f"1 t T:{column} Z:I") << to_client("1 Z:I") << released
+
+
+# One text, one statement.
+
+
+def test_a_parse_goes_under_our_name_and_is_described_for_us():
+    prepared()
+
+
+def test_the_same_text_of_another_client_is_not_parsed_again():
+    play = prepared() >> another_client >> client("PARSE:b=select_1 S") << to_server("EMPTY S")
+    play >> server("1 Z:I") << to_client("1 Z:I") << released
+    play >> client("B:b E S") << to_server(OURS_RUN)
+
+
+def test_other_parameter_types_make_another_statement():
+    play = prepared() >> another_client >> client(build_parse(b"a", b"select 1", [23]) + asked("S"))
+    assert play.hear("server").startswith(build_parse(b"PGSHUTTLE_2", b"select 1", [23]))
+
+
+@pytest.mark.parametrize("name", [b'it"s', b"\xff\xfe", b"x" * 10_000, b" ", b"PGSHUTTLE_9"])
+def test_a_name_may_be_anything(name):
+    play = a_play() >> client(build_parse(name, b"select 1") + asked("S")) << to_server("OURS:1=select_1 S")
+    play >> server("1 t T Z:I") << to_client("1 Z:I")
+    play >> client(build_bind(Bind(b"", name)) + asked("E S")) << to_server(OURS_RUN)
+
+
+def test_of_a_name_as_many_bytes_count_as_in_postgresql():
+    long = b"x" * 63
+    play = a_play() >> client(build_parse(long + b"y", b"select 1") + asked("S")) >> server("1 t T Z:I")
+    play.hear("server")
+    play >> client(build_bind(Bind(b"", long + b"z")) + asked("E S")) << to_server(OURS_RUN)
+
+
+def test_a_round_costs_nothing_but_its_name():
+    play = prepared() >> client(RUN) << to_server(OURS_RUN) >> server("2 C Z:I") << to_client("2 C Z:I") << released
+    assert len(play.server_socket.written) == 2
+
+
+@pytest.mark.parametrize("words", ["B:a E S", "B:a D E S", "B:a E B:a E S", "ASK:a S", "BIND:p=a E:p S", "B:a H E S"])
+def test_wherever_it_is_cut_the_server_hears_the_same(words):
+    data = asked(words)
+    ought = words.replace("B:a", "B:PGSHUTTLE_1").replace("ASK:a", "ASK:PGSHUTTLE_1").replace("=a", "=PGSHUTTLE_1")
+    for cut in range(1, len(data)):
+        play = prepared() >> client(data[:cut]) >> client(data[cut:])
+        play << to_server(ought)
+    play = prepared()
+    for at in range(len(data)):
+        play >> client(data[at : at + 1])
+    play << to_server(ought)
+
+
+def test_a_long_bind_is_renamed_and_passed_on_as_it_comes():
+    play, long = prepared(), build_bind(Bind(b"", b"a", values=(b"v" * 200_000,)))
+    ours = build_bind(Bind(b"", b"PGSHUTTLE_1", values=(b"v" * 200_000,)))
+    for at in range(0, len(long), 70_000):
+        play >> client(long[at : at + 70_000])
+    play >> client("E S") << to_server(ours + asked("E S")) >> server("2 C Z:I") << released
+
+
+def test_a_statement_longer_than_is_shared_goes_as_it_is():
+    play, long = a_play(), build_parse(b"a", b"select " + b"1" * MAX_STATEMENT)
+    for at in range(0, len(long), 200_000):
+        play >> client(long[at : at + 200_000])
+    play >> client("B:a E S CLOSE:a S") << to_server(long + asked("B:a E S CLOSE:a S"))
+
+
+def test_one_that_is_too_long_does_not_pretend_to_be_ours():
+    play, body = a_play(), b"select " + b"1" * MAX_STATEMENT
+    long = build_parse(b"PGSHUTTLE_1", body)
+    for at in range(0, len(long), 200_000):
+        play >> client(long[at : at + 200_000])
+    play << to_server(build_parse(b"PGSHUTTLE_1?", body))
+    play >> client("B:PGSHUTTLE_1 E CLOSE:PGSHUTTLE_1 S") << to_server("B:PGSHUTTLE_1? E CLOSE:PGSHUTTLE_1? S")
+
+
+# A server that lacks it.
+
+
+def test_a_server_that_lacks_it_is_given_it_and_the_client_hears_nothing_of_that():
+    play = prepared() >> another_server >> client("B:a D E S") << to_server("OURS:1=select_1 B:PGSHUTTLE_1 D E S")
+    play >> server("1 t T:x 2 T:x D C Z:I") << to_client("2 T:x D C Z:I") << released
+
+
+def test_who_does_not_ask_for_the_description_waits_for_it():
+    play = prepared() >> another_server >> client(RUN) << to_server("OURS:1=select_1 H")
+    play >> server("1 t T:x") << to_server(OURS_RUN) >> server("2 C Z:I") << to_client("2 C Z:I") << released
+
+
+def test_what_is_said_meanwhile_comes_behind():
+    play = prepared() >> another_server >> client("B:a E S") << to_server("OURS:1=select_1 H")
+    play >> client("B:a E S") >> client(asked("Q:select_9")[:3]) >> client(asked("Q:select_9")[3:]) << to_server("")
+    play >> server("1 t T:x") << to_server("B:PGSHUTTLE_1 E S B:PGSHUTTLE_1 E S Q:select_9")
+    play >> server("2 C Z:I 2 C Z:I") << stays_linked >> server("C Z:I") << released
+    play << to_client("2 C Z:I 2 C Z:I C Z:I")
+
+
+def test_the_rest_of_a_long_bind_comes_behind_too():
+    play, long = prepared() >> another_server, build_bind(Bind(b"", b"a", values=(b"v" * 100_000,)))
+    play >> client(long[:70_000]) << to_server("OURS:1=select_1 H") >> client(long[70_000:] + asked("E S"))
+    play >> server("1 t T:x")
+    play << to_server(build_bind(Bind(b"", b"PGSHUTTLE_1", values=(b"v" * 100_000,))) + asked("E S"))
+
+
+def test_a_describe_of_something_else_does_not_tell_what_the_columns_are():
+    prepared() >> another_server >> client("B:a ASK:b E S") << to_server("OURS:1=select_1 H")
+    prepared() >> another_server >> client("BIND:p=a D E:p S") << to_server("OURS:1=select_1 H")
+
+
+def test_a_client_may_leave_while_it_waits_for_a_description():
+    play = prepared() >> another_server >> client(RUN) << to_server("OURS:1=select_1 H") >> client_hangs_up
+    assert play.client.state is GONE
+    play << to_server("R") >> server("1 t T:x") >> server("1 2 C Z:I")
+    assert play.client.server is None
+
+
+def test_an_error_of_what_was_put_in_front_is_the_clients_and_the_rest_is_skipped():
+    play = prepared() >> another_server >> client("B:a E S") << to_server("OURS:1=select_1 H")
+    play >> server("ERROR:gone") << to_client("ERROR:gone") << to_server("B:a E S")  # it is skipped
+    play >> server("Z:I") << to_client("Z:I") << released
+    play >> client("B:a D E S") << to_server("CLOSE:PGSHUTTLE_1 OURS:1=select_1 B:PGSHUTTLE_1 D E S")
+
+
+def test_two_statements_that_are_lacking_wait_one_after_the_other():
+    play = prepared() >> client("PARSE:b=select_2 S") >> server("1 t T:y Z:I") >> another_server
+    play >> client("B:a E B:b E S") << to_server("OURS:1=select_1 H") >> server("1 t T:x")
+    play << to_server("B:PGSHUTTLE_1 E OURS:2=select_2 H") >> server("2 C 1 t T:y")
+    play << to_server("B:PGSHUTTLE_2 E S") >> server("2 C Z:I") << to_client("1 Z:I 2 C 2 C Z:I") << released
+
+
+def test_a_copy_of_a_named_statement_goes_its_way():
+    play = prepared() >> client("B:a E S") << to_server(OURS_RUN) >> server("2 G") << to_client("2 G")
+    play >> client("d:row c S") << to_server("d:row c S") >> server("C Z:I") << to_client("C Z:I") << released
+
+
+# Names.
+
+
+def test_a_name_that_was_never_given_is_said_as_it_is():
+    play = prepared() >> client("B:b E S") << to_server("B:b E S") >> server("MISSING:b Z:I")
+    play << to_client("MISSING:b Z:I") << released
+
+
+@pytest.mark.parametrize("words", ["B:PGSHUTTLE_1 E S", "ASK:PGSHUTTLE_1 S"])
+def test_nobody_reaches_a_statement_of_others_by_our_name(words):
+    play = prepared() >> another_client >> client(words) << to_server(words.replace("_1", "_1?"))
+    play >> server("MISSING:PGSHUTTLE_1? Z:I") << to_client("MISSING:PGSHUTTLE_1 Z:I") << released
+
+
+def test_a_close_of_our_name_closes_nothing_of_ours():
+    prepared() >> another_client >> client("CLOSE:PGSHUTTLE_1 S") << to_server("CLOSE:PGSHUTTLE_1? S")
+
+
+def test_a_name_that_is_taken_is_refused_by_postgresql_in_the_clients_words():
+    play = prepared() >> client("PARSE:a=select_2 S") << to_server("PARSE:PGSHUTTLE_1=select_2 S")
+    play >> server("TAKEN:PGSHUTTLE_1 Z:I") << to_client("TAKEN:a Z:I") << released
+    play >> client(RUN) << to_server(OURS_RUN)
+
+
+def test_a_name_that_is_taken_is_refused_also_by_a_server_that_lacks_it():
+    play = prepared() >> another_server >> client("PARSE:a=select_2 S")
+    play << to_server("OURS:1=select_1 PARSE:PGSHUTTLE_1=select_2 S")
+    play >> server("1 t T:x TAKEN:PGSHUTTLE_1 Z:I") << to_client("TAKEN:a Z:I")
+
+
+def test_a_closed_name_is_free_and_the_statement_stays():
+    play = prepared() >> client("CLOSE:a S") << to_server("NEVER S") >> server("3 Z:I") << to_client("3 Z:I")
+    play >> client("B:a E S") << to_server("B:a E S") >> server("MISSING:a Z:I")
+    play >> client("PARSE:a=select_1 S") << to_server("EMPTY S")
+
+
+def test_a_parse_that_fails_frees_its_name():
+    play = a_play() >> client("PARSE:a=select_wrong B:a E S") << to_server("OURS:1=select_wrong B:PGSHUTTLE_1 E S")
+    play >> server("ERROR:syntax Z:I") << to_client("ERROR:syntax Z:I") << released
+    play >> client("PARSE:a=select_1 S") << to_server("OURS:2=select_1 S") >> server("1 t T Z:I") << to_client("1 Z:I")
+
+
+def test_the_same_text_after_it_failed_is_parsed_again():
+    play = a_play() >> client("PARSE:a=select_wrong S") >> server("ERROR:no_table Z:I")
+    play.hear("server")
+    play >> client("PARSE:a=select_wrong S") << to_server("CLOSE:PGSHUTTLE_1 OURS:1=select_wrong S")
+    play >> server("3 1 t T Z:I") << to_client("ERROR:no_table Z:I 1 Z:I")
+
+
+def test_what_was_skipped_with_an_error_is_undone_in_order():
+    play = prepared() >> client("Q:select_0 B:nobody CLOSE:a PARSE:a=select_2 CLOSE:a PARSE:a=select_3 S")
+    play >> server("C Z:I MISSING:nobody Z:I") << released
+    play.hear("server")
+    play >> client(RUN) << to_server(OURS_RUN)
+
+
+def test_an_older_unit_that_is_voided_does_not_take_back_what_a_newer_one_has_given():
+    play = a_play() >> client("CLOSE:a PARSE:a=select_wrong S CLOSE:a PARSE:a=select_1 S")
+    play >> server("3 ERROR:syntax Z:I") >> server("3 1 t T Z:I") << released
+    play.hear("server")
+    play >> client(RUN) << to_server("B:PGSHUTTLE_2 E S")
+
+
+def test_two_units_that_are_voided_leave_what_was_before_both():
+    play = prepared() >> client("B:no CLOSE:a PARSE:a=select_2 S B:no CLOSE:a PARSE:a=select_3 S")
+    play >> server("MISSING:no Z:I") >> server("MISSING:no Z:I") << released
+    play.hear("server")
+    play >> client(RUN) << to_server(OURS_RUN)
+    assert not play.client.statements.pending
+
+
+def test_a_name_whose_parse_has_failed_unheard_may_be_given_again():
+    play = a_play() >> client("PARSE:a=select_wrong S PARSE:a=select_1 S")
+    play << to_server("OURS:1=select_wrong S PARSE:PGSHUTTLE_1=select_1 S")
+    play >> server("ERROR:syntax Z:I") >> server("1 Z:I") << to_client("ERROR:syntax Z:I 1 Z:I") << released
+    play >> client("B:a D E S") << to_server("OURS:2=select_1 B:PGSHUTTLE_2 D E S")
+
+
+def test_an_error_speaks_of_the_clients_name_even_when_that_is_gone():
+    play = a_play() >> client("PARSE:a=select_wrong S B:a E S") << to_server("OURS:1=select_wrong S B:PGSHUTTLE_1 E S")
+    play >> server("ERROR:syntax Z:I MISSING:PGSHUTTLE_1 Z:I") << to_client("ERROR:syntax Z:I MISSING:a Z:I")
+
+
+def test_what_an_error_may_have_skipped_is_put_in_front_again_in_the_next_unit():
+    play = prepared() >> another_server >> client("B:no B:a D E S B:a D E S")
+    again = "CLOSE:PGSHUTTLE_1 OURS:1=select_1 B:PGSHUTTLE_1 D E S"
+    play << to_server("B:no OURS:1=select_1 B:PGSHUTTLE_1 D E S " + again)
+    play >> server("MISSING:no Z:I") >> server("3 1 t T:x 2 T:x C Z:I") << released
+    play << to_client("MISSING:no Z:I 2 T:x C Z:I")
+    play >> client(RUN) << to_server(OURS_RUN)
+
+
+# No room.
+
+
+def test_the_one_not_used_for_longest_goes_when_there_is_no_room():
+    play = prepared(max_prepared_statements=2) >> client("PARSE:b=select_2 S") >> server("1 t T Z:I")
+    play >> client(RUN) >> server("2 C Z:I")
+    play.hear("server")
+    play >> client("PARSE:c=select_3 S") << to_server("CLOSE:PGSHUTTLE_2 OURS:3=select_3 S")
+    play.hear("client")
+    play >> server("3 1 t T Z:I") << to_client("1 Z:I") << released
+    assert [each.text for each in play.server.statements] == [b"select 1", b"select 3"]
+    play >> client("B:b D E S") << to_server("CLOSE:PGSHUTTLE_1 OURS:2=select_2 B:PGSHUTTLE_2 D E S")
+    assert len(play.server.statements) == 2
+
+
+def test_one_that_goes_may_be_needed_again_in_the_same_batch():
+    play = prepared(max_prepared_statements=1) >> client("PARSE:b=select_2 S") >> server("3 1 t T:y Z:I")
+    play.hear("server")
+    (
+        play
+        >> client("B:a D E B:b D E B:a D E S")
+        << to_server(
+            "CLOSE:PGSHUTTLE_2 OURS:1=select_1 B:PGSHUTTLE_1 D E "
+            "CLOSE:PGSHUTTLE_2 CLOSE:PGSHUTTLE_1 OURS:2=select_2 B:PGSHUTTLE_2 D E "
+            "CLOSE:PGSHUTTLE_1 CLOSE:PGSHUTTLE_2 OURS:1=select_1 B:PGSHUTTLE_1 D E S"
+        )
+    )
+    play >> server("3 1 t T:x 2 T:x D C 3 3 1 t T:y 2 T:y D C 3 3 1 t T:x 2 T:x D C Z:I") << released
+    assert not play.server.leaving
+
+
+def test_one_whose_close_was_skipped_is_closed_before_it_is_parsed_again():
+    play = prepared(max_prepared_statements=1) >> client("B:no PARSE:b=select_2 S")
+    play << to_server("B:no CLOSE:PGSHUTTLE_1 OURS:2=select_2 S") >> server("MISSING:no Z:I") << released
+    assert not play.server.leaving
+    play >> client("B:a D E S")
+    play << to_server("CLOSE:PGSHUTTLE_1 CLOSE:PGSHUTTLE_2 OURS:1=select_1 B:PGSHUTTLE_1 D E S")
+
+
+def test_with_no_statements_allowed_names_go_as_they_are():
+    play = a_play(max_prepared_statements=0) >> client("PARSE:a=select_1 B:a E ASK:a CLOSE:a S")
+    play << to_server("PARSE:a=select_1 B:a E ASK:a CLOSE:a S")
+
+
+# The unnamed statement.
+
+
+def test_the_unnamed_statement_in_one_batch_goes_as_it_is():
+    play = a_play() >> client("PARSE:=select_1 B E S") << to_server("PARSE:=select_1 B E S")
+    play >> server("1 2 C Z:I") << released
+
+
+def test_the_unnamed_statement_of_another_transaction_is_brought_again():
+    """Whatever has become of it: a simple Query of anybody ends it."""
+    play = a_play() >> client("PARSE:=select_1 D S") >> server("1 n Z:I") << released
+    play.hear("server"), play.hear("client")
+    play >> client("B E S") << to_server("PARSE:=select_1 B E S") >> server("1 2 C Z:I") << to_client("2 C Z:I")
+
+
+def test_nobody_runs_the_unnamed_statement_of_somebody_else():
+    play = a_play() >> client("PARSE:=select_1 S") >> server("1 Z:I") << released
+    play.hear("server")
+    play >> another_client >> client("B E S") << to_server(b"C\0\0\0\6S\0" + asked("B E S"))
+    play >> server("3 MISSING: Z:I") << to_client("MISSING: Z:I")
+
+
+def test_within_a_transaction_it_stays_where_it_is():
+    play = a_play() >> client("Q:begin") >> server("C Z:T") >> client("PARSE:=select_1 S") >> server("1 Z:T")
+    play.hear("server")
+    play >> client("B E S") << to_server("B E S")
+
+
+def test_what_was_parsed_behind_it_in_the_queue_is_not_taken_for_it():
+    play = a_play(pool_size=1) >> client("PARSE:=select_1 S") >> server("1 Z:I") << released
+    first = play.client
+    play.hear("server")
+    play >> another_client >> client("Q:select_busy") << to_server("Q:select_busy")
+    play.client, play._heard["client"] = first, len(first.transport.arrived)
+    play >> client("B E S PARSE:=select_2 B E S") << to_server("") >> server("C Z:I")
+    play << to_server("PARSE:=select_1 B E S PARSE:=select_2 B E S")
+
+
+def test_an_unnamed_statement_too_long_to_be_kept_is_run_where_it_was_parsed():
+    play, long = a_play(), build_parse(b"", b"select " + b"1" * MAX_STATEMENT)
+    for at in range(0, len(long), 200_000):
+        play >> client(long[at : at + 200_000])
+    play >> client("B E S") << to_server(long + asked("B E S"))
+
+
+def test_the_parse_of_what_is_there_ends_the_unnamed_statement_and_it_is_brought_back():
+    play = prepared() >> client("PARSE:=select_2 PARSE:b=select_1 B E S")
+    play << to_server("PARSE:=select_2 EMPTY PARSE:=select_2 B E S")
+
+
+def test_a_closed_unnamed_statement_is_gone_for_this_client():
+    play = a_play() >> client("PARSE:=select_1 CLOSE: S") >> server("1 3 Z:I") << released
+    play.hear("server")
+    play >> client("B E S") << to_server(b"C\0\0\0\6S\0" + asked("B E S"))
+
+
+# Transactions that have failed.
+
+
+def test_in_a_failed_transaction_a_parse_is_refused_as_it_must_be():
+    play = prepared() >> client("Q:begin") >> server("C Z:T") >> client("Q:select_bad") >> server("ERROR:x Z:E")
+    play.hear("server"), play.hear("client")
+    play >> client("PARSE:b=select_1 S") << to_server("PARSE:=select_1 S") >> server("ERROR:aborted Z:E")
+    play << to_client("ERROR:aborted Z:E") >> client("Q:rollback") >> server("C Z:I") << released
+    play >> client("B:b E S") << to_server("Q:rollback B:b E S")
+
+
+# Stale statements.
+
+
+def test_another_description_is_never_given_to_who_has_not_asked():
+    play = prepared() >> another_server >> client(RUN) << to_server("OURS:1=select_1 H")
+    play >> server("1 t T:other") << to_server("B:PGSHUTTLE_0 E S") >> server("MISSING:PGSHUTTLE_0 Z:I")
+    heard = play.hear("client")
+    assert b"C0A000\0Mcached plan must not change result type\0" in heard
+    assert b"PGSHUTTLE" not in heard
+    play << released
+
+
+def test_who_asks_gets_it():
+    play = prepared() >> another_server >> client("B:a D E S") << to_server("OURS:1=select_1 B:PGSHUTTLE_1 D E S")
+    play >> server("1 t T:other 2 T:other D C Z:I") << to_client("2 T:other D C Z:I") << released
+
+
+def test_who_parses_anew_after_that_gets_a_fresh_one():
+    play = prepared() >> another_server >> client(RUN) >> server("1 t T:other") >> server("MISSING:PGSHUTTLE_0 Z:I")
+    play.hear("server"), play.hear("client")
+    play >> client("CLOSE:a PARSE:a=select_1 B:a E S") << to_server("NEVER OURS:2=select_1 B:PGSHUTTLE_2 E S")
+
+
+def test_who_describes_anew_has_what_is_there_now():
+    play = prepared() >> another_server >> client(RUN) >> server("1 t T:other") >> server("MISSING:PGSHUTTLE_0 Z:I")
+    play.hear("server"), play.hear("client")
+    play >> client("ASK:a S") << to_server("OURS:2=select_1 ASK:PGSHUTTLE_2 S") >> server("1 t T:other t T:other Z:I")
+    play << to_client("t T:other Z:I") >> client(RUN) << to_server("B:PGSHUTTLE_2 E S")
+
+
+# What a hostile server may do.
+
+
+@pytest.mark.parametrize("words", ["3", "1 1", "1 3", "1 t t Z:I", "1 t T 3 Z:I", "1 t T Z:I Z:I", "2"])
+def test_a_server_that_answers_what_nobody_asked_is_closed(words):
+    play = a_play() >> client(ONE) >> server(words)
+    assert play.server.state in (CLOSING, CLOSED)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [b"T\0\0\0\x08\0\1x\0", b"T\0\0\0\6\xff\xff", b"T\0\x20\0\0" + b"x" * 100, b"T\0\0\0\x07\0\1x"],
+)
+def test_an_absurd_description_closes_the_server(message):
+    play = a_play() >> client(ONE) >> server(said("1 t") + message)
+    assert play.server.state in (CLOSING, CLOSED)
+    assert play.client.state is GONE

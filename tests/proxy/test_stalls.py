@@ -1,0 +1,203 @@
+"""A stream that stops before a message until something is done: what comes behind it waits, whatever that is."""
+
+import pytest
+
+from protocol.backend import ErrorFields
+from protocol.frontend import build_query
+from proxy.stalls import PATIENCE
+from proxy.states import CLOSED, CLOSING, GONE, IDLE, Closing
+from tests.play import (
+    Play,
+    client,
+    client_breaks,
+    client_hangs_up,
+    released,
+    said,
+    server,
+    to_client,
+    to_server,
+)
+
+LISTEN, UNLISTEN = build_query("listen news"), build_query("UNLISTEN news")
+CREATE = build_query("create database shop template depot")
+
+
+class FakeHub:
+    """Hears a channel when told to."""
+
+    def __init__(self):
+        self.waiting = []
+        self.known = set()
+        self.left = []
+        self.said = []
+
+    def listen(self, client, name, done):
+        self.said.append(("listen", name))
+        if name in self.known:
+            done(None)
+        else:
+            self.waiting.append((name, done))
+
+    def unlisten(self, client, name):
+        self.said.append(("unlisten", name))
+
+    def flush(self, client):
+        pass
+
+    def forget(self, client):
+        self.left.append(client)
+
+    def hears(self, error=None):
+        waiting, self.waiting = self.waiting, []
+        for name, done in waiting:
+            if error is None:
+                self.known.add(name)
+            done(error)
+
+
+def a_play(**more):
+    play = Play(session_state="track", **more)
+    play.hub = FakeHub()
+    play.world.find_hub = lambda pool: play.hub
+    return play
+
+
+def hears(play):
+    play.hub.hears()
+
+
+def cannot_hear(play):
+    play.hub.hears(ErrorFields("ERROR", "53300", "too many"))
+
+
+# LISTEN.
+
+
+def test_a_listen_goes_on_when_the_hub_hears():
+    play = a_play() >> client(LISTEN) << to_server("")
+    assert play.client.is_stalled
+    assert not play.client_socket.reads
+    play >> hears << to_server(UNLISTEN)
+    assert play.client_socket.reads
+    play >> server("C:UNLISTEN Z:I") << to_client("C:LISTEN Z:I") << released
+
+
+def test_one_that_is_heard_already_goes_on_at_once():
+    play = a_play()
+    play.hub.known.add(b"news")
+    play >> client(LISTEN) << to_server(UNLISTEN)
+
+
+def test_one_that_the_hub_cannot_hear_is_the_servers():
+    a_play() >> client(LISTEN) >> cannot_hear << to_server(LISTEN)
+
+
+def test_what_stands_before_it_is_sent_and_what_comes_behind_waits_in_order():
+    play = a_play() >> client(build_query("select 1") + LISTEN + build_query("select 2")) << to_server("Q:select_1")
+    play >> (lambda play: play.client.data_received(build_query("select 3"))) >> server("C Z:I") << to_server("")
+    play >> hears << to_server(UNLISTEN + build_query("select 2") + build_query("select 3"))
+    (
+        play
+        >> server("C:UNLISTEN Z:I")
+        >> server("C Z:I")
+        >> server("C Z:I")
+        << to_client("C Z:I C:LISTEN Z:I C Z:I C Z:I")
+    )
+
+
+@pytest.mark.parametrize("words", ["PARSE:=listen_news B E S", "PARSE:a=listen_news B:a E S"])
+def test_a_listen_in_a_parse_waits_too(words):
+    play = a_play() >> client(words) << to_server("") >> hears
+    name = "PGSHUTTLE_1" if ":a" in words else ""
+    ought = f"OURS:1=UNLISTEN_news B:{name} E S" if name else "PARSE:=UNLISTEN_news B E S"
+    play << to_server(ought) >> server(("1 t n" if name else "1") + " 2 C:UNLISTEN Z:I")
+    play << to_client("1 2 C:LISTEN Z:I") << released
+
+
+def test_a_named_listen_is_nobody_elses():
+    """Whether it is rewritten depends on whether the hub hears for that client."""
+    play = a_play() >> client("PARSE:a=listen_news S") >> hears >> server("1 t n Z:I") << released
+    (one,) = play.server.statements
+    assert one.text == b"UNLISTEN news"
+    assert not len(play.world.pool.statements)
+
+
+@pytest.mark.parametrize("leave", [client_hangs_up, client_breaks])
+def test_a_client_may_leave_while_it_is_stalled(leave):
+    play = a_play() >> client(LISTEN) >> leave
+    assert play.client.state is GONE
+    assert play.hub.left == [play.client]
+    play >> hears << to_server("")
+
+
+def test_a_goodbye_behind_it_is_heard_when_it_is_its_turn():
+    play = a_play() >> client(LISTEN + b"X\0\0\0\4")
+    assert play.client.state is not GONE
+    play >> hears << to_server(UNLISTEN)
+    assert play.client.state is GONE
+
+
+def test_a_listen_that_is_rolled_back_is_undone_and_an_unlisten_is_done():
+    play = a_play() >> client("Q:begin") >> server("C Z:T") >> client(LISTEN) >> hears >> server("C:UNLISTEN Z:T")
+    play >> client("Q:rollback") >> server("C Z:I")
+    assert play.hub.said[-1] == ("unlisten", b"news")
+    play.hub.said.clear()
+    play >> client("Q:unlisten_*") >> server("C:UNLISTEN Z:I")
+    assert play.hub.said == [("unlisten", None)]
+
+
+# Databases.
+
+
+def with_others(**more):
+    """A play, and two idle servers of the database in question."""
+    play = a_play(**more)
+    play.asked = []
+    others = [play.world.new_server() for _ in range(2)]
+
+    def servers_in(names):
+        play.asked.append(names)
+        return others
+
+    play.world.servers_in = servers_in
+    return play, others
+
+
+def test_our_idle_servers_leave_a_database_before_it_is_copied():
+    play, others = with_others(pool_size=3)
+    play >> client(CREATE) << to_server("")
+    assert play.asked == [{"depot"}]
+    assert {other.state for other in others} == {CLOSING}
+    for other in others:
+        play >> (lambda play, other=other: other.transport.peer_hangs_up())
+        assert other.state is CLOSED
+    play >> (lambda play: play.world.advance(0.02)) << to_server(CREATE)
+
+
+def test_their_leaving_is_not_waited_for_for_ever():
+    play, _ = with_others(pool_size=3)
+    play >> client(CREATE)
+    for _ in range(int(PATIENCE / 0.01) + 5):
+        play >> (lambda play: play.world.advance(0.01))
+    play << to_server(CREATE)
+
+
+def test_those_that_work_are_left_alone():
+    play, others = with_others(pool_size=3)
+    for other in others:
+        other.close(Closing.ADMIN)
+    play >> client(CREATE) << to_server(CREATE)
+
+
+def test_a_client_may_leave_while_others_do():
+    play, _ = with_others(pool_size=3)
+    play >> client(CREATE) >> client_hangs_up
+    for _ in range(3):
+        play >> (lambda play: play.world.advance(0.02))
+    play << to_server("")
+    assert play.server.state is IDLE
+
+
+def test_notices_of_what_was_said_before_are_heard_meanwhile():
+    play, _ = with_others(pool_size=3)
+    play >> client(build_query("select 1") + CREATE) >> server("N:hello C Z:I") << to_client(said("N:hello C Z:I"))
