@@ -85,8 +85,7 @@ def build_reading(text: bytes, sentences: tuple[Sentence, ...], *, is_clear: boo
 
 _S = rb"[ \t\n\r\f\v]"
 _MODE = (
-    rb"(?:isolation_+level_+(?:serializable|repeatable_+read|read_+committed|read_+uncommitted)"
-    rb"|read_+(?:write|only)|(?:not_+)?+deferrable)"
+    rb"(?:isolation_+level_+(?:repeatable_+read|read_+committed|read_+uncommitted)|read_+only|(?:not_+)?+deferrable)"
 )
 _BEGIN = (
     rb"_*+(?:begin(?:_++(?:work|transaction)(?!\w))?+|start_++transaction)"
@@ -96,7 +95,8 @@ _is_begin = re.compile(_BEGIN.replace(b"_", _S), re.IGNORECASE).fullmatch
 
 
 def is_deferrable(text: bytes) -> bool:
-    """Is it one BEGIN or START TRANSACTION, without comments, with modes that PostgreSQL knows?"""
+    """Is it one BEGIN or START TRANSACTION, without comments, with modes that no server refuses (a standby does refuse
+    SERIALIZABLE and READ WRITE)?"""
     return _is_begin(text) is not None
 
 

@@ -188,11 +188,11 @@ class Ledger:
     def is_in_open_unit(self, owner: Owner) -> bool:
         """Was what `owner` is owed entered behind the last request that ends a unit?"""
         for debts, who in reversed(self._behind):
-            if who is owner:
-                return True
             if not ENDS_UNIT.isdisjoint(debts):
                 return False
-        return self.head[1] is owner
+            if who is owner:
+                return True
+        return self.head[1] is owner and self.head[0] not in ENDS_UNIT
 
     def owners(self) -> list[Owner]:
         """Who is owed something, in order, with repetitions."""

@@ -27,11 +27,13 @@ NAME_LENGTH = 63  # bytes of a name that count, here as in PostgreSQL
 MAX_TARGET = 10_000  # bytes of a Describe or Close; PostgreSQL takes no more
 MAX_NAMES = 5_000  # of one client; then its oldest goes
 MAX_BYTES = 16_777_216  # of texts one client's names stand for; then its oldest goes
-MAX_LOST = 100  # names remembered that an error has taken back
+MAX_LOST = 100  # names remembered that stand for something else by now
 
 _head = Struct("!cI").pack
 
 PARSE_EMPTY = b"P\0\0\0\x08\0\0\0\0"  # the unnamed statement, without text: the cheapest way to a ParseComplete
+_ANYTHING = b"SET pgshuttle.known TO on"
+PARSE_ANYTHING = _head(b"P", 8 + len(_ANYTHING)) + b"\0" + _ANYTHING + b"\0\0\0"  # as cheap; refused where others are
 CLOSE_UNNAMED = b"C\0\0\0\x06S\0"
 CLOSE_NEVER = _head(b"C", 6 + len(NEVER)) + b"S" + NEVER + b"\0"
 
@@ -117,8 +119,8 @@ class Names:
     def __init__(self) -> None:
         self._statements: dict[bytes, Statement] = {}
         self._size = 0
-        self._lost: dict[bytes, bytes] = {}  # by names of ours: theirs, that an error has taken back
-        self.pending: dict[bytes, Any] = {}  # who has given or taken that name last, and is not answered yet
+        self._lost: dict[bytes, bytes] = {}  # by names of ours: theirs, of late; errors may still speak of them
+        self.pending: dict[bytes | None, Any] = {}  # who has given or taken that name last, all if None, unanswered yet
 
     def __len__(self) -> int:
         return len(self._statements)
@@ -135,6 +137,7 @@ class Names:
         before = self._statements.pop(name, None)
         if before is not None:
             self._size -= len(before.body)
+            self._lose(name, before)
         if statement is not None:
             self._statements[name] = statement
             self._size += len(statement.body)
@@ -142,6 +145,11 @@ class Names:
                 if not self._drop_oldest(name):
                     break
         return before
+
+    def _lose(self, name: bytes, statement: Statement) -> None:
+        if len(self._lost) >= MAX_LOST:
+            del self._lost[next(iter(self._lost))]
+        self._lost[statement.name] = name
 
     def _drop_oldest(self, but: bytes) -> bool:
         oldest = next(iter(self._statements))
@@ -153,7 +161,6 @@ class Names:
     def take_all(self) -> dict[bytes, Statement]:
         """None stands for anything any more; what they stood for."""
         before, self._statements, self._size = self._statements, {}, 0
-        self.pending.clear()
         return before
 
     def put_back(self, before: dict[bytes, Statement]) -> None:
@@ -162,11 +169,10 @@ class Names:
             if name not in self._statements:
                 self.put(name, statement)
 
-    def lose(self, name: bytes, statement: Statement) -> None:
-        """An error has taken `name` back; others that are on their way may still speak of the statement."""
-        if len(self._lost) >= MAX_LOST:
-            del self._lost[next(iter(self._lost))]
-        self._lost[statement.name] = name
+    def settle(self, name: bytes | None, by: Any) -> None:
+        """What `by` has made of `name`, of all if that is None, is certain, or undone."""
+        if self.pending.get(name) is by:
+            del self.pending[name]
 
     def name_of(self, ours: bytes) -> bytes | None:
         """The client's name for the statement that is `ours` on servers."""

@@ -11,7 +11,7 @@ there, and is closed before it is made again.
 
 What was put in front in an earlier unit and is not answered yet (`server.arriving`, `server.leaving`) may have been
 skipped by the server, because of an error that we have not heard of. So it is done again where it matters: to close
-what is not there harms nobody.
+what is not there harms nobody. What such a unit has named is in doubt as well: who uses the name waits (`is_certain`).
 
 A batch may come to a message that cannot be sent yet, since a statement must be described first: what lies from there
 on (`waits_at`) is held by the client, and the description asked for with a Flush.
@@ -37,10 +37,10 @@ from protocol.ledger import (
     Debt,
     Owner,
 )
-from protocol.prepared import Names, Statement
+from protocol.prepared import CLOSE_NEVER, NAME_LENGTH, Names, Statement
 from proxy.envoys import Deed, Injection
+from proxy.rounds import MAX_REPEATED
 
-MAX_REPEATED: Final = 65536  # bytes of a batch that is remembered until it is answered
 _REPEATABLE: Final = (b"BES", b"BDES")  # a statement that exists is run, once: if its plan is stale it may be run again
 NOBODYS: Final = Statement(b"", b"\0\0\0")  # for what is put in front and has no name
 
@@ -130,17 +130,30 @@ class Batch:
 
     # What the server has.
 
-    def has(self, statement: Statement, *, is_sure: bool = False) -> bool:
-        """Does it? Then it is the one used last, from here on. `is_sure`: what is on its way is as good as there."""
+    def is_certain(self, pos: int, name: bytes | None) -> bool:
+        """Is it known what `name` stands for, all if that is None? False: what stands at `pos` must wait."""
+        pending = self.names.pending
+        if not pending:
+            return True
+        doubts = list(pending.values()) if name is None else [pending.get(name[:NAME_LENGTH]), pending.get(None)]
+        if all(each is None or self._is_of_this_unit(each) for each in doubts):
+            return True
+        self.replace(pos, pos, CLOSE_NEVER)
+        self.enter_as((CLOSE,), Injection(self.client, self.server, NOBODYS, [], then=self._go_on))
+        self.waits_at = pos
+        return False
+
+    def has(self, statement: Statement) -> bool:
+        """Does it? Then it is the one used last, from here on."""
         known, arriving = self.server.statements, self.server.arriving
         if not known.get(statement):
             return False
-        if not is_sure and statement in arriving and not self._is_of_this_unit(arriving[statement]):
+        if statement in arriving and not self._is_of_this_unit(arriving[statement]):
             return False
         known[statement] = known.pop(statement)
         return True
 
-    def _is_of_this_unit(self, owner: Injection) -> bool:
+    def _is_of_this_unit(self, owner: Owner) -> bool:
         return ENDS_UNIT.isdisjoint(self.debts) and self.ledger.is_in_open_unit(owner)
 
     def free(self, pos: int, statement: Statement) -> None:
@@ -202,14 +215,30 @@ class Batch:
             return None
         names.put(name, None)
         forget = self._doubt([statement])
-        return Deed(b"DEALLOCATE\0", forget, lambda: names.put_back({name: statement}))
+        return self.promise(name, Deed(b"DEALLOCATE\0", forget, lambda: names.put_back({name: statement})))
+
+    def promise(self, name: bytes | None, deed: Deed) -> Deed:
+        """What `deed` does to `name`, to all if that is None, is in doubt until it is done or undone."""
+        names = self.names
+
+        def done() -> None:
+            names.settle(name, promised)
+            deed.done()
+
+        def undo() -> None:
+            names.settle(name, promised)
+            deed.undo()
+
+        name = name and name[:NAME_LENGTH]
+        promised = names.pending[name] = Deed(deed.tag, done, undo)
+        return promised
 
     def _wipe(self, tag: bytes) -> Deed:
         """All statements go, the client's and the server's."""
         names = self.names
         before, forget = names.take_all(), self._doubt(list(self.server.statements))
         self.server.unnamed = None
-        return Deed(tag, forget, lambda: names.put_back(before))
+        return self.promise(None, Deed(tag, forget, lambda: names.put_back(before)))
 
     def _doubt(self, going: list[Statement]) -> Callable[[], None]:
         """The server may have these no more; to be called when that is certain."""
@@ -225,13 +254,13 @@ class Batch:
 
         return forget
 
-    def is_there(self, pos: int, statement: Statement, *, is_asked: bool, is_sure: bool) -> bool:
+    def is_there(self, pos: int, statement: Statement, *, is_asked: bool) -> bool:
         """See to it that the server has `statement`. False: what stands at `pos` must wait for its description."""
         self.needed = {statement, *statement.needs}
         for needed in statement.needs:
             if not self.has(needed):
                 self.inject(pos, needed, alone=self.is_between_units)
-        if self.has(statement, is_sure=is_sure):
+        if self.has(statement):
             return True
         must_wait = statement.description is not None and not is_asked
         self.inject(pos, statement, self._go_on if must_wait else None)

@@ -81,9 +81,12 @@ class Cancels:
             server.rest()
 
     async def _wait_turn(self, server: Any, client: Any) -> bool:
-        """Until the server works for `client` and not on a SET of ours in front; False when there is nothing left."""
-        while client is not None and hearer(server.ledger.head[1]) is not client:
-            is_held = client.server is server and client.held is not None  # behind that SET, unsent
+        """Until the server works for `client` and not on something of ours in front; False when nothing is left."""
+        while client is not None:
+            owner = server.ledger.head[1]
+            is_held = client.server is server and client.held is not None  # behind something of ours, unsent
+            if owner is client or (not is_held and hearer(owner) is client):
+                return True
             if not is_held and client not in map(hearer, server.ledger.owners()):
                 return False
             await asyncio.sleep(HEAD_STEP)

@@ -33,6 +33,9 @@ class Chore:
     def voided(self) -> None:
         """An error has paid something of it; `failed` knows."""
 
+    def relieve(self) -> None:
+        """There is nothing that waits."""
+
     def finish(self, server: Any, data: bytes) -> None:
         self.answered(server)
 

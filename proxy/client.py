@@ -158,6 +158,8 @@ class Client(Holding, Leaving, asyncio.Protocol):
 
     def _is_round(self, data: bytes) -> bool:
         """Is it one of those that drivers send all day? Then it is on its way."""
+        if len(data) > self.pool.world.settings.max_packet_size:
+            return False
         debts = rounds.recognise_named(data)
         if debts is not None:
             self._send(data, debts, CARE, 0)
@@ -325,12 +327,17 @@ class Client(Holding, Leaving, asyncio.Protocol):
         elif self.pool.limits.pool_mode is PoolMode.STATEMENT:
             self.close(Closing.STATEMENT_MODE)  # before it hears this ReadyForQuery, or it would miss our error
 
-    def failed(self, error: ErrorFields) -> bytes | None:
-        """An error of ours has come. What we are told instead, if our names must be put back into it."""
-        return reword(self, error) if self.statements is not None else None
+    def failed(self, error: ErrorFields, name: bytes | None = None) -> bytes | None:
+        """An error of ours has come. What we are told instead, if our names (this `name`) must be put back into it."""
+        if self.stall is not None:
+            self.stall.has_failed = True
+        return reword(self, error, name) if self.statements is not None else None
 
     def voided(self) -> None:
         """An error has paid our Parse, Close or Describe; those that matter have envoys."""
+
+    def relieve(self) -> None:
+        """We do not wait for that."""
 
     # Flow control, for the server that reads slowly, or the queue that is long.
 

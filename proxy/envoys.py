@@ -17,7 +17,7 @@ from protocol import codes, sqlstate
 from protocol.backend import CLOSE_COMPLETE_MESSAGE, PARSE_COMPLETE_MESSAGE, ErrorFields
 from protocol.errors import ProtocolError
 from protocol.framing import HEADER_SIZE
-from protocol.prepared import Names, Statement, digest_description
+from protocol.prepared import NAME_LENGTH, Names, Statement, digest_description
 from proxy.requests import CARE
 from proxy.states import GONE
 
@@ -55,59 +55,48 @@ class Envoy:
     def voided(self) -> None:
         """The request was skipped by the server, because of an error before it or its own."""
 
+    def relieve(self) -> None:
+        """All that this error has voided has been told so: go on."""
+
 
 class Naming(Envoy):
     """A request that makes `name` stand for `statement`, or for nothing; in doubt until it is answered.
 
-    When it is voided the name stands for what it stood for before. But not if a later request, of another unit, has
-    given or taken it since: that one stands, and if it is voided too, what was before both is what counts.
+    When it is voided the name stands for what it stood for before. (Nobody of a later unit has named it meanwhile: that
+    waits until there is no doubt, see `Batch.is_certain`.)
     """
 
-    __slots__ = ("_before", "_earlier", "_is_void", "_name", "_names", "_statement")
+    __slots__ = ("_before", "_name", "_names")
 
     def __init__(self, client: Any, names: Names, name: bytes, statement: Statement | None) -> None:
         super().__init__(client)
         self._names = names
-        self._name = name
-        self._statement = statement
+        self._name = name[:NAME_LENGTH]
         self._before = names.put(name, statement)
-        self._earlier: Naming | None = names.pending.get(name)
-        self._is_void: bool | None = None  # nobody knows yet
-        names.pending[name] = self
+        names.pending[self._name] = self
 
     def deliver(self, data: bytes) -> None:
         if data.endswith(_DONE):
-            self._is_void, self._earlier = False, None
-            if self._names.pending.get(self._name) is self:
-                del self._names.pending[self._name]
+            self._names.settle(self._name, self)
         super().deliver(data)
 
     def voided(self) -> None:
-        names, name = self._names, self._name
-        self._is_void = True
-        if self._statement is not None:
-            names.lose(name, self._statement)
-        last: Naming | None = names.pending.pop(name, None)
-        while last is not None and last._is_void:
-            names.put(name, last._before)
-            last = last._earlier
-        if last is not None and last._is_void is None:
-            names.pending[name] = last
+        self._names.settle(self._name, self)
+        self._names.put(self._name, self._before)
 
 
-class Taken(Envoy):
-    """A Parse under a name that is taken: it fails, unless what took the name has been voided meanwhile."""
+class Alias(Envoy):
+    """A request that speaks of a statement for which its client has several names; its error shall speak of this."""
 
-    __slots__ = ("_accept",)
+    __slots__ = ("_name",)
 
-    def __init__(self, client: Any, accept: Callable[[], object]) -> None:
+    def __init__(self, client: Any, name: bytes) -> None:
         super().__init__(client)
-        self._accept = accept
+        self._name = name
 
-    def deliver(self, data: bytes) -> None:
-        if data.endswith(PARSE_COMPLETE_MESSAGE):
-            self._accept()
-        super().deliver(data)
+    def failed(self, error: ErrorFields) -> bytes | None:
+        answer: bytes | None = self.client.failed(error, self._name)
+        return answer
 
 
 class Reading(Envoy):
@@ -157,7 +146,7 @@ class Injection(Reading):
 
     The client sees nothing of it but errors; and not even those if it `is_alone`, a unit of its own: then the request
     behind it fails too, and is told the reason (`error`). `then` is called once, when the description has come or
-    cannot come.
+    cannot come; without a statement, when a Close of nothing has been answered.
     """
 
     __slots__ = ("_gone", "_is_alone", "_parameters", "_server", "_statement", "_then", "error")
@@ -194,8 +183,8 @@ class Injection(Reading):
             self._learn(digest_description(self._parameters, message))
         elif kind == codes.COMMAND_COMPLETE:  # a PREPARE
             self._arrive()
-        elif kind == codes.CLOSE_COMPLETE:
-            self._has_left()
+        elif kind == codes.CLOSE_COMPLETE and self._has_left() is None:
+            self.relieve()
         elif kind == codes.ERROR_RESPONSE:
             if not self._is_alone:
                 return message
@@ -217,7 +206,6 @@ class Injection(Reading):
             statement = self._has_left()
             if statement is not None:
                 self._server.statements.setdefault(statement, 0)
-        self._go_on()
 
     def _arrive(self) -> None:
         if self._server.arriving.get(self._statement) is self:
@@ -245,9 +233,9 @@ class Injection(Reading):
         elif statement.description != description:
             statement.is_outdated = True
             self._server.pool.world.schema_changed(self._server.pool)
-        self._go_on()
+        self.relieve()
 
-    def _go_on(self) -> None:
+    def relieve(self) -> None:
         then, self._then = self._then, None
         if then is not None:
             then()

@@ -22,7 +22,7 @@ from protocol.ledger import ENDS_UNIT, ONE_QUERY, Debt
 from proxy import dispatch, prepare
 from proxy.chores import Chore
 from proxy.requests import CARE, UNNAMED, read
-from proxy.states import BEGUN, GONE, RESTING, WAITING
+from proxy.states import BEGUN, GONE, RESTING, WAITING, Closing
 
 MAX_HELD = 65536  # bytes a waiting client may send before we stop reading
 
@@ -121,6 +121,11 @@ class Holding:
         is_begin = data[HEADER_SIZE:].lstrip()[:1] in (b"b", b"B")
         self.deliver(build_command_complete("BEGIN" if is_begin else "START TRANSACTION") + READY_IN_TRANSACTION)
 
+    def begin_answered(self: Any, chore: Chore) -> None:
+        """What the client has said behind a BEGIN must not run without it."""
+        if chore.error is not None:
+            self.refuse(chore.error, Closing.BEGIN_FAILED)
+
     def end(self: Any, data: bytes) -> None:
         """Answer the COMMIT or ROLLBACK in `data`: nothing has happened."""
         is_commit = read(self, data[HEADER_SIZE:-1]).has(What.COMMIT) and self.begun is not FAILED_BEGIN
@@ -131,7 +136,10 @@ class Holding:
     def take_begun(self: Any, server: Any) -> bytes:
         """The BEGIN that goes in front, entered in the ledger."""
         begun, self.begun = self.begun, b""
-        server.ledger.expect(ONE_QUERY * (2 if begun is FAILED_BEGIN else 1), Chore())
+        if begun is FAILED_BEGIN:
+            server.ledger.expect(ONE_QUERY * 2, Chore())
+        else:
+            server.ledger.expect(ONE_QUERY, Chore(self.begin_answered))
         server.unnamed = None
         assert isinstance(begun, bytes)
         return begun

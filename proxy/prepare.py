@@ -4,7 +4,7 @@ From a client's names to a server's: what a batch becomes when the server it goe
 Theory. A client's named statement is a shared `Statement` (protocol/prepared.py) under our name. A batch that carries
 names is walked again when it has its server: Parse, Bind, Describe and Close are renamed, and what the server lacks is
 put in front (`Injection`). The server answers everything itself, in its own order, so nothing has to be invented: a
-Parse of what is there already becomes a Parse of the empty unnamed statement, a Close becomes a Close of a name that
+Parse of what is there already becomes a Parse of something else without a name, a Close becomes a Close of a name that
 never exists, a Parse under a name that is taken is sent under one that is taken. In the errors that come of it the
 client's own name is put back (reword.py).
 
@@ -35,6 +35,7 @@ from protocol.prepared import (
     CLOSE_NEVER,
     CLOSE_UNNAMED,
     NEVER,
+    PARSE_ANYTHING,
     PARSE_EMPTY,
     Statement,
     find_bind_names,
@@ -49,9 +50,9 @@ from protocol.prepared import (
 )
 from proxy import rounds, session, stalls
 from proxy.batch import NOBODYS, Batch
-from proxy.envoys import Envoy, Injection, Naming, Tagged, Taken
+from proxy.envoys import Alias, Envoy, Injection, Naming, Tagged
 from proxy.requests import TOO_LONG, UNREAD_TEXT, note, read
-from proxy.rewrite import find_used, list_listens, names_in_sql, rewrite_listen, rewrite_query, rewrite_uses
+from proxy.rewrite import find_used, list_listens, names_in_sql, names_of, rewrite_listen, rewrite_query, rewrite_uses
 
 
 def send(client: Any, server: Any, data: bytes, prefix: bytes = b"", first: int = 0) -> None:
@@ -77,6 +78,8 @@ class Translation(Batch):
         stop = find_parse_name(data, pos, end)
         assert stop is not None
         name = data[pos + HEADER_SIZE : stop]
+        if end <= len(data) and not self._is_readable(pos, data[stop + 1 : end]):
+            return
         if not name:
             self._parse_unnamed(pos, stop, end)
         elif end > len(data) or not self.client.pool.limits.max_prepared_statements:
@@ -84,10 +87,20 @@ class Translation(Batch):
                 self.replace(pos, stop, rename_start(data, pos, end, stop, mark(name)))
             self.debts.append(PARSE)
             session.pin_for_statement(self.client, data[stop + 1 : stop + 1024])
+        elif not self.is_certain(pos, name):
+            return
         elif (taken := self.names.get(name)) is not None:
-            self._parse_taken(pos, end, name, taken, data[stop + 1 : end])
+            if not self.has(taken):
+                self.inject(pos, taken)
+            self.replace(pos, end, rename_parse(taken.name, data[stop + 1 : end]))
+            self.enter_as((PARSE,), Alias(self.client, name))
         else:
             self._parse_named(pos, end, name, data[stop + 1 : end])
+
+    def _is_readable(self, pos: int, body: bytes) -> bool:
+        """Is it certain what the names in a text stand for?"""
+        names = names_of(self._read_text(body[: body.index(0)]))
+        return all(self.is_certain(pos, name) for name in names)
 
     def _parse_unnamed(self, pos: int, stop: int, end: int) -> None:
         is_whole = end <= len(self.data)
@@ -118,11 +131,9 @@ class Translation(Batch):
         server, names = self.server, self.names
         statement = self._find(pos, body)
         self.needed = set()
-        if server.status == codes.FAILED:
-            self.replace(pos, end, rename_parse(b"", statement.body))  # it will be refused, as it must be
-            server.unnamed = None
-        elif self.has(statement):
-            self.replace(pos, end, PARSE_EMPTY)
+        if self.has(statement):
+            is_exit = statement.reading.has(What.COMMIT, What.ROLLBACK, What.ROLLBACK_TO)
+            self.replace(pos, end, PARSE_EMPTY if is_exit else PARSE_ANYTHING)
             server.unnamed = None
         else:
             self._parse_first(pos, end, name, statement)
@@ -139,18 +150,6 @@ class Translation(Batch):
         self.expect(statement, learner)
         self.enter_as((PARSE,), Naming(self.client, self.names, name, statement))
         self.ledger.expect((DESCRIBE,), learner)
-
-    def _parse_taken(self, pos: int, end: int, name: bytes, taken: Statement, body: bytes) -> None:
-        """PostgreSQL says that the name is taken; unless the Parse that took it fails, which is not known yet."""
-        if not self.has(taken, is_sure=name in self.names.pending):
-            self.inject(pos, taken)
-        self.replace(pos, end, rename_parse(taken.name, body))
-
-        def accept() -> None:
-            self.server.statements[taken] = 0  # it has another text there
-            self.names.put(name, self._find_shared(body))
-
-        self.enter_as((PARSE,), Taken(self.client, accept))
 
     def _find(self, pos: int, body: bytes) -> Statement:
         """The statement for the body of a Parse, read: shared, unless its text speaks of what is the client's alone."""
@@ -177,14 +176,16 @@ class Translation(Batch):
         span = find_bind_names(self.data, pos, end)
         assert span is not None
         name = self.data[span[0] : span[1]]
+        if name and not self.is_certain(pos, name):
+            return
         statement = self.names.get(name) if name else None
         if statement is None:
             self._bind_other(pos, end, span, name)
             return
-        is_asked, is_sure = self._is_described(pos, end, span), name in self.names.pending
+        is_asked = self._is_described(pos, end, span)
         if statement.is_outdated and not is_asked:
             self.replace(pos, span[1], rename_bind(self.data, pos, end, span, NEVER))
-        elif self.is_there(pos, statement, is_asked=is_asked, is_sure=is_sure):
+        elif self.is_there(pos, statement, is_asked=is_asked):
             self.replace(pos, span[1], rename_bind(self.data, pos, end, span, statement.name))
             if statement.reading is not PLAIN:
                 self._note(statement.reading, statement.text, pos, end)
@@ -245,22 +246,27 @@ class Translation(Batch):
 
     def execute(self, pos: int, end: int) -> None:
         portal = self.data[pos + HEADER_SIZE : self.data.find(0, pos + HEADER_SIZE)]
-        found = self.client.tags.pop(portal, None) if self.client.tags else None
+        found = self.client.tags.get(portal) if self.client.tags else None
         if found is None:
             self.debts.append(EXECUTE)
             return
         listens, dropping = found
+        if not all(self.is_certain(pos, name) for name in names_of(dropping)):
+            return
+        del self.client.tags[portal]
         deeds = [deed for act in dropping.acts if (deed := self.drop(act)) is not None]
         self.enter_as((EXECUTE,), Tagged(self.client, listens, deeds, is_one=True))
 
     def describe(self, pos: int, end: int) -> None:
         name = self._find_target(pos, end)
+        if name and not self.is_certain(pos, name):
+            return
         if name is not None:
             statement = self.names.get(name) if name else None
             if statement is not None and statement.is_outdated:
                 statement = self._renew(name, statement)
             if statement is not None:
-                self.is_there(pos, statement, is_asked=True, is_sure=name in self.names.pending)
+                self.is_there(pos, statement, is_asked=True)
                 self.replace(pos, end, statement.build_describe())
             elif not name:
                 self._bring_unnamed(pos)
@@ -276,6 +282,8 @@ class Translation(Batch):
 
     def close(self, pos: int, end: int) -> None:
         name = self._find_target(pos, end)
+        if name and not self.is_certain(pos, name):
+            return
         if name is None:
             self.debts.append(CLOSE)
         elif not name:
@@ -307,6 +315,8 @@ class Translation(Batch):
         owner: Envoy | None = None
         if end <= len(self.data):
             owner = rewrite_query(self, pos, end)
+        if self.waits_at >= 0:
+            return
         if owner is None:
             self.debts.append(QUERY)
         else:

@@ -140,7 +140,7 @@ def look_at_parse(client: Any, data: bytes, pos: int, end: int, parsed: bool) ->
         return max(verdict, CARE)
     if verdict is not STALL:
         client.unnamed_said = data[pos:end]
-        client.unnamed_text = text if reading.is_lasting else b""
+        client.unnamed_text = text if reading.is_lasting or client.stall is not None else b""
     return verdict if verdict >= CARE else UNNAMED
 
 

@@ -26,8 +26,11 @@ _REPLANNED_AT: Final = {"F": "plancache.c", "L": "0", "R": _REPLANNED}  # driver
 CHANGED: Final = "cached plan must not change result type"
 
 
-def reword(client: Any, error: ErrorFields) -> bytes | None:
-    """The error in the client's own names; None where it may stay as it is, or is too long to be changed."""
+def reword(client: Any, error: ErrorFields, name: bytes | None = None) -> bytes | None:
+    """The error in the client's own names; None where it may stay as it is, or is too long to be changed.
+
+    `name` is the one it must speak of, where that is known.
+    """
     if error.sqlstate == sqlstate.FEATURE_NOT_SUPPORTED and error.raw.get("R") == _REPLANNED:
         return b"" if error.body and _is_repeated(client) else None
     found = _OURS.search(_find_message(error.body))
@@ -37,7 +40,7 @@ def reword(client: Any, error: ErrorFields) -> bytes | None:
     if ours == NEVER:
         return _build({**error.raw, "C": sqlstate.FEATURE_NOT_SUPPORTED, "M": CHANGED, **_REPLANNED_AT})
     names: Names | None = client.statements
-    theirs = names.name_of(ours) if names is not None else None
+    theirs = name or (names.name_of(ours) if names is not None else None)
     if error.sqlstate == sqlstate.INVALID_STATEMENT_NAME and client.server is not None:
         _forget_missing(client.server)
     if ours.endswith(MARK):

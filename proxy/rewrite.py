@@ -23,6 +23,7 @@ from proxy.requests import read
 
 Edit = tuple[int, int, bytes]  # text[start:end] becomes this
 Batch = Any  # prepare.Batch
+_NAMING = (What.PREPARE, What.EXECUTE, What.DEALLOCATE)
 
 
 def rewrite_query(batch: Batch, pos: int, end: int) -> Envoy | None:
@@ -32,6 +33,8 @@ def rewrite_query(batch: Batch, pos: int, end: int) -> Envoy | None:
     reading = PLAIN if client.pool.is_plain(text) else read(client, text)
     if not reading.is_lasting or not reading.is_clear:
         return None
+    if not all(batch.is_certain(pos, name) for name in names_of(reading)):
+        return None  # it waits
     is_listening = stalls.is_shared(client, reading)
     script = _Script(batch, pos, text, is_query=True)
     batch.needed = set()
@@ -46,9 +49,19 @@ def rewrite_query(batch: Batch, pos: int, end: int) -> Envoy | None:
     return Tagged(client, list_listens(reading) if is_listening else [], script.deeds, tuple(script.injections))
 
 
+def names_of(reading: Reading) -> list[bytes | None]:
+    """Of the statements it makes, runs or drops; None among them: of all."""
+    naming = [act.name or None for act in reading.acts if act.what in _NAMING]
+    return [*naming, None] if any(map(_is_discard_all, reading.acts)) else naming
+
+
+def _is_discard_all(act: Act) -> bool:
+    return act.what is What.DISCARD and act.name == b"all"
+
+
 def names_in_sql(reading: Reading) -> bool:
     """Does it make, run or drop a statement by its name?"""
-    return any(act.what in (What.PREPARE, What.EXECUTE, What.DEALLOCATE) and act.name for act in reading.acts)
+    return any(act.what in _NAMING and act.name for act in reading.acts)
 
 
 def find_used(names: Names, reading: Reading) -> tuple[Statement, ...]:
@@ -146,11 +159,11 @@ class _Script:
             if names.get(name) is statement:
                 names.put(name, None)
 
-        self.deeds.append(Deed(b"PREPARE\0", lambda: None, undo))
+        self.deeds.append(self.batch.promise(name, Deed(b"PREPARE\0", lambda: None, undo)))
 
     def _bring(self, statement: Statement) -> None:
         batch = self.batch
-        if not batch.has(statement):
+        if statement not in batch.needed and not batch.has(statement):
             # In front of a Query as a unit of its own, or that would be skipped if the Parse failed.
             is_alone = self._is_query or batch.is_between_units
             injection = batch.inject(self.pos, statement, alone=is_alone)

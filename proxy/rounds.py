@@ -26,6 +26,7 @@ TAILS: Final[dict[bytes, tuple[Debt, ...]]] = {
 }
 """What may follow the Bind, and what the round earns."""
 _WITH_PARSE: Final = {debts: (PARSE, *debts) for debts in TAILS.values()}
+MAX_REPEATED: Final = 65536  # bytes of a batch that is remembered until it is answered
 LONGEST: Final = max(map(len, TAILS))
 
 _length_at = Struct("!I").unpack_from
@@ -38,7 +39,11 @@ def recognise_named(data: bytes) -> tuple[Debt, ...] | None:
     if size < 16 or data[0] != _BIND:
         return None
     end = _length_at(data, 1)[0] + 1
-    return TAILS.get(data[end:]) if 0 < size - end <= LONGEST else None
+    if not 0 < size - end <= LONGEST:
+        return None
+    begin = data.find(0, 5, end)
+    is_named = 0 <= begin < end and data.find(0, begin + 1, end) >= 0
+    return TAILS.get(data[end:]) if is_named else None
 
 
 def recognise_unnamed(client: Any, data: bytes) -> tuple[Debt, ...] | None:
@@ -51,7 +56,8 @@ def recognise_unnamed(client: Any, data: bytes) -> tuple[Debt, ...] | None:
         return None
     end = middle + _length_at(data, middle + 1)[0] + 1
     debts = TAILS.get(data[end:]) if 0 < size - end <= LONGEST else None
-    if debts is None or not client.pool.is_plain(data[6 : data.find(0, 6, middle)]):
+    last = data.find(0, 6, middle)
+    if debts is None or client.tags or last < 0 or not client.pool.is_plain(data[6:last]):
         return None
     client.unnamed_said = data[:middle]
     client.unnamed_text = b""
@@ -69,10 +75,10 @@ def send_named(client: Any, server: Any, data: bytes, prefix: bytes) -> bool:
     known = server.statements
     if statement is None or not known.get(statement) or statement.is_outdated or statement.reading is not PLAIN:
         return False
-    if client.tags or statement in server.arriving:
+    if client.tags or names.pending or statement in server.arriving:
         return False
     known[statement] = known.pop(statement)  # the one used last stands last
-    if ledger.is_settled and server.status == codes.IDLE and not prefix:
+    if ledger.is_settled and server.status == codes.IDLE and not prefix and len(data) <= MAX_REPEATED:
         server.repeatable = (client, data)
     client.pool.stats.bind_count += 1
     name = statement.name

@@ -253,6 +253,8 @@ class Server(asyncio.Protocol):
         voided, self.ledger.voided = self.ledger.voided, []
         for owner in reversed(voided):
             owner.voided()
+        for owner in voided:
+            owner.relieve()
         return said
 
     def _follow(self, name: str, value: str) -> None:

@@ -20,24 +20,28 @@ from proxy.states import CLOSED, GONE, IDLE, USED, Closing
 PATIENCE: Final = 2.0  # seconds for idle servers to hang up
 TICK: Final = 0.01
 
-_OF_CHANNELS: Final = frozenset({What.LISTEN, What.UNLISTEN, What.DISCARD, What.ROLLBACK})
+_OF_CHANNELS: Final = frozenset({What.LISTEN, What.UNLISTEN, What.DISCARD, What.ROLLBACK, What.COMMIT})
 
 
 class Stall:
     """Why a client was last held up; kept by the client."""
 
-    __slots__ = ("_client", "_left", "_pending", "cleared", "is_refused")
+    __slots__ = ("_before", "_client", "_left", "_pending", "cleared", "has_failed", "is_refused")
 
     def __init__(self, client: Any) -> None:
         self._client = client
         self._left = 0
         self._pending: list[Act] = []  # what its transaction has said of channels, and of its own end
+        self._before: frozenset[bytes] | None = None  # the channels it heard when it first said something of them
+        self.has_failed = False  # an error has come in that transaction
         self.is_refused = False  # the hub could not listen: the client must do so itself
         self.cleared: Reading | None = None  # the text whose databases have been left
 
     def listen(self, names: list[bytes]) -> bool:
         """True: the hub hears all of them already. Else `go_on` follows."""
         hub = self._client.pool.world.find_hub(self._client.pool)
+        if self._before is None:
+            self._before = frozenset(hub.channels_of(self._client))
         self._left = len(names) + 1
         for name in names:
             hub.listen(self._client, name, self._heard)
@@ -55,25 +59,21 @@ class Stall:
         self._pending += [act for act in reading.acts if act.what in _OF_CHANNELS]
 
     def settle(self) -> None:
-        """The transaction is over: UNLISTEN is done now, and a LISTEN that was rolled back is undone."""
+        """The transaction is over: what it has said of channels counts now, unless it was rolled back.
+
+        In doubt, after an error, the client goes on hearing: one notification too many is better than one too few.
+        """
         pending, self._pending = self._pending, []
+        before, self._before = self._before, None
+        has_failed, self.has_failed = self.has_failed, False
         hub = self._client.pool.world.find_hub(self._client.pool)
-        said: dict[bytes, bool] = {}  # channel, b"" for all: is it wanted?
-        for act in pending:
-            if act.what is What.ROLLBACK:
-                said = {name: False for name, is_wanted in said.items() if is_wanted}
-                break
-            if act.what is What.LISTEN:
-                said[act.name] = True
-            elif act.what is What.UNLISTEN and act.name:
-                said[act.name] = False
-            elif act.what is What.UNLISTEN or (act.what is What.DISCARD and act.name == b"all"):
-                said = {b"": False}
-        for name in sorted(said):  # that of all comes first
-            if not said[name]:
-                hub.unlisten(self._client, name or None)
-            elif b"" in said:
-                hub.listen(self._client, name, lambda _: None)
+        if pending:
+            said = _sum_up(pending, before or frozenset(), has_failed=has_failed)
+            for name in sorted(said):  # that of all comes first
+                if not said[name]:
+                    hub.unlisten(self._client, name or None)
+                elif b"" in said:
+                    hub.listen(self._client, name, lambda _: None)
         hub.flush(self._client)
 
     def clear(self, reading: Reading, leaving: list[Any], left: float = PATIENCE) -> None:
@@ -83,6 +83,25 @@ class Stall:
             self._client.go_on()
         elif self._client.state is not GONE:
             asyncio.get_running_loop().call_later(TICK, self.clear, reading, leaving, left - TICK)
+
+
+def _sum_up(acts: list[Act], before: frozenset[bytes], *, has_failed: bool) -> dict[bytes, bool]:
+    """Channels, b"" for all: which are wanted from now on, and which no longer?"""
+    settled: dict[bytes, bool] = {}
+    said: dict[bytes, bool] = {}
+    for act in acts:
+        if act.what is What.LISTEN:
+            said[act.name] = True
+        elif act.what is What.UNLISTEN and act.name:
+            said[act.name] = False
+        elif act.what is What.UNLISTEN or (act.what is What.DISCARD and act.name == b"all"):
+            said = {b"": False}
+        elif act.what is What.ROLLBACK:
+            said = {name: False for name, is_wanted in said.items() if is_wanted and name not in before}
+            settled, said = {**settled, **said}, {}
+        elif act.what is What.COMMIT:
+            settled, said = {**settled, **said}, {}
+    return {name: is_wanted for name, is_wanted in {**settled, **said}.items() if is_wanted or not has_failed}
 
 
 def _stall_of(client: Any) -> Stall:
@@ -96,7 +115,12 @@ def is_listening(client: Any, reading: Reading) -> bool:
     """May this LISTEN go on? False: the hub is asked, and `client.go_on` will be called."""
     stall = _stall_of(client)
     names = [act.name for act in reading.acts if act.what is What.LISTEN]
-    return stall.is_refused or stall.listen(names)
+    if stall.is_refused:  # it does so itself, and shall not hear everything twice
+        hub = client.pool.world.find_hub(client.pool)
+        for name in names:
+            hub.unlisten(client, name)
+        return True
+    return stall.listen(names)
 
 
 def is_shared(client: Any, reading: Reading) -> bool:

@@ -133,6 +133,7 @@ class Closing(enum.Enum):
     CLIENT_IDLE_TIMEOUT = "client_idle_timeout"
     STATEMENT_MODE = "transaction blocks not allowed in statement pooling mode"
     SERVER_LOST = "server connection lost"
+    BEGIN_FAILED = "a transaction could not be begun"
     SET_FAILED = "session parameters were refused by the server"
     # both
     ADMIN = "admin forced disconnect"

@@ -13,6 +13,12 @@ Statements are words; the last one is a token that only their client knows, and 
     set NAME VALUE TOKEN                 show NAME TOKEN     die TOKEN
 
 and what the proxy itself says: SET name=E'value';..., ROLLBACK, DISCARD ALL, an empty text.
+
+Statements that are shared have no token; `echo` says what it was bound to, and is described by its text. They are
+parsed, bound, described and closed by their names as in PostgreSQL, or made in SQL:
+
+    select echo TEXT     select wrong TEXT (fails when parsed)     select late TEXT (when bound)     select fail TEXT
+    prepare NAME as ...  execute NAME  deallocate NAME  deallocate all, several of these with "; " in between
 """
 
 import re
@@ -47,9 +53,11 @@ class FakePostgres:
         self._is_skipping = False
         self._copying = ""  # the token of the COPY that reads
         self._is_extended = False  # what runs now is an Execute
-        self._text = self._portal = ""
-        self._names: dict[bytes, str] = {}
+        self.names: dict[bytes, str] = {}  # prepared statements
+        self._portals: dict[bytes, tuple[str, str]] = {}  # text, token it was bound to
+        self._has_failed = False  # the statement that ran last
         self._left = -1  # rows of a suspended portal
+        self._bound = ""  # the token of what runs now
 
     def reads(self, data: bytes) -> None:
         self.inbox += data
@@ -147,15 +155,18 @@ class FakePostgres:
                 self._say(backend.build_parameter_status(name, value))
         if self.status == codes.IDLE:
             self._before = dict(self.parameters)
+            self._portals.clear()
         self._say(backend.build_ready(self.status))
 
     # Simple queries.
 
     def _run_simple(self, text: str) -> None:
+        self.names.pop(b"", None)
+        self._bound = "simple"
         if text.startswith("SET "):
             self._run_sets(text)
         elif text:
-            self._execute(text)
+            self._run_script(text)
         else:
             self._say(backend.EMPTY_QUERY_MESSAGE)
         if not (self._copying or self.sleeping or self.is_dead):
@@ -170,11 +181,19 @@ class FakePostgres:
             self.parameters[name] = value
             self._complete("SET")
 
+    def _run_script(self, text: str) -> None:
+        for each in text.split("; "):
+            self._has_failed = False
+            self._execute(each)
+            if self._has_failed:
+                return
+
     def _execute(self, text: str) -> None:
         self.statements.append(text)
-        word, *more = text.split()
+        word, *more = text.removeprefix("select ").split()
         if self.status == codes.FAILED and word.lower() not in ("commit", "rollback"):
-            self._fail("25P02", f"current transaction is aborted {more[-1]}")
+            token = "" if word in ("prepare", "execute", "deallocate") else " ".join(more[-1:])
+            self._fail("25P02", f"current transaction is aborted {token}")
             return
         _STATEMENTS[word.lower()](self, *more)
 
@@ -183,6 +202,7 @@ class FakePostgres:
 
     def _fail(self, sqlstate: str, words: str) -> None:
         self._say(backend.build_error("ERROR", sqlstate, words))
+        self._has_failed = True
         if self.status == codes.IDLE:
             self.parameters = dict(self._before)
         else:
@@ -204,21 +224,24 @@ class FakePostgres:
         self._say(backend.build_data_row([(token * (int(size) // len(token) + 1))[: int(size)]]))
         self._complete(f"SELECT {token}")
 
-    def _begin(self, token: str) -> None:
+    def _begin(self, token: str = "") -> None:
         self.status = codes.IN_TRANSACTION
-        self._complete(f"BEGIN {token}")
+        self._complete(f"BEGIN {token}".rstrip())
 
     def _commit(self, token: str = "") -> None:
         if self.status == codes.FAILED:
             self._rollback(token)
         else:
             self.status = codes.IDLE
-            self._complete(f"COMMIT {token}")
+            self._complete(f"COMMIT {token}".rstrip())
 
     def _rollback(self, token: str = "") -> None:
         self.status = codes.IDLE
         self.parameters = dict(self._before)
-        self._complete(f"ROLLBACK {token}")
+        self._complete(f"ROLLBACK {token}".rstrip())
+
+    def _late(self, token: str) -> None:
+        self._fail("22P02", f"invalid input {token}")
 
     def _error(self, token: str) -> None:
         self._fail("22012", f"division by zero {token}")
@@ -261,43 +284,121 @@ class FakePostgres:
         self.dies(f"terminating connection due to administrator command {token}")
 
     def _discard(self, _: str) -> None:
+        if self.status != codes.IDLE:
+            self._fail("25001", "DISCARD ALL cannot run inside a transaction block")
+            return
         self.parameters = dict(self.defaults)
+        self.names.clear()
         self._complete("DISCARD ALL")
+
+    # Statements by their names, in SQL.
+
+    def _echo(self, text: str) -> None:
+        self._describe_rows()
+        self._say(backend.build_data_row([f"{text} {self._bound}"]))
+        self._complete(f"SELECT {self._bound}")
+
+    def _prepare(self, name: str, _as: str, *words: str) -> None:
+        text = " ".join(words)
+        if not (self._refuses(text) or self._is_taken(_unquoted(name))):
+            self.names[_unquoted(name)] = text
+            self._complete("PREPARE")
+
+    def _execute_named(self, name: str) -> None:
+        text = self._find(_unquoted(name))
+        if text is not None:
+            self._execute(text)
+
+    def _deallocate(self, name: str) -> None:
+        if name == "all":
+            self.names.clear()
+            self._complete("DEALLOCATE ALL")
+        elif self._find(_unquoted(name)) is not None:
+            del self.names[_unquoted(name)]
+            self._complete("DEALLOCATE")
+
+    def _find(self, name: bytes) -> str | None:
+        text = self.names.get(name)
+        if text is None:
+            told = f'prepared statement "{name.decode()}"' if name else "unnamed prepared statement"
+            self._fail("26000", f"{told} does not exist")
+        return text
+
+    def _is_taken(self, name: bytes) -> bool:
+        if name and name in self.names:
+            self._fail("42P05", f'prepared statement "{name.decode()}" already exists')
+            return True
+        return False
+
+    def _refuses(self, text: str) -> bool:
+        if text.startswith("select wrong"):
+            self._fail("42601", f"syntax error {text}")
+            return True
+        return False
 
     # Extended queries.
 
     def _parse(self, body: bytes) -> None:
         name, text, _ = body.split(b"\0", 2)
-        self._text = self._names[name] = text.decode()
-        self._say(backend.PARSE_COMPLETE_MESSAGE)
+        if not name:
+            self.names.pop(b"", None)
+        is_exit = text.lower() in (b"", b"commit", b"rollback")
+        if self.status == codes.FAILED and not is_exit:
+            self._fail("25P02", "current transaction is aborted")
+        elif not (self._refuses(text.decode()) or self._is_taken(name)):
+            self.names[name] = text.decode()
+            self._say(backend.PARSE_COMPLETE_MESSAGE)
 
     def _bind(self, body: bytes) -> None:
-        _, name, _ = body.split(b"\0", 2)
-        self._portal = self._names.get(name, "")
-        self._left = -1
-        self._say(backend.BIND_COMPLETE_MESSAGE)
+        portal, name, rest = body.split(b"\0", 2)
+        text = self._find(name)
+        if text is None:
+            return
+        if self.status == codes.FAILED and text.split(" ")[0].lower() not in ("commit", "rollback"):
+            self._fail("25P02", "current transaction is aborted")
+        elif text.startswith("select late"):
+            self._fail("22P02", f"invalid input {text}")
+        else:
+            self._portals[portal] = (text, rest[8:-2].decode())  # one value, in text
+            self._left = -1
+            self._say(backend.BIND_COMPLETE_MESSAGE)
 
-    def _close(self, _: bytes) -> None:
+    def _close(self, body: bytes) -> None:
+        (self.names if body[:1] == b"S" else self._portals).pop(body[1:-1], None)  # type: ignore[attr-defined]
         self._say(backend.CLOSE_COMPLETE_MESSAGE)
 
     def _describe(self, body: bytes) -> None:
-        text = self._text if body[:1] == b"S" else self._portal
+        if body[:1] == b"S":
+            text = self._find(body[1:-1])
+        else:
+            text, _ = self._portals.get(body[1:-1], (None, ""))
+            if text is None:
+                self._fail("34000", "portal does not exist")
+        if text is None:
+            return
+        word, *more = text.removeprefix("select ").split(" ")
+        has_rows = word in ("rows", "big", "show", "echo", "fail", "late")
+        if has_rows and self.status == codes.FAILED:
+            self._fail("25P02", "current transaction is aborted")
+            return
         if body[:1] == b"S":
             self._say(backend.build_parameter_description([]))
-        if text.split(" ")[0] in ("rows", "big", "show"):
-            self._say(backend.build_row_description([("token", 25, -1)]))
-        else:
-            self._say(backend.NO_DATA_MESSAGE)
+        name = more[0] if word in ("echo", "fail", "late") else "token"
+        self._say(backend.build_row_description([(name, 25, -1)]) if has_rows else backend.NO_DATA_MESSAGE)
 
     def _execute_portal(self, body: bytes) -> None:
-        most = int.from_bytes(body[-4:], "big")
-        words = self._portal.split()
+        portal, most = body[:-5], int.from_bytes(body[-4:], "big")
+        text, self._bound = self._portals.get(portal, (None, ""))
+        if text is None:
+            self._fail("34000", "portal does not exist")
+            return
+        words = text.split()
         if not words:
             self._say(backend.EMPTY_QUERY_MESSAGE)
         elif words[0] == "rows" and most and self.status != codes.FAILED:
             self._execute_some(most, int(words[1]), words[2])
         else:
-            self._execute(self._portal)
+            self._execute(text)
 
     def _execute_some(self, most: int, count: int, token: str) -> None:
         left = count if self._left < 0 else self._left
@@ -334,4 +435,14 @@ _STATEMENTS: dict[str, Callable[..., None]] = {
     "copyout": FakePostgres._copy_out,
     "die": FakePostgres._die,
     "discard": FakePostgres._discard,
+    "echo": FakePostgres._echo,
+    "fail": FakePostgres._error,
+    "late": FakePostgres._late,
+    "prepare": FakePostgres._prepare,
+    "execute": FakePostgres._execute_named,
+    "deallocate": FakePostgres._deallocate,
 }
+
+
+def _unquoted(name: str) -> bytes:
+    return name.strip('"').encode()

@@ -7,9 +7,9 @@ Messages are written as words, `KIND` or `KIND:body`. A client's: Q P B D E C S 
 batch that rolls back); a server's: 1 2 3 n s I T t D C Z:I Z:T Z:E G H d c V N A, ERROR:token, FATAL:token,
 S:name=value. Bytes are taken as they are.
 
-Of statements: PARSE:name=text, BIND:portal=name, ASK:name is a Describe and CLOSE:name a Close of one, EMPTY the Parse
-that we send where nothing must be parsed, NEVER the Close of what never is; a server's T:column, MISSING:name,
-TAKEN:name and STALE are what it says of them.
+Of statements: PARSE:name=text, BIND:portal=name, ASK:name is a Describe and CLOSE:name a Close of one, OURS:1=text what
+we put in front for it; KNOWN and EMPTY are the Parses that we send where nothing must be parsed, NEVER the Close of
+what never is. A server's T:column, MISSING:name, TAKEN:name and STALE are what it says of them.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ from protocol.frontend import (
     build_parse,
     build_query,
 )
-from protocol.prepared import CLOSE_NEVER, PARSE_EMPTY
+from protocol.prepared import CLOSE_NEVER, PARSE_ANYTHING, PARSE_EMPTY
 from proxy.client import Client
 from proxy.server import Server
 from proxy.states import IDLE, LINKED
@@ -62,6 +62,7 @@ _ASKED: dict[str, Callable[[str], bytes]] = {
     "BIND": lambda pair: build_bind(Bind(*map(str.encode, pair.split("=", 1)))),
     "ASK": lambda name: build_describe(STATEMENT, name.encode()),
     "CLOSE": lambda name: build_close(STATEMENT, name.encode()),
+    "KNOWN": lambda _: PARSE_ANYTHING,
     "EMPTY": lambda _: PARSE_EMPTY,
     "NEVER": lambda _: CLOSE_NEVER,
     "OURS": lambda pair: _build_ours(*pair.split("=", 1)),

@@ -160,6 +160,8 @@ class Ward(FakeWorld):
         self.pools = _Pools([self.pool])
         self.janitor = Janitor(self)
         self.trail: list[str] = []
+        self.programs = PROGRAMS  # what people say
+        self.laws: list[Callable[[Ward], None]] = []  # that hold at every step, besides those of the house
         self._names = 0
 
     def log_stats(self) -> None:
@@ -208,6 +210,8 @@ class Ward(FakeWorld):
             self._overhear(person)
             person.check()
         check_world(self)
+        for law in self.laws:
+            law(self)
         limit = self.pool.limits.pool_size
         assert limit is None or self.pool.size <= limit
         assert sum(not each.is_dead for each in self.postgres.values()) <= (limit or 99)
@@ -287,7 +291,7 @@ class Ward(FakeWorld):
     # The moves.
 
     def say(self, person: Person) -> None:
-        person.outgoing += self.chance.choice(PROGRAMS)(person, self.chance)
+        person.outgoing += self.chance.choice(self.programs)(person, self.chance)
 
     def send(self, person: Person, count: int | None = None) -> None:
         self._overhear(person)
@@ -435,9 +439,17 @@ class Ward(FakeWorld):
         assert not strangers
 
 
-def storm(chance: random.Random, steps: int, **limits: Any) -> Ward:
+def storm(
+    chance: random.Random,
+    steps: int,
+    programs: "list[Program] | None" = None,
+    law: "Callable[[Ward], None] | None" = None,
+    **limits: Any,
+) -> Ward:
     """So many random steps, and the end."""
     ward = Ward(chance, **{"pool_size": 2, "query_wait_timeout": None, "query_wait_notify": None, **limits})
+    ward.programs = programs or PROGRAMS
+    ward.laws += [law] if law else []
     with ward.loop.running():
         ward.join()
     try:

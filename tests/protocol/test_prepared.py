@@ -150,12 +150,23 @@ def test_all_may_be_taken_and_put_back_where_nothing_else_is():
     assert (names.get(b"a"), names.get(b"b")) == (two, one)
 
 
-def test_names_that_an_error_has_taken_back_are_known_for_a_while():
+def test_names_that_stand_for_something_else_by_now_are_known_for_a_while():
     names = Names()
     for number in range(prepared.MAX_LOST + 5):
-        names.lose(b"n%d" % number, Statement(b"P%d" % number, BODY))
+        names.put(b"n%d" % number, Statement(b"P%d" % number, BODY))
+        names.put(b"n%d" % number, None)
     assert names.name_of(b"P4") is None
     assert names.name_of(b"P5") == b"n5"
+
+
+def test_what_is_in_doubt_is_settled_by_who_brought_it_there():
+    names, one, two = Names(), object(), object()
+    names.pending[b"a"] = two
+    names.settle(b"a", one)
+    assert names.pending == {b"a": two}
+    names.settle(b"a", two)
+    names.settle(None, two)
+    assert not names.pending
 
 
 def test_a_name_that_looks_like_ours_is_marked():
@@ -270,9 +281,7 @@ def test_descriptions_differ_if_a_type_a_name_or_the_number_of_columns_does(colu
 
 
 def test_no_columns_are_a_description_too():
-    assert digest_description(PARAMETERS, b"n\0\0\0\4") != digest_description(
-        PARAMETERS, build_row_description([])
-    )
+    assert digest_description(PARAMETERS, b"n\0\0\0\4") != digest_description(PARAMETERS, build_row_description([]))
 
 
 @given(st.binary(max_size=60))

@@ -1,6 +1,5 @@
 """Who stands in for a client, and what it makes of the answers, in whatever pieces they come."""
 
-import random
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +8,7 @@ from protocol import codes
 from protocol.backend import ErrorFields, build_error, build_row_description
 from protocol.errors import ProtocolError
 from protocol.prepared import Names, Statement
-from proxy.envoys import MAX_KEPT, Deed, Envoy, Injection, Naming, Reading, Repeat, Tagged, Taken
+from proxy.envoys import MAX_KEPT, Alias, Deed, Envoy, Injection, Naming, Reading, Repeat, Tagged
 from proxy.states import ACTIVE, GONE
 from tests.play import Play, another_server, client, said, server, to_client, to_server
 
@@ -84,40 +83,20 @@ def test_a_name_is_again_what_it_was_when_that_is_voided(before, after):
     assert (names.get(b"a"), names.pending) == (before, {})
 
 
-def test_whatever_is_voided_a_name_is_what_the_last_that_was_not_says():
-    """Requests are voided by units, from the last to the first; the others are answered in order."""
-    chance = random.Random(7)
-    for _ in range(500):
-        names, ought = Names(), None
-        units = [[chance.choice([None, ONE, TWO, THREE]) for _ in range(chance.randint(1, 3))] for _ in range(4)]
-        namings = [[Naming(FakeClient(), names, b"a", each) for each in unit] for unit in units]
-        for unit, wishes in zip(namings, units, strict=True):
-            good = chance.choice([0, len(unit), chance.randint(0, len(unit))])
-            for naming in unit[:good]:
-                naming.deliver(said(chance.choice("13")))
-            for naming in reversed(unit[good:]):
-                naming.voided()
-            ought = wishes[good - 1] if good else ought
-        assert names.get(b"a") is ought
-        assert not names.pending
-
-
-def test_who_voids_a_name_that_all_lost_meanwhile_brings_nothing_back():
+def test_what_one_error_voids_is_undone_from_the_last_to_the_first():
     names = Names()
-    names.put(b"a", ONE)
-    naming = Naming(FakeClient(), names, b"a", None)
-    names.take_all()
-    naming.voided()
-    assert names.get(b"a") is None
+    namings = [Naming(FakeClient(), names, b"a", each) for each in (ONE, None, TWO, None, THREE)]
+    namings[0].deliver(said("1"))
+    for naming in reversed(namings[1:]):
+        naming.voided()
+    assert names.get(b"a") is ONE
+    assert not names.pending
 
 
-def test_a_name_that_was_taken_is_ours_after_all_when_the_server_says_so():
-    accepted, person = [], FakeClient()
-    taken = Taken(person, lambda: accepted.append(1))
-    taken.deliver(said("TAKEN:a"))
-    assert not accepted
-    taken.deliver(said("1"))
-    assert accepted == [1]
+def test_an_alias_is_spoken_of_by_its_name():
+    person = FakeClient()
+    person.failed = lambda error, name: name
+    assert Alias(person, b"mine").failed(ErrorFields()) == b"mine"
 
 
 # Reading.
@@ -203,6 +182,7 @@ def test_whoever_waits_for_the_description_is_told_once():
     assert not told
     injection.deliver(said("n"))
     injection.voided()
+    injection.relieve()
     assert told == [1]
 
 
@@ -212,6 +192,8 @@ def test_a_voided_one_leaves_everything_in_doubt():
     server.leaving.update({TWO: 1, THREE: 2})
     for _ in range(4):
         injection.voided()
+    assert not told, "others may not have been told yet"
+    injection.relieve()
     assert server.statements == {ONE: 0, TWO: 0, THREE: 0}
     assert (server.arriving, server.leaving, told) == ({}, {THREE: 1}, [1])
 

@@ -165,8 +165,8 @@ def test_what_needs_translation_waits_and_is_translated_when_its_server_is_known
 
 
 def test_the_name_means_what_it_meant_when_it_was_said():
-    play = busy(a_play()) >> client("PARSE:a=select_1 S") >> client("B:a E CLOSE:a S") << to_server("")
-    play >> server("C Z:I") << to_server("OURS:1=select_1 S B:PGSHUTTLE_1 E NEVER S")
+    play = busy(a_play()) >> client("PARSE:a=select_1") >> client("B:a E CLOSE:a S") << to_server("")
+    play >> server("C Z:I") << to_server("OURS:1=select_1 B:PGSHUTTLE_1 E NEVER S")
 
 
 def test_who_waits_for_a_description_is_bounded_too():

@@ -1,5 +1,7 @@
 """From a client's names to a server's: what is sent, who hears the answers, what an error takes back."""
 
+import gc
+
 import pytest
 
 from protocol.frontend import Bind, build_bind, build_parse
@@ -43,7 +45,7 @@ def test_a_parse_goes_under_our_name_and_is_described_for_us():
 
 
 def test_the_same_text_of_another_client_is_not_parsed_again():
-    play = prepared() >> another_client >> client("PARSE:b=select_1 S") << to_server("EMPTY S")
+    play = prepared() >> another_client >> client("PARSE:b=select_1 S") << to_server("KNOWN S")
     play >> server("1 Z:I") << to_client("1 Z:I") << released
     play >> client("B:b E S") << to_server(OURS_RUN)
 
@@ -201,7 +203,7 @@ def test_a_name_that_is_taken_is_refused_also_by_a_server_that_lacks_it():
 def test_a_closed_name_is_free_and_the_statement_stays():
     play = prepared() >> client("CLOSE:a S") << to_server("NEVER S") >> server("3 Z:I") << to_client("3 Z:I")
     play >> client("B:a E S") << to_server("B:a E S") >> server("MISSING:a Z:I")
-    play >> client("PARSE:a=select_1 S") << to_server("EMPTY S")
+    play >> client("PARSE:a=select_1 S") << to_server("KNOWN S")
 
 
 def test_a_parse_that_fails_frees_its_name():
@@ -224,31 +226,56 @@ def test_what_was_skipped_with_an_error_is_undone_in_order():
     play >> client(RUN) << to_server(OURS_RUN)
 
 
-def test_an_older_unit_that_is_voided_does_not_take_back_what_a_newer_one_has_given():
+def test_a_name_that_is_in_doubt_is_waited_for():
+    """Of an earlier unit: an error may have voided it, and nobody has heard of that yet."""
+    play = a_play() >> client("PARSE:a=select_1 S B:a E S") << to_server("OURS:1=select_1 S NEVER H")
+    play >> server("1 t T Z:I") << to_server("") >> server("3") << to_server("B:PGSHUTTLE_1 E S")
+    play >> server("2 C Z:I") << to_client("1 Z:I 2 C Z:I") << released
+
+
+@pytest.mark.parametrize("words", ["PARSE:a=select_2", "B:a E", "ASK:a", "CLOSE:a", "Q:execute_a", "Q:deallocate_all"])
+def test_whoever_uses_it(words):
+    play = a_play() >> client("PARSE:a=select_1 S " + words) << to_server("OURS:1=select_1 S NEVER H")
+    assert play.client.held == asked(words)
+
+
+def test_in_its_own_unit_it_is_not():
+    """What voids the one voids the other."""
+    a_play() >> client("PARSE:a=select_1 B:a E CLOSE:a S") << to_server("OURS:1=select_1 B:PGSHUTTLE_1 E NEVER S")
+
+
+def test_a_name_of_a_unit_that_was_voided_is_free():
     play = a_play() >> client("CLOSE:a PARSE:a=select_wrong S CLOSE:a PARSE:a=select_1 S")
-    play >> server("3 ERROR:syntax Z:I") >> server("3 1 t T Z:I") << released
-    play.hear("server")
-    play >> client(RUN) << to_server("B:PGSHUTTLE_2 E S")
+    play << to_server("CLOSE:a OURS:1=select_wrong S NEVER H") >> server("3 ERROR:syntax Z:I 3")
+    play << to_server("CLOSE:a OURS:2=select_1 S") >> server("3 1 t T Z:I") << released
+    play << to_client("3 ERROR:syntax Z:I 3 1 Z:I") >> client(RUN) << to_server("B:PGSHUTTLE_2 E S")
 
 
 def test_two_units_that_are_voided_leave_what_was_before_both():
     play = prepared() >> client("B:no CLOSE:a PARSE:a=select_2 S B:no CLOSE:a PARSE:a=select_3 S")
-    play >> server("MISSING:no Z:I") >> server("MISSING:no Z:I") << released
-    play.hear("server")
+    play << to_server("B:no NEVER OURS:2=select_2 S B:no NEVER H") >> server("MISSING:no Z:I MISSING:no")
+    play << to_server("CLOSE:a PARSE:a=select_3 S") >> server("Z:I") << released
     play >> client(RUN) << to_server(OURS_RUN)
     assert not play.client.statements.pending
 
 
-def test_a_name_whose_parse_has_failed_unheard_may_be_given_again():
-    play = a_play() >> client("PARSE:a=select_wrong S PARSE:a=select_1 S")
-    play << to_server("OURS:1=select_wrong S PARSE:PGSHUTTLE_1=select_1 S")
-    play >> server("ERROR:syntax Z:I") >> server("1 Z:I") << to_client("ERROR:syntax Z:I 1 Z:I") << released
-    play >> client("B:a D E S") << to_server("OURS:2=select_1 B:PGSHUTTLE_2 D E S")
+def test_what_waits_goes_on_when_all_that_was_voided_is_undone():
+    """It waits for a description; and the error that ends its waiting voids the name in front of it too."""
+    play = prepared() >> another_server >> client("CLOSE:b PARSE:b=select_wrong B:a E S B:b E S")
+    play << to_server("CLOSE:b OURS:2=select_wrong OURS:1=select_1 H") >> server("3 ERROR:syntax")
+    play << to_server("B:a E S B:b E S") >> server("Z:I MISSING:b Z:I") << released
+    play << to_client("3 ERROR:syntax Z:I MISSING:b Z:I")
 
 
 def test_an_error_speaks_of_the_clients_name_even_when_that_is_gone():
-    play = a_play() >> client("PARSE:a=select_wrong S B:a E S") << to_server("OURS:1=select_wrong S B:PGSHUTTLE_1 E S")
-    play >> server("ERROR:syntax Z:I MISSING:PGSHUTTLE_1 Z:I") << to_client("ERROR:syntax Z:I MISSING:a Z:I")
+    play = prepared() >> client("B:a E S CLOSE:a S") << to_server(OURS_RUN + " NEVER S")
+    play >> server("MISSING:PGSHUTTLE_1 Z:I 3 Z:I") << to_client("MISSING:a Z:I 3 Z:I")
+
+
+def test_of_two_names_for_the_same_the_error_speaks_of_the_right_one():
+    play = prepared() >> client("PARSE:b=select_1 S") >> server("1 Z:I") >> client("PARSE:b=select_2 S")
+    play.hear("client")
+    play >> server("TAKEN:PGSHUTTLE_1 Z:I") << to_client("TAKEN:b Z:I")
 
 
 def test_what_an_error_may_have_skipped_is_put_in_front_again_in_the_next_unit():
@@ -304,6 +331,40 @@ def test_with_no_statements_allowed_names_go_as_they_are():
     play << to_server("PARSE:a=select_1 B:a E ASK:a CLOSE:a S")
 
 
+def test_when_the_limit_is_lowered_the_oldest_go_at_the_next_parse():
+    play = prepared()
+    for number in (2, 3, 4):
+        play >> client(f"PARSE:s{number}=select_{number} S") >> server("1 t T Z:I")
+    play.hear("server"), play.hear("client")
+    play.world.pool.set_limits(a_play(max_prepared_statements=2).world.pool.limits)
+    play >> client("PARSE:x=select_9 S")
+    play << to_server("CLOSE:PGSHUTTLE_1 CLOSE:PGSHUTTLE_2 CLOSE:PGSHUTTLE_3 OURS:5=select_9 S")
+    play >> server("3 3 3 1 t T Z:I") << to_client("1 Z:I") << released
+    assert [each.text for each in play.server.statements] == [b"select 4", b"select 9"]
+
+
+def test_a_client_that_fails_again_and_again_fills_no_server():
+    play = a_play(max_prepared_statements=3)
+    for number in range(20):
+        gone = "3 " * (number >= 3)
+        play >> client(f"PARSE:a=select_wrong{number} S") >> server(gone + "ERROR:wrong Z:I") << released
+        assert len(play.server.statements) <= 3
+    assert not play.server.arriving
+    assert not play.server.leaving
+    gc.collect()
+    assert len(play.world.pool.statements) <= 3
+
+
+def test_statements_of_clients_that_left_go_with_the_servers_that_knew_them():
+    play = prepared() >> client_hangs_up
+    assert len(play.world.pool.statements) == 1
+    play >> (lambda play: play.server_socket.peer_hangs_up())
+    play.server = play.client = None
+    play.world.left.clear()
+    gc.collect()
+    assert len(play.world.pool.statements) == 0
+
+
 # The unnamed statement.
 
 
@@ -351,7 +412,7 @@ def test_an_unnamed_statement_too_long_to_be_kept_is_run_where_it_was_parsed():
 
 def test_the_parse_of_what_is_there_ends_the_unnamed_statement_and_it_is_brought_back():
     play = prepared() >> client("PARSE:=select_2 PARSE:b=select_1 B E S")
-    play << to_server("PARSE:=select_2 EMPTY PARSE:=select_2 B E S")
+    play << to_server("PARSE:=select_2 KNOWN PARSE:=select_2 B E S")
 
 
 def test_a_closed_unnamed_statement_is_gone_for_this_client():
@@ -364,11 +425,16 @@ def test_a_closed_unnamed_statement_is_gone_for_this_client():
 
 
 def test_in_a_failed_transaction_a_parse_is_refused_as_it_must_be():
-    play = prepared() >> client("Q:begin") >> server("C Z:T") >> client("Q:select_bad") >> server("ERROR:x Z:E")
-    play.hear("server"), play.hear("client")
-    play >> client("PARSE:b=select_1 S") << to_server("PARSE:=select_1 S") >> server("ERROR:aborted Z:E")
-    play << to_client("ERROR:aborted Z:E") >> client("Q:rollback") >> server("C Z:I") << released
-    play >> client("B:b E S") << to_server("Q:rollback B:b E S")
+    """Also where we have not heard of the failure yet: what is sent instead of a Parse is refused like that."""
+    play = prepared() >> client("Q:begin") >> server("C Z:T") >> client("Q:select_bad PARSE:b=select_1 S")
+    play << to_server("Q:begin Q:select_bad KNOWN S") >> server("ERROR:x Z:E ERROR:aborted Z:E")
+    play >> client("B:b S") << to_server("B:b S")
+
+
+def test_but_not_one_that_ends_it():
+    play = prepared() >> client("PARSE:r=rollback S") >> server("1 t n Z:I") >> client("Q:begin") >> server("C Z:E")
+    play.hear("server")
+    play >> client("PARSE:s=rollback B:s E S") << to_server("EMPTY B:PGSHUTTLE_2 E S")
 
 
 # Stale statements.

@@ -158,7 +158,7 @@ def test_a_text_too_long_to_be_read_may_do_anything():
 
 
 @pytest.mark.parametrize(
-    "text", ["begin", "BEGIN;", "start_transaction_read_only", "begin_isolation_level_serializable"]
+    "text", ["begin", "BEGIN;", "start_transaction_read_only", "begin_isolation_level_repeatable_read"]
 )
 def test_a_lone_begin_need_not_be_sent(text):
     assert look(f"Q:{text}", person=a_client(deferred_begin=True)) == BEGIN

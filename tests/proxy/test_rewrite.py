@@ -222,8 +222,8 @@ def test_the_statements_of_others_go_from_that_server_only():
 
 def test_what_is_named_behind_it_in_the_same_breath_stays():
     play = prepared() >> client(q("deallocate all") + asked("PARSE:foo=select_2 B:foo E S"))
-    play << to_server(q("deallocate all") + asked("OURS:2=select_2 B:PGSHUTTLE_2 E S"))
-    play >> server(ALL_GONE + said("Z:I")) >> server("1 t T 2 C Z:I") << released
+    play << to_server(q("deallocate all") + asked("NEVER H")) >> server(ALL_GONE + said("Z:I 3"))
+    play << to_server("OURS:2=select_2 B:PGSHUTTLE_2 E S") >> server("1 t T 2 C Z:I") << released
     play >> client("B:foo E S") << to_server("B:PGSHUTTLE_2 E S")
 
 

@@ -27,19 +27,25 @@ class FakeHub:
 
     def __init__(self):
         self.waiting = []
-        self.known = set()
+        self.known = set()  # the hub hears these
+        self.heard = set()  # and the client as well
         self.left = []
         self.said = []
 
     def listen(self, client, name, done):
         self.said.append(("listen", name))
         if name in self.known:
+            self.heard.add(name)
             done(None)
         else:
             self.waiting.append((name, done))
 
     def unlisten(self, client, name):
         self.said.append(("unlisten", name))
+        self.heard = set() if name is None else self.heard - {name}
+
+    def channels_of(self, client):
+        return sorted(self.heard)
 
     def flush(self, client):
         pass
@@ -52,6 +58,7 @@ class FakeHub:
         for name, done in waiting:
             if error is None:
                 self.known.add(name)
+                self.heard.add(name)
             done(error)
 
 
@@ -144,6 +151,33 @@ def test_a_listen_that_is_rolled_back_is_undone_and_an_unlisten_is_done():
     play.hub.said.clear()
     play >> client("Q:unlisten_*") >> server("C:UNLISTEN Z:I")
     assert play.hub.said == [("unlisten", None)]
+
+
+@pytest.mark.parametrize(
+    ("begun", "ended"),
+    [
+        ("Q:begin-C Z:T Q:unlisten_news-C:UNLISTEN Z:T", "Q:rollback-C Z:I"),
+        ("Q:begin-C Z:T Q:unlisten_news-C:UNLISTEN Z:T", "PARSE:=rollback B E S-1 2 C Z:I"),
+        ("Q:begin-C Z:T Q:unlisten_news-C:UNLISTEN Z:T Q:select_oops-ERROR:no Z:E", "Q:commit-C:ROLLBACK Z:I"),
+        ("Q:begin-C Z:T Q:discard_all-ERROR:no Z:E", "Q:commit-C:ROLLBACK Z:I"),
+        ("Q:begin-C Z:T Q:listen_news-C:UNLISTEN Z:T", "Q:rollback-C Z:I"),
+        ("", "Q:unlisten_news;_select_1/0-ERROR:no Z:I"),
+    ],
+)
+def test_what_was_not_committed_takes_no_channel_away(begun, ended):
+    play = a_play() >> client(LISTEN) >> hears >> server("C:UNLISTEN Z:I")
+    words = f"{begun} {ended}".replace(" Q:", "|Q:").replace(" PARSE:", "|PARSE:").strip().split("|")
+    for asks, _, says in (each.strip().partition("-") for each in words if each.strip()):
+        play >> client(asks) >> server(says)
+    assert play.client.server is None
+    assert play.hub.heard == {b"news"}
+
+
+def test_an_unlisten_behind_a_rollback_counts():
+    play = a_play() >> client(LISTEN) >> hears >> server("C:UNLISTEN Z:I")
+    play >> client("Q:begin") >> server("C Z:T") >> client("Q:rollback Q:unlisten_news")
+    play >> server("C Z:I C:UNLISTEN Z:I")
+    assert play.hub.heard == set()
 
 
 # Databases.
