@@ -133,3 +133,15 @@ def test_the_readme_names_only_functions_that_exist():
     named = set(re.findall(r"`(?:\w+\.)*(\w+)\(\)`", journeys))
     assert named
     assert named <= defined, named - defined
+
+
+def test_the_readme_names_only_tests_that_exist():
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "README.md").read_text()))
+    defined = {
+        node.name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert named
+    assert named <= defined | {path.stem for path in (ROOT / "tests").rglob("test_*.py")}, named - defined

@@ -32,6 +32,7 @@ IDLE_TIME = 120.0  # seconds that all idle clients may take
 FEW = 10  # transactions per client of the small run that is subtracted from the traced one
 TRACED_RATE = 3000  # transactions a second that a pooler does about, while it is traced
 EXTENDED = ("-M", "extended")
+PREPARED = ("-M", "prepared")
 MIXED = "repeat('x', 1 + (g * 7919::bigint % 40)::int)"  # lengths that look random and are the same each time
 
 
@@ -163,11 +164,11 @@ def copy_payload(rows: int) -> bytes:
     return b"".join(build_message(b"d", b"%d\n" % number) for number in range(1, rows + 1))
 
 
-def _syscalls(clients: int) -> Callable[[Bench, Target], Figures]:
+def _syscalls(clients: int, *options: str) -> Callable[[Bench, Target], Figures]:
     def count(bench: Bench, target: Target, each: int) -> int:
         assert target.pid is not None
         with counting(target.pid, bench.folder) as tally:
-            pgbench.counted(bench.cluster.programs, target.address, clients, each, pgbench.SELECT_ONLY)
+            pgbench.counted(bench.cluster.programs, target.address, clients, each, (*pgbench.SELECT_ONLY, *options))
         return tally.calls
 
     def work(bench: Bench, target: Target) -> Figures:
@@ -203,6 +204,8 @@ MEASURES: Sequence[Measure] = (
     Measure("extended-16", "pgbench -S -M extended, 16 clients", _pgbench(16, "-S", *EXTENDED), is_quick=False),
     Measure("extended-64", "pgbench -S -M extended, 64 clients", _pgbench(64, "-S", *EXTENDED)),
     Measure("extended-256", "pgbench -S -M extended, 256 clients", _pgbench(256, "-S", *EXTENDED), is_quick=False),
+    Measure("prepared-1", "pgbench -S -M prepared, 1 client", _pgbench(1, "-S", *PREPARED), is_quick=False),
+    Measure("prepared-64", "pgbench -S -M prepared, 64 clients", _pgbench(64, "-S", *PREPARED)),
     Measure(
         "load-64", "one SELECT by key, 64 clients of our own load maker", _load(64, "tps", "cpu_us"), is_quick=False
     ),
@@ -214,5 +217,12 @@ MEASURES: Sequence[Measure] = (
     Measure("copy-out-wide", "COPY out, wide rows: 1 kB", _copy_out(_wide, 1000, "g, repeat('x', 1000)")),
     Measure("copy-in-small", "COPY in, small rows: a number, a message each", _repeated(_copy_in)),
     Measure("syscalls-64", "strace -c, pgbench -S, 64 clients", _syscalls(64), is_once=True, needs_pooler=True),
+    Measure(
+        "syscalls-prepared-64",
+        "strace -c, pgbench -S -M prepared, 64 clients",
+        _syscalls(64, *PREPARED),
+        is_once=True,
+        needs_pooler=True,
+    ),
     Measure("idle", "memory of idle clients on a fresh pooler", _idle, is_once=True, needs_pooler=True),
 )
