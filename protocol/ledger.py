@@ -78,7 +78,7 @@ _header = Struct("!BI").unpack_from
 
 ONE_QUERY = (QUERY,)
 ENDS_UNIT = frozenset({QUERY, FUNCTION, SYNC})
-_TELLING = frozenset({PARSE, CLOSE, DESCRIBE, EXECUTE})  # whoever asked for these must hear when an error pays them
+_TELLING = frozenset({PARSE, CLOSE, DESCRIBE, EXECUTE, QUERY})  # who asked for these hears when an error pays them
 
 _ROWS = "D" + "Hdc"  # DataRow; CopyOutResponse, CopyData, CopyDone
 
@@ -159,7 +159,7 @@ class Ledger:
         self.doubts = 0  # how many ReadyForQuery may come that nobody is owed; see rule 2
         self._swallowed = 0  # Syncs that a COPY under way has swallowed, if it goes well
         self.failed_at = NOTHING  # what was at the head when the last error came
-        self.voided: list[Owner] = []  # whose Parse, Close, Describe and Execute an error has paid, in order
+        self.voided: list[Owner] = []  # whose Parse, Close, Describe, Execute and Query an error has paid, in order
 
     def __len__(self) -> int:
         return self.backlog + (len(self._now) - self._next + 1 if self.is_owing else 0)

@@ -10,7 +10,7 @@ Nothing here parses more of a message than its names: the values of a Bind may b
 Names of ours begin with a prefix that no client's name may pretend to (`is_ours`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from struct import Struct
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
@@ -49,13 +49,14 @@ class Context(NamedTuple):
 class Statement:
     """One text with its types, as all clients share it."""
 
-    __slots__ = ("__weakref__", "body", "description", "is_outdated", "is_sql", "name", "needs", "reading")
+    __slots__ = ("__weakref__", "body", "description", "is_outdated", "is_sql", "name", "needs", "reading", "said")
 
     def __init__(self, name: bytes, body: bytes, *, is_sql: bool = False) -> None:
         self.name = name  # on servers
         self.body = body  # query, zero byte, number of types, types
         self.is_sql = is_sql  # made by PREPARE: then `body` is what follows the name there
-        self.needs: tuple[Statement, ...] = ()  # those it runs by name (EXECUTE)
+        self.needs: tuple[Statement, ...] = ()  # those it runs or drops by name (EXECUTE, DEALLOCATE)
+        self.said = b""  # its client's own words, where they speak of names and `body` therefore is another
         self.reading: Any = None  # what its text does to a session, once somebody has read it
         self.description: bytes | None = None  # what a server said of its parameters and columns, once known
         self.is_outdated = False  # a server has described it otherwise since: what clients believe of it is wrong
@@ -243,9 +244,17 @@ def rename_start(data: bytes, pos: int, end: int, stop: int, name: bytes) -> byt
 
 def replace_name(body: bytes, ours: bytes, theirs: bytes) -> bytes:
     """An ErrorResponse with `body`, but that it speaks of the name a client knows: in its message, nowhere else."""
+    return _replace_field(body, b"M", lambda text: text.replace(ours, theirs))
+
+
+def replace_position(body: bytes, position: int) -> bytes:
+    """An ErrorResponse with `body`, but that it points somewhere else in the client's text."""
+    return _replace_field(body, b"P", lambda _: str(position).encode())
+
+
+def _replace_field(body: bytes, letter: bytes, change: Callable[[bytes], bytes]) -> bytes:
     fields = body.split(b"\0")
-    told = [each.replace(ours, theirs) if each[:1] == b"M" else each for each in fields]
-    body = b"\0".join(told)
+    body = b"\0".join(letter + change(each[1:]) if each[:1] == letter else each for each in fields)
     return _head(bytes([codes.ERROR_RESPONSE]), len(body) + 4) + body
 
 

@@ -38,7 +38,7 @@ from protocol.ledger import (
     Owner,
 )
 from protocol.prepared import CLOSE_NEVER, NAME_LENGTH, Names, Statement
-from proxy.envoys import Deed, Injection
+from proxy.envoys import Deed, Injection, Tagged
 from proxy.rounds import MAX_REPEATED
 
 _REPEATABLE: Final = (b"BES", b"BDES")  # a statement that exists is run, once: if its plan is stale it may be run again
@@ -49,7 +49,8 @@ class Batch:
     """One walk over what a client has sent."""
 
     __slots__ = (
-        "client", "data", "debts", "is_alone", "kinds", "ledger", "needed", "pieces", "server", "start", "waits_at",
+        "client", "data", "debts", "is_alone", "kinds", "ledger", "needed", "pieces", "reasons", "server", "start",
+        "waits_at",
     )  # fmt: skip
 
     translations: ClassVar[dict[int, Callable[[Any, int, int], None]]] = {}  # by kind of message: (batch, pos, end)
@@ -62,7 +63,8 @@ class Batch:
         self.pieces: list[bytes] = [prefix] if prefix else []
         self.start = 0  # what lies before is in `pieces`
         self.debts: list[Debt] = []  # of the client, not entered yet
-        self.needed: set[Statement] = set()  # by the text at hand: they must not go
+        self.needed: set[Statement] = set()  # by the request at hand: they must not go
+        self.reasons: list[Injection] = []  # what was put in front of it, and why it may fail
         self.waits_at = -1  # from here on it must wait
         self.kinds = bytearray()  # of the messages seen
         self.is_alone = self.ledger.is_settled and server.status == codes.IDLE and not prefix and not first
@@ -108,6 +110,14 @@ class Batch:
     def enter_as(self, debts: tuple[Debt, ...], owner: Owner) -> None:
         self.enter()
         self.ledger.expect(debts, owner)
+
+    def enter_explained(self, debt: Debt) -> None:
+        """The debt of a request for which something may have been put in front that fails without a word."""
+        reasons = tuple(each for each in self.reasons if each.is_alone)
+        if reasons:
+            self.enter_as((debt,), Tagged(self.client, [], [], reasons))
+        else:
+            self.debts.append(debt)
 
     def replace(self, pos: int, until: int, by: bytes) -> None:
         """`data[pos:until]` is sent as `by`."""
@@ -184,7 +194,8 @@ class Batch:
         """Put `statement` in front of what stands at `pos`; `alone`: as a unit of its own, since no Sync follows."""
         gone = self.make_room(pos, statement)
         closes = (CLOSE,) * len(gone)
-        owner = Injection(self.client, self.server, statement, gone, then=then, is_alone=alone)
+        is_alone = alone or statement.is_sql  # then what comes behind it is not skipped when it fails
+        owner = Injection(self.client, self.server, statement, gone, then=then, is_alone=is_alone)
         self.expect(statement, owner)
         if statement.is_sql:
             self.replace(pos, pos, statement.build_prepare())
@@ -257,13 +268,14 @@ class Batch:
     def is_there(self, pos: int, statement: Statement, *, is_asked: bool) -> bool:
         """See to it that the server has `statement`. False: what stands at `pos` must wait for its description."""
         self.needed = {statement, *statement.needs}
+        self.reasons = []
         for needed in statement.needs:
             if not self.has(needed):
-                self.inject(pos, needed, alone=self.is_between_units)
+                self.reasons.append(self.inject(pos, needed, alone=self.is_between_units))
         if self.has(statement):
             return True
         must_wait = statement.description is not None and not is_asked
-        self.inject(pos, statement, self._go_on if must_wait else None)
+        self.reasons.append(self.inject(pos, statement, self._go_on if must_wait else None))
         if must_wait:
             self.waits_at = pos
         return not must_wait

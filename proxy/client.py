@@ -17,6 +17,7 @@ gets a FATAL with the SQLSTATE PostgreSQL has for it, and its server, if any, is
 """
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any, cast
 
 from protocol import codes, sqlstate
@@ -27,6 +28,7 @@ from protocol.ledger import COPY_END, DULL_REQUESTS, NOTHING, ONE_QUERY, REQUEST
 from protocol.parameters import ParameterSet
 from proxy import dispatch, prepare, rounds
 from proxy.config.kinds import PoolMode
+from proxy.envoys import NO_ALIASES
 from proxy.holding import Holding
 from proxy.leaving import Leaving
 from proxy.requests import (
@@ -327,11 +329,11 @@ class Client(Holding, Leaving, asyncio.Protocol):
         elif self.pool.limits.pool_mode is PoolMode.STATEMENT:
             self.close(Closing.STATEMENT_MODE)  # before it hears this ReadyForQuery, or it would miss our error
 
-    def failed(self, error: ErrorFields, name: bytes | None = None) -> bytes | None:
-        """An error of ours has come. What we are told instead, if our names (this `name`) must be put back into it."""
+    def failed(self, error: ErrorFields, aliases: Mapping[bytes, bytes] = NO_ALIASES) -> bytes | None:
+        """An error of ours has come. What we are told instead, if our names must be put back into it; see reword.py."""
         if self.stall is not None:
             self.stall.has_failed = True
-        return reword(self, error, name) if self.statements is not None else None
+        return reword(self, error, aliases) if self.statements is not None else None
 
     def voided(self) -> None:
         """An error has paid our Parse, Close or Describe; those that matter have envoys."""

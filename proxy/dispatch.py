@@ -176,7 +176,8 @@ def _part_choked(client: Any, server: Any) -> None:
 def rest_linked(server: Any) -> None:
     """Both sides of a linked server have said their last word: does the client keep it?"""
     client, pool = server.client, server.pool
-    if server.status != _IDLE or client.remain or pool.is_private:
+    # The rest of a message that is held is nothing that this server waits for.
+    if server.status != _IDLE or (client.remain and client.held is None) or pool.is_private:
         if client.session is not None and server.status != _IDLE:
             client.session.bring_back(client, server)
         return

@@ -9,7 +9,7 @@ It is made for one request, knows what to do, and behaves towards the server as 
 When its client has left an envoy does nothing but take what comes, like a chore.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from struct import Struct
 from typing import Any, ClassVar, Final, NamedTuple
 
@@ -17,10 +17,11 @@ from protocol import codes, sqlstate
 from protocol.backend import CLOSE_COMPLETE_MESSAGE, PARSE_COMPLETE_MESSAGE, ErrorFields
 from protocol.errors import ProtocolError
 from protocol.framing import HEADER_SIZE
-from protocol.prepared import NAME_LENGTH, Names, Statement, digest_description
+from protocol.prepared import NAME_LENGTH, Names, Statement, digest_description, replace_position
 from proxy.requests import CARE
 from proxy.states import GONE
 
+NO_ALIASES: Final[Mapping[bytes, bytes]] = {}
 MAX_KEPT = 1_048_576  # bytes of one message that must be read whole; the longest description has 140 kB
 
 _header = Struct("!BI").unpack_from
@@ -88,14 +89,14 @@ class Naming(Envoy):
 class Alias(Envoy):
     """A request that speaks of a statement for which its client has several names; its error shall speak of this."""
 
-    __slots__ = ("_name",)
+    __slots__ = ("_aliases",)
 
-    def __init__(self, client: Any, name: bytes) -> None:
+    def __init__(self, client: Any, aliases: Mapping[bytes, bytes]) -> None:
         super().__init__(client)
-        self._name = name
+        self._aliases = aliases  # by names of ours
 
     def failed(self, error: ErrorFields) -> bytes | None:
-        answer: bytes | None = self.client.failed(error, self._name)
+        answer: bytes | None = self.client.failed(error, self._aliases)
         return answer
 
 
@@ -145,11 +146,11 @@ class Injection(Reading):
     Describe.
 
     The client sees nothing of it but errors; and not even those if it `is_alone`, a unit of its own: then the request
-    behind it fails too, and is told the reason (`error`). `then` is called once, when the description has come or
-    cannot come; without a statement, when a Close of nothing has been answered.
+    behind it is not skipped but fails, and is told the reason (`error`). `then` is called once: when the description
+    has come or cannot come; without a statement, when a Close of nothing has been answered.
     """
 
-    __slots__ = ("_gone", "_is_alone", "_parameters", "_server", "_statement", "_then", "error")
+    __slots__ = ("_gone", "_parameters", "_server", "_statement", "_then", "error", "is_alone")
 
     wanted = frozenset({
         codes.PARSE_COMPLETE, codes.CLOSE_COMPLETE, codes.COMMAND_COMPLETE, codes.READY_FOR_QUERY, codes.ERROR_RESPONSE,
@@ -171,7 +172,7 @@ class Injection(Reading):
         self._statement = statement
         self._gone = gone
         self._then = then
-        self._is_alone = is_alone
+        self.is_alone = is_alone
         self._parameters = b""
         self.error = b""
 
@@ -186,14 +187,14 @@ class Injection(Reading):
         elif kind == codes.CLOSE_COMPLETE and self._has_left() is None:
             self.relieve()
         elif kind == codes.ERROR_RESPONSE:
-            if not self._is_alone:
+            if not self.is_alone:
                 return message
             self.error = message
         return b""
 
     def failed(self, error: ErrorFields) -> bytes | None:
         if error.is_fatal:
-            self._is_alone = False
+            self.is_alone = False
         self._doubt()
         return super().failed(error)
 
@@ -252,7 +253,7 @@ class Deed(NamedTuple):
 class Tagged(Reading):
     """A request whose command tags mean something: UNLISTEN for what was a LISTEN, or that names have come or gone."""
 
-    __slots__ = ("_deeds", "_injections", "_is_listen", "_is_one")
+    __slots__ = ("_aliases", "_deeds", "_injections", "_is_listen", "_is_one", "_place")
 
     wanted = frozenset({codes.COMMAND_COMPLETE})
 
@@ -263,9 +264,13 @@ class Tagged(Reading):
         deeds: list[Deed],
         injections: tuple[Injection, ...] = (),
         *,
+        aliases: Mapping[bytes, bytes] = NO_ALIASES,
+        place: Callable[[int], int] | None = None,
         is_one: bool = False,
     ) -> None:
         super().__init__(client)
+        self._aliases = aliases  # by names of ours: those it speaks of
+        self._place = place  # where a position in the text that was sent is in the client's own
         self._is_listen = is_listen  # of the UNLISTENs to come, in order: was it a LISTEN?
         self._deeds = deeds  # still to come, in order
         self._injections = injections  # what was put in front, each a unit of its own
@@ -286,7 +291,15 @@ class Tagged(Reading):
             for each in self._injections:
                 if each.error:
                     return each.error
-        return super().failed(error)
+        return self._put(self.client.failed(error, self._aliases), error)
+
+    def _put(self, answer: bytes | None, error: ErrorFields) -> bytes | None:
+        """The `answer` to an `error`, pointing where it should."""
+        position = error.raw.get("P", "")
+        if self._place is None or answer == b"" or not (error.body and position.isdecimal()):
+            return answer
+        body = error.body if answer is None else answer[HEADER_SIZE:]
+        return replace_position(body, self._place(int(position[:9])))
 
     def voided(self) -> None:
         while self._deeds:

@@ -93,7 +93,7 @@ class Translation(Batch):
             if not self.has(taken):
                 self.inject(pos, taken)
             self.replace(pos, end, rename_parse(taken.name, data[stop + 1 : end]))
-            self.enter_as((PARSE,), Alias(self.client, name))
+            self.enter_as((PARSE,), Alias(self.client, {taken.name: name}))
         else:
             self._parse_named(pos, end, name, data[stop + 1 : end])
 
@@ -159,6 +159,7 @@ class Translation(Batch):
         needs = find_used(self.names, reading)
         statement: Statement = self.client.pool.statements.make(self._say(pos, body))
         statement.needs = needs
+        statement.said = body
         statement.reading = reading
         return statement
 
@@ -178,11 +179,11 @@ class Translation(Batch):
         name = self.data[span[0] : span[1]]
         if name and not self.is_certain(pos, name):
             return
-        statement = self.names.get(name) if name else None
+        statement = self._find_named(pos, name)
         if statement is None:
             self._bind_other(pos, end, span, name)
             return
-        is_asked = self._is_described(pos, end, span)
+        is_asked, self.reasons = self._is_described(pos, end, span), []
         if statement.is_outdated and not is_asked:
             self.replace(pos, span[1], rename_bind(self.data, pos, end, span, NEVER))
         elif self.is_there(pos, statement, is_asked=is_asked):
@@ -193,7 +194,16 @@ class Translation(Batch):
                 self.tag(pos, [], PLAIN)
         else:
             return
-        self.debts.append(BIND)
+        self.enter_explained(BIND)
+
+    def _find_named(self, pos: int, name: bytes) -> Statement | None:
+        """What the client's name stands for; made anew if it speaks of names that stand for something else by now."""
+        statement = self.names.get(name) if name else None
+        if statement is None or not statement.said or find_used(self.names, statement.reading) == statement.needs:
+            return statement
+        statement = self._find(pos, statement.said)
+        self.names.put(name, statement)
+        return statement
 
     def _is_described(self, pos: int, end: int, span: tuple[int, int]) -> bool:
         """Is the portal of the Bind at `pos` described right behind it?"""
@@ -261,8 +271,9 @@ class Translation(Batch):
         name = self._find_target(pos, end)
         if name and not self.is_certain(pos, name):
             return
+        self.reasons = []
         if name is not None:
-            statement = self.names.get(name) if name else None
+            statement = self._find_named(pos, name)
             if statement is not None and statement.is_outdated:
                 statement = self._renew(name, statement)
             if statement is not None:
@@ -272,7 +283,7 @@ class Translation(Batch):
                 self._bring_unnamed(pos)
             elif is_ours(name):
                 self.replace(pos, end, rename_target(STATEMENT, mark(name), what=b"D"))
-        self.debts.append(DESCRIBE)
+        self.enter_explained(DESCRIBE)
 
     def _renew(self, name: bytes, old: Statement) -> Statement:
         """The client asks what an outdated statement is now: from here on that is what it has."""

@@ -11,6 +11,7 @@ run again where that is safe.
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any, Final
 
 from protocol import codes, sqlstate
@@ -18,7 +19,7 @@ from protocol.backend import ErrorFields
 from protocol.body import build_message
 from protocol.ledger import BIND, SYNC
 from protocol.prepared import MARK, NEVER, PREFIX, Names, replace_name
-from proxy.envoys import Repeat
+from proxy.envoys import NO_ALIASES, Repeat
 
 _OURS = re.compile(re.escape(PREFIX) + rb"[0-9]+" + re.escape(MARK) + rb"?")
 _REPLANNED: Final = "RevalidateCachedQuery"  # where PostgreSQL notices that a plan's columns are others now
@@ -26,10 +27,10 @@ _REPLANNED_AT: Final = {"F": "plancache.c", "L": "0", "R": _REPLANNED}  # driver
 CHANGED: Final = "cached plan must not change result type"
 
 
-def reword(client: Any, error: ErrorFields, name: bytes | None = None) -> bytes | None:
+def reword(client: Any, error: ErrorFields, aliases: Mapping[bytes, bytes] = NO_ALIASES) -> bytes | None:
     """The error in the client's own names; None where it may stay as it is, or is too long to be changed.
 
-    `name` is the one it must speak of, where that is known.
+    `aliases`, by names of ours, are those it must speak of where that is known: a statement may have several.
     """
     if error.sqlstate == sqlstate.FEATURE_NOT_SUPPORTED and error.raw.get("R") == _REPLANNED:
         return b"" if error.body and _is_repeated(client) else None
@@ -40,7 +41,7 @@ def reword(client: Any, error: ErrorFields, name: bytes | None = None) -> bytes 
     if ours == NEVER:
         return _build({**error.raw, "C": sqlstate.FEATURE_NOT_SUPPORTED, "M": CHANGED, **_REPLANNED_AT})
     names: Names | None = client.statements
-    theirs = name or (names.name_of(ours) if names is not None else None)
+    theirs = aliases.get(ours) or (names.name_of(ours) if names is not None else None)
     if error.sqlstate == sqlstate.INVALID_STATEMENT_NAME and client.server is not None:
         _forget_missing(client.server)
     if ours.endswith(MARK):

@@ -36,7 +36,7 @@ def rewrite_query(batch: Batch, pos: int, end: int) -> Envoy | None:
     if not all(batch.is_certain(pos, name) for name in names_of(reading)):
         return None  # it waits
     is_listening = stalls.is_shared(client, reading)
-    script = _Script(batch, pos, text, is_query=True)
+    script = _Script(batch, pos, text)
     batch.needed = set()
     for sentence in reading.sentences:
         for act in sentence.acts:
@@ -46,7 +46,9 @@ def rewrite_query(batch: Batch, pos: int, end: int) -> Envoy | None:
         batch.replace(pos, end, build_query(_splice(text, script.edits)))
     if not script.edits and not script.deeds:
         return None
-    return Tagged(client, list_listens(reading) if is_listening else [], script.deeds, tuple(script.injections))
+    listens = list_listens(reading) if is_listening else []
+    injections = tuple(script.injections)
+    return Tagged(client, listens, script.deeds, injections, aliases=script.aliases, place=script.place)
 
 
 def names_of(reading: Reading) -> list[bytes | None]:
@@ -72,7 +74,7 @@ def find_used(names: Names, reading: Reading) -> tuple[Statement, ...]:
 
 def rewrite_uses(batch: Batch, pos: int, text: bytes, reading: Reading) -> bytes:
     """For the text of a Parse: EXECUTE and DEALLOCATE in our names. A PREPARE in it is left alone."""
-    script = _Script(batch, pos, text, is_query=False)
+    script = _Script(batch, pos, text)
     batch.needed = set()
     for act in reading.acts if reading.is_clear else ():
         if act.name and act.what in (What.EXECUTE, What.DEALLOCATE):
@@ -102,14 +104,14 @@ def _splice(text: bytes, edits: list[Edit]) -> bytes:
 class _Script:
     """One text on its way to the server."""
 
-    def __init__(self, batch: Batch, pos: int, text: bytes, *, is_query: bool) -> None:
+    def __init__(self, batch: Batch, pos: int, text: bytes) -> None:
         self.batch = batch
-        self._is_query = is_query  # else it stands in a Parse
         self.pos = pos
         self.text = text
         self.edits: list[Edit] = []
         self.deeds: list[Deed] = []  # in order
         self.injections: list[Injection] = []
+        self.aliases: dict[bytes, bytes] = {}  # by names of ours
 
     def follow(self, sentence: Sentence, act: Act) -> None:
         if act.what is What.LISTEN:
@@ -122,6 +124,23 @@ class _Script:
         if deed is not None:
             self.deeds.append(deed)
 
+    def place(self, position: int) -> int:
+        """Where the character that the server counts as `position` is in the client's text. Both count from 1."""
+        gained = 0
+        for start, end, new in sorted(self.edits):
+            begin = self._count(self.text[:start]) + 1
+            if position < begin + gained:
+                break
+            if position < begin + gained + self._count(new):
+                return begin
+            gained += self._count(new) - self._count(self.text[start:end])
+        return position - gained
+
+    def _count(self, text: bytes) -> int:
+        """Characters."""
+        is_utf8 = self.batch.client.followed.get("client_encoding") == "UTF8"
+        return len(text.decode("utf-8", "replace")) if is_utf8 else len(text)
+
     def mark(self, act: Act) -> None:
         """A name that only looks like one of ours."""
         if is_ours(act.name):
@@ -133,6 +152,7 @@ class _Script:
             self.mark(act)
         else:
             self._bring(statement)
+            self.aliases[statement.name] = act.name
             self.edits.append((act.start, act.end, statement.quoted))
 
     def _prepare(self, sentence: Sentence, act: Act) -> None:
@@ -140,6 +160,7 @@ class _Script:
         statement = batch.names.get(act.name)
         if statement is not None:  # the name is taken, and so is ours: PostgreSQL will say so
             self._bring(statement)
+            self.aliases[statement.name] = act.name
         else:
             body = self.text[act.end : sentence.end].rstrip(b"; \t\r\n")
             statement = batch.client.pool.statements.make(body, is_sql=True)
@@ -164,10 +185,11 @@ class _Script:
     def _bring(self, statement: Statement) -> None:
         batch = self.batch
         if statement not in batch.needed and not batch.has(statement):
-            # In front of a Query as a unit of its own, or that would be skipped if the Parse failed.
-            is_alone = self._is_query or batch.is_between_units
+            # As a unit of its own, or what follows would be skipped if it failed; but a Sync in the middle of a unit
+            # of the client's would end that.
+            is_alone = batch.is_between_units
             injection = batch.inject(self.pos, statement, alone=is_alone)
-            self.injections += [injection] if is_alone else []
+            self.injections += [injection] if injection.is_alone else []
         batch.needed.add(statement)
 
 

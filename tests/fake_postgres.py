@@ -192,8 +192,8 @@ class FakePostgres:
         self.statements.append(text)
         word, *more = text.removeprefix("select ").split()
         if self.status == codes.FAILED and word.lower() not in ("commit", "rollback"):
-            token = "" if word in ("prepare", "execute", "deallocate") else " ".join(more[-1:])
-            self._fail("25P02", f"current transaction is aborted {token}")
+            token = "" if word.lower() in ("prepare", "execute", "deallocate", "echo") else " ".join(more[-1:])
+            self._fail("25P02", f"current transaction is aborted {token}".rstrip())
             return
         _STATEMENTS[word.lower()](self, *more)
 
@@ -235,7 +235,10 @@ class FakePostgres:
             self.status = codes.IDLE
             self._complete(f"COMMIT {token}".rstrip())
 
-    def _rollback(self, token: str = "") -> None:
+    def _rollback(self, token: str = "", *savepoint: str) -> None:
+        if savepoint:
+            self._fail("3B001", f"savepoint {savepoint[-1]} does not exist")
+            return
         self.status = codes.IDLE
         self.parameters = dict(self._before)
         self._complete(f"ROLLBACK {token}".rstrip())

@@ -5,8 +5,9 @@ Theory. Few names, few texts and many people: so names are given twice, closed, 
 pushed out and brought back, and errors of all kinds void what was asked in one breath with them. What is bound is a
 token of that person, and every row that comes back carries it. The names include such as could be taken for ours.
 
-One thing is left out since we are kinder than PostgreSQL there: an unnamed statement outlives a simple Query if that
-was in another transaction. So whoever binds it here parses it just before.
+Two things are left out. We are kinder than PostgreSQL where an unnamed statement outlives a simple Query that was in
+another transaction; so whoever binds it here parses it just before. And a text that deallocates a name and then
+executes what another name for the same stands for is told that it is gone.
 """
 
 import random
@@ -101,7 +102,7 @@ def in_sql(person: Person, chance: random.Random) -> bytes:
             f"execute {name}; execute {other}",
             f"deallocate {name}",
             f"prepare {name} as {text}; execute {name}",
-            f"deallocate {name}; prepare {name} as {text}; execute {other}",
+            f"deallocate {name}; prepare {name} as {text}; execute {name}",
             "deallocate all",
             f"deallocate all; prepare {name} as {text}",
             f"select echo t1; execute {name}",

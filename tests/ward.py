@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from protocol import codes, sqlstate
-from protocol.backend import READY_IDLE_MESSAGE, build_error, parse_error
+from protocol.backend import build_error, build_ready, parse_error
 from protocol.frontend import (
     COPY_DONE_MESSAGE,
     FLUSH_MESSAGE,
@@ -40,13 +40,11 @@ from proxy.inbox import Inbox
 from proxy.janitor import Janitor
 from proxy.pool import LoginFailed
 from proxy.server import Server
-from proxy.states import CLOSED, GONE, IDLE, USED, WAITING
+from proxy.states import BEGUN, CLOSED, GONE, IDLE, USED, WAITING
 from tests.fake_postgres import CANCELLED, WOKEN, FakePostgres
 from tests.fakes import FakeLoop, FakeTransport, FakeWorld, check_world
 
-CANCELLED_IN_LINE = (
-    build_error("ERROR", sqlstate.QUERY_CANCELED, "canceling statement due to user request") + READY_IDLE_MESSAGE
-)
+CANCELLED_IN_LINE = build_error("ERROR", sqlstate.QUERY_CANCELED, "canceling statement due to user request")
 QUIET_ROUNDS = 4
 UNITS = (codes.QUERY, codes.FUNCTION_CALL, codes.SYNC)
 
@@ -333,7 +331,10 @@ class Ward(FakeWorld):
         self.real_cancels.request(client.key)
         if was_waiting and client.state is not WAITING:
             count = sum(message[0] in UNITS for message in messages(held))
-            person.shadow.out += CANCELLED_IN_LINE * count
+            if client.state is BEGUN:  # it believes in a transaction, and that has failed
+                person.shadow.status = codes.FAILED
+            ready = build_ready(person.shadow.status)
+            person.shadow.out += (CANCELLED_IN_LINE + ready) * count
             person.shadow.inbox.clear()
             person.unheard[:] = carry
         elif client.server is not None:

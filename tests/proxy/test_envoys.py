@@ -28,7 +28,7 @@ class FakeClient:
     def deliver(self, data):
         self.heard += data
 
-    def failed(self, error):
+    def failed(self, error, aliases=None):
         self.errors.append(error)
 
     def answered(self, server):
@@ -95,8 +95,9 @@ def test_what_one_error_voids_is_undone_from_the_last_to_the_first():
 
 def test_an_alias_is_spoken_of_by_its_name():
     person = FakeClient()
-    person.failed = lambda error, name: name
-    assert Alias(person, b"mine").failed(ErrorFields()) == b"mine"
+    person.failed = lambda error, aliases: aliases[b"P1"]
+    assert Alias(person, {b"P1": b"mine"}).failed(ErrorFields()) == b"mine"
+    assert Tagged(person, [], [], aliases={b"P1": b"mine"}).failed(ErrorFields()) == b"mine"
 
 
 # Reading.

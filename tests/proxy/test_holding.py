@@ -2,7 +2,7 @@
 
 import pytest
 
-from protocol.backend import build_command_complete
+from protocol.backend import build_command_complete, build_data_row
 from protocol.frontend import build_query
 from proxy.client import MAX_AT_ONCE
 from proxy.holding import FAILED_BEGIN, MAX_HELD, READY_FAILED, READY_IN_TRANSACTION
@@ -176,6 +176,18 @@ def test_who_waits_for_a_description_is_bounded_too():
     play >> server("1 t T")
     assert play.client_socket.reads
     assert play.client.state is ACTIVE
+
+
+def test_a_long_message_that_begins_while_we_ask_something_goes_on_when_that_is_answered():
+    """It is held, and no more of it is read; so what we ask must not wait for its end."""
+    play = a_play() >> client("Q:set_work_mem_=_1") >> server("C:SET Z:I")
+    play.hear("server"), play.hear("client")
+    long = build_query("select '" + "x" * 300_000 + "'")
+    play >> client(long[:200_000]) << to_server("")
+    assert not play.client_socket.reads
+    play >> server(said("T") + build_data_row(["64kB"]) + said("C Z:I"))
+    assert play.client_socket.reads
+    play >> client(long[200_000:]) << to_server(long) >> server("C Z:I") << to_client("C Z:I")
 
 
 def test_a_cancelled_wait_names_nothing():
