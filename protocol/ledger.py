@@ -26,6 +26,7 @@ The ledger never looks at a socket: it gives verdicts.
 
 import enum
 from collections import deque
+from collections.abc import Iterable
 from struct import Struct
 from typing import Any
 
@@ -184,6 +185,13 @@ class Ledger:
                 if debt is not COPY_END:
                     return debt not in ENDS_UNIT
         return not self.is_settled
+
+    @property
+    def is_between_units(self) -> bool:
+        """Would a Sync change nothing? Not if a unit is open, or if one failed unheard that only a Query stands behind:
+        the server skips that too."""
+        is_closed = is_unit_closed(debt for debts, _ in reversed(self._groups()) for debt in reversed(debts))
+        return is_closed is not False and not self.skipping and not self.is_unit_open
 
     def is_in_open_unit(self, owner: Owner) -> bool:
         """Was what `owner` is owed entered behind the last request that ends a unit?"""
@@ -372,3 +380,12 @@ class Ledger:
         if self.head[1] is owner and self.is_owing:
             self.head = (self.head[0], heir)
         self._behind = deque((debts, heir if who is owner else who) for debts, who in self._behind)
+
+
+def is_unit_closed(debts: Iterable[Debt]) -> bool | None:
+    """Has the last Sync among these, which come from the last to the first, nothing extended behind it? None: if there
+    is neither."""
+    for debt in debts:
+        if debt not in (QUERY, FUNCTION, COPY_END):
+            return debt is SYNC
+    return None

@@ -36,6 +36,7 @@ from protocol.ledger import (
     SYNC,
     Debt,
     Owner,
+    is_unit_closed,
 )
 from protocol.prepared import CLOSE_NEVER, NAME_LENGTH, Names, Statement
 from proxy.envoys import Deed, Injection, Tagged
@@ -136,7 +137,8 @@ class Batch:
     @property
     def is_between_units(self) -> bool:
         """May something with a Sync of its own be put in front?"""
-        return not self.debts and not self.ledger.is_unit_open
+        is_closed = is_unit_closed(reversed(self.debts))
+        return is_closed if is_closed is not None else self.ledger.is_between_units
 
     # What the server has.
 

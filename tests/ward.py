@@ -63,7 +63,7 @@ def trimmed(said: bytes) -> bytes:
     return _LATE.sub(rb"\1", said)
 
 
-_LATE = re.compile(rb"(a trigger says no \w+\0\0Z\0\0\0\x05.)Z\0\0\0\x05.")
+_LATE = re.compile(rb"(a trigger says no \w+\0\0Z\0\0\0\x05.)(?:Z\0\0\0\x05.)+")
 
 
 class _Pools(list[Any]):

@@ -368,6 +368,7 @@ def test_one_who_may_only_read_can_be_asked(alice, bob):
 
 def test_the_console_says_who_is_pinned_and_why(stand, alice):
     alice.execute("select pg_advisory_lock(4711)")
+    alice.execute("select 1")  # answered only when it is known what the one before has left
     with stand.connect("postgres", "pgbouncer") as console:
         rows = console.execute("show clients").fetchall()
         reasons = [row[-1] for row in rows if row[-2] == 1]

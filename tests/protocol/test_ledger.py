@@ -10,6 +10,7 @@ from protocol.errors import ProtocolError
 from protocol.ledger import (
     ASIDE,
     BIND,
+    CLOSE,
     COPY_END,
     COPY_IN,
     DESCRIBE,
@@ -27,6 +28,7 @@ from protocol.ledger import (
     Answer,
     Debt,
     Ledger,
+    is_unit_closed,
 )
 
 ANNA, BERT = "anna", "bert"
@@ -344,3 +346,59 @@ def test_every_request_of_a_client_has_a_debt_or_is_known_to_have_none():
 FRONTEND = (
     "BIND CLOSE COPY_FAIL DESCRIBE EXECUTE FLUSH FUNCTION_CALL PARSE PASSWORD QUERY SYNC TERMINATE COPY_DATA COPY_DONE"
 ).split()
+
+
+# Between units.
+
+
+@pytest.mark.parametrize(
+    ("debts", "is_between"),
+    [
+        ((), True),
+        ((QUERY,), True),
+        ((BIND, EXECUTE, SYNC), True),
+        ((BIND, EXECUTE, SYNC, QUERY), True),
+        ((BIND, EXECUTE), False),
+        ((BIND, EXECUTE, QUERY), False),  # the server may be skipping to a Sync, the Query too
+        ((SYNC, PARSE, QUERY, QUERY), False),
+    ],
+)
+def test_a_sync_of_ours_changes_nothing_only_between_units(debts, is_between):
+    ledger = Ledger()
+    for debt in debts:
+        ledger.expect((debt,), "client")
+    assert ledger.is_between_units is is_between
+    assert is_unit_closed(reversed(debts)) in ((is_between, None) if is_between else (False,))
+
+
+def test_nor_while_a_server_skips_or_a_unit_has_been_answered_but_not_ended():
+    ledger = Ledger()
+    ledger.expect((PARSE,), "client")
+    ledger.settle(ord("1"))
+    assert not ledger.is_between_units
+    ledger.expect((BIND,), "client")
+    ledger.settle(ord("E"))
+    assert not ledger.is_between_units
+    ledger.expect((SYNC,), "client")
+    ledger.settle(ord("Z"))
+    assert ledger.is_between_units
+
+
+def test_it_is_known_whose_requests_belong_to_the_open_unit():
+    ledger = Ledger()
+    ledger.expect((PARSE,), "one")
+    assert ledger.is_in_open_unit("one")
+    ledger.expect((BIND,), "two")
+    ledger.expect((SYNC, BIND), "three")
+    ledger.expect((CLOSE,), "four")
+    assert [ledger.is_in_open_unit(owner) for owner in ("one", "two", "four", "nobody")] == [False, False, True, False]
+
+
+def test_an_error_voids_a_query_that_the_server_skips():
+    ledger = Ledger()
+    ledger.expect((BIND,), "one")
+    ledger.expect((QUERY,), "two")
+    ledger.expect((PARSE, SYNC), "three")
+    ledger.settle(ord("E"))
+    assert ledger.voided == ["two", "three"]
+    assert ledger.head == (SYNC, "three")

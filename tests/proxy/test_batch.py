@@ -224,13 +224,15 @@ def test_one_made_by_sql_is_put_in_front_as_a_query_and_that_ends_the_unnamed_st
     assert world.server.unnamed is None
 
 
-@pytest.mark.parametrize(("words", "may"), [("", True), ("Q:x", False), ("P", False), ("P B E S", False)])
+@pytest.mark.parametrize(
+    ("words", "may"), [("", True), ("Q:x", True), ("P", False), ("P B E S", True), ("Q:x P", False)]
+)
 def test_a_unit_of_its_own_is_put_in_front_only_where_no_unit_is_open(words, may):
     world = World()
     batch = world.batch(words)
     assert batch.is_between_units is may
     batch.enter()
-    assert batch.is_between_units is (words != "P")
+    assert batch.is_between_units is may
 
 
 # What must wait.

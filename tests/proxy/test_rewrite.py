@@ -2,7 +2,8 @@
 
 import pytest
 
-from protocol.backend import build_command_complete
+from protocol.backend import build_command_complete, parse_error
+from protocol.body import build_message
 from protocol.effects import Reader
 from protocol.frontend import build_query
 from proxy.rewrite import find_used, list_listens, names_in_sql, rewrite_listen
@@ -118,6 +119,37 @@ def test_if_that_cannot_be_done_the_client_is_told_why_and_once():
     play >> server("MISSING:PGSHUTTLE_1 Z:I") << to_client("ERROR:no_such_table Z:I") << released
     play >> client(q("execute foo"))
     play << to_server(asked("CLOSE:PGSHUTTLE_1") + GIVEN_1 + q('execute "PGSHUTTLE_1"'))
+
+
+def test_what_is_put_in_front_of_a_text_is_a_unit_of_its_own_also_behind_another_query():
+    play = a_play() >> client("PARSE:a=select_1 S") >> server("1 t T Z:I") >> another_server
+    play.hear("client")
+    play >> client(q("select 7") + q("execute a"))
+    play << to_server(q("select 7") + asked("OURS:1=select_1 S") + q('execute "PGSHUTTLE_1"'))
+
+
+def test_but_not_in_the_middle_of_a_unit():
+    """A Sync of ours would end it, and commit what it has done."""
+    play = a_play() >> client("PARSE:a=select_1 S") >> server("1 t T Z:I") >> another_server
+    play >> client(asked("PARSE:=select_7 B E") + q("execute a"))
+    play << to_server(asked("PARSE:=select_7 B E OURS:1=select_1") + q('execute "PGSHUTTLE_1"'))
+
+
+def test_nor_behind_a_query_that_the_server_may_be_skipping():
+    play = a_play() >> client("PARSE:a=select_1 S") >> server("1 t T Z:I") >> another_server
+    play >> client(asked("B:nobody E") + q("select 7") + q("execute a"))
+    play << to_server(asked("B:nobody E") + q("select 7") + asked("OURS:1=select_1") + q('execute "PGSHUTTLE_1"'))
+    play >> server("MISSING:nobody") >> client("S") >> server("Z:I") << released
+
+
+def test_an_error_points_to_its_place_in_the_clients_own_text():
+    play = prepared() >> client(q("select 'ä'; execute foo; selec; execute foo"))
+    error = build_message(ord("E"), b"SERROR\0C42601\0Mno\0P%d\0\0")
+    for place, ought in ((1, 1), (13, 13), (21, 21), (30, 21), (36, 26), (43, 33), (60, 41)):
+        tagged = play.server.ledger.head[1]
+        told = tagged.failed(parse_error(error[5:].replace(b"%d", b"%d" % place)))
+        assert told is not None
+        assert parse_error(told[5:]).raw["P"] == str(ought), place
 
 
 def test_a_name_that_is_taken_is_refused_by_postgresql():
