@@ -28,8 +28,9 @@ from proxy.daemon import (
 )
 from proxy.listener import open_sockets
 from proxy.log import Log
-from proxy.main import Proxy, install_signals, read_users_of
+from proxy.main import Proxy, install_signals
 from proxy.notify import take_listening_sockets
+from proxy.reloading import read_users_of
 
 DESCRIPTORS_OF_OUR_OWN = 64  # log, event loop, listening sockets, cancel requests under way
 

@@ -2,10 +2,8 @@
 The proxy: a table of contents. Start, receive, reload, pause, drain, stop.
 
 Theory. `Proxy` owns the world and passes parts of it down; there is no state at module level, and nobody imports
-this file. What it holds is replaced as a whole (config, users), so whoever reads it sees one consistent moment.
-
-A reload reads and checks everything first, off the event loop, and swaps in one breath. If anything is wrong the old
-world stays as it is, and the caller gets every mistake with file and line.
+this file. What it holds is replaced as a whole (config, users), so whoever reads it sees one consistent moment: see
+reloading.py.
 
 Leaving is gentle by default: WAIT_FOR_CLIENTS serves those who are here until they go, WAIT_FOR_SERVERS lets
 transactions end, IMMEDIATE does neither. A second wish to leave is immediate. Whoever is still connected at the end
@@ -16,20 +14,17 @@ import asyncio
 import signal
 import socket
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from protocol.parameters import FOLLOWED, spelling
 from proxy import __version__
 from proxy.audit import build_report
 from proxy.auth.keys import KeyKeeper
-from proxy.auth.users import NOBODY, BadUserFile, Users, read_users
+from proxy.auth.users import Users
 from proxy.cancel import Cancels
 from proxy.clock import Clock
 from proxy.config.entries import Database, hosts_of
-from proxy.config.ini import BadConfig, Config, read, why_unsafe
-from proxy.config.reload import Changes, compare
-from proxy.config.settings import assign
+from proxy.config.ini import Config
 from proxy.connect import Opener
 from proxy.hub import Hub
 from proxy.inbox import Inbox
@@ -39,6 +34,7 @@ from proxy.log import Level, Log
 from proxy.notify import Notifier
 from proxy.pool import Pool
 from proxy.pools import Pools
+from proxy.reloading import Reloader
 from proxy.server import Server
 from proxy.states import Closing, Leaving, Waiting
 from proxy.stats import describe, sum_averages
@@ -62,7 +58,7 @@ class Proxy:
         self.settings = config.settings
         self.users = users
         self.log = log
-        log.level = self._find_level()
+        log.level = self.find_level()
         self.clock = clock or Clock()
         self.tasks = Tasks(log)
         self.keeper = KeyKeeper(config.settings.scram_iterations)
@@ -82,7 +78,7 @@ class Proxy:
         self._last_number = 0
         self._found: dict[str, Database | None] = {}
         self._gone = asyncio.Event()
-        self._reloading = asyncio.Lock()
+        self.reloader = Reloader(self)
 
     # Start.
 
@@ -105,7 +101,7 @@ class Proxy:
 
     async def _prewarm(self) -> None:
         """Servers that `min_pool_size` wants are open before the first client comes, if they can be."""
-        pools = self._find_warm()
+        pools = self.find_warm()
         for pool in pools:
             while pool.size < pool.limits.min_pool_size and pool.find_obstacle() is None:
                 pool.open_one()
@@ -117,7 +113,7 @@ class Proxy:
             words = f"{pool}: {ready} of {wanted} server connections open and authenticated"
             self.log.log(words if pool.failure is None else f"{words}: {pool.failure}")
 
-    def _find_warm(self) -> list[Pool]:
+    def find_warm(self) -> list[Pool]:
         """The pools that are filled before their first client; the janitor keeps them so."""
         users = self.users
         return self.pools.prewarm([user for user in users.secrets if users.password_of(user) is not None])
@@ -234,6 +230,10 @@ class Proxy:
             self._found[name] = self.config.find_database(name)
         return self._found[name]
 
+    def forget_found(self) -> None:
+        """The entries have changed."""
+        self._found.clear()
+
     def find_hosts(self, database: Database) -> tuple[str, ...]:
         return hosts_of(database, self.settings.unix_socket_dir)
 
@@ -245,64 +245,11 @@ class Proxy:
 
     async def reload(self) -> list[str]:
         """Read the files again. Returns every mistake; then nothing has changed. None: the new world is in force."""
-        async with self._reloading:
-            self.notifier.reloading()
-            try:
-                return await self._reload()
-            finally:
-                self.notifier.ready()
+        return await self.reloader.reload()
 
-    async def _reload(self) -> list[str]:
-        try:
-            config = await asyncio.to_thread(read, self.settings.conffile or self.config.path)
-            users = await asyncio.to_thread(read_users_of, config)
-        except BadConfig as bad:
-            return self._refuse_reload([str(mistake) for mistake in bad.mistakes])
-        except BadUserFile as bad:
-            return self._refuse_reload(list(bad.mistakes))
-        changes = compare(self.config, config)
-        await self.keeper.warm(users.secrets.items())
-        self._swap(changes, users)
-        return []
-
-    def _refuse_reload(self, mistakes: list[str]) -> list[str]:
-        for mistake in mistakes:
-            self.log.error(mistake)
-        self.log.error("reload failed, nothing has changed")
-        return mistakes
-
-    def _find_level(self) -> Level:
+    def find_level(self) -> Level:
+        """How much the log tells: the command line's wish and the file's together."""
         return Level(min(Level.LOG + self._verbosity + self.settings.verbose, Level.NOISE))
-
-    def _swap(self, changes: Changes, users: Users) -> None:
-        self.config = changes.effective
-        self._found.clear()
-        self.settings = self.config.settings
-        self.log.level = self._find_level()
-        self.users = users
-        self.keeper.iterations = self.settings.scram_iterations
-        self.cancels.timeout = self.settings.cancel_wait_timeout
-        self.pools.reconcile(changes)
-        self._find_warm()
-        for warning in self.config.warnings:
-            self.log.warning(str(warning))
-        for change in changes.restart:
-            self.log.warning(f"{change}: needs a restart, the old value stays in force")
-        self.log.log(f"reloaded: {changes.summary()}")
-
-    async def apply_setting(self, name: str, text: str) -> None:
-        """SET on the console: one LIVE setting, until the next reload. ValueError says what is wrong with it."""
-        async with self._reloading:
-            settings = assign(self.settings, name, text)
-            if sentence := why_unsafe(name, getattr(settings, name)):
-                raise ValueError(sentence)
-            config = replace(self.config, settings=settings, warnings=())
-            try:
-                users = await asyncio.to_thread(read_users_of, config) if name == "auth_file" else self.users
-            except BadUserFile as bad:
-                raise ValueError(str(bad)) from bad
-            await self.keeper.warm(users.secrets.items())
-            self._swap(compare(self.config, config), users)
 
     def on_hangup(self) -> None:
         self.log.log("got SIGHUP, re-reading config")
@@ -369,11 +316,6 @@ class Proxy:
         self.notifier.status(line)
         if self.settings.log_stats:
             self.log.log(line)
-
-
-def read_users_of(config: Config) -> Users:
-    """The users of the configured auth_file; nobody when none is named. BadUserFile."""
-    return read_users(config.settings.auth_file) if config.settings.auth_file else NOBODY
 
 
 def install_signals(proxy: Proxy) -> None:

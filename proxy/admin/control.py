@@ -36,7 +36,7 @@ async def _set(session: Session, command: Command) -> str:
         )
     session.log(f"SET {row.name} command issued")
     try:
-        await session.proxy.apply_setting(row.name, command.value)
+        await session.proxy.reloader.apply_setting(row.name, command.value)
     except ValueError as error:
         raise Refused(sqlstate.INVALID_PARAMETER_VALUE, "SET failed", detail=f"{row.name} {error}.") from error
     return f"SET {row.name}={command.value}"

@@ -1,0 +1,67 @@
+"""A reload is all or nothing: one that is refused leaves everything as it was, and says why."""
+
+import asyncio
+
+import pytest
+
+from proxy.states import Closing
+from tests.whole import INI, a_client, a_pool, a_proxy
+
+
+@pytest.fixture(name="path")
+def _path(tmp_path):
+    file = tmp_path / "proxy.ini"
+    file.write_text(INI)
+    return file
+
+
+def test_a_reload_that_is_refused_changes_nothing_and_says_why(path):
+    async def main():
+        proxy = a_proxy(path)
+        config, users, pool = proxy.config, proxy.users, a_pool(proxy)
+        path.write_text(INI + "default_pool_size = many\nno_such_thing = 1\n")
+        mistakes = await proxy.reload()
+        assert len(mistakes) == 2
+        assert all(f"{path}:" in mistake for mistake in mistakes)
+        assert (proxy.config, proxy.users) == (config, users)
+        assert pool.limits.pool_size == 20
+        assert "nothing has changed" in proxy.log.text
+
+    asyncio.run(main())
+
+
+def test_a_missing_file_of_users_refuses_a_reload_as_well(path):
+    async def main():
+        proxy = a_proxy(path)
+        path.write_text(INI + "auth_file = /nowhere/users.txt\ndefault_pool_size = 5\n")
+        assert await proxy.reload()
+        assert proxy.settings.default_pool_size == 20
+
+    asyncio.run(main())
+
+
+def test_a_reload_takes_effect_as_a_whole(path):
+    async def main():
+        proxy = a_proxy(path)
+        pool, client = a_pool(proxy), a_client(proxy)
+        path.write_text(INI + "default_pool_size = 5\nlisten_port = 7000\n")
+        assert await proxy.reload() == []
+        assert pool.limits.pool_size == 5
+        assert proxy.settings.listen_port == 6432
+        assert "needs a restart" in proxy.log.text
+        assert client in pool.clients
+
+    asyncio.run(main())
+
+
+def test_a_reload_without_the_database_lets_its_clients_go(path):
+    async def main():
+        proxy = a_proxy(path)
+        client = a_client(proxy)
+        path.write_text(INI.replace("shop", "other"))
+        assert await proxy.reload() == []
+        assert proxy.client_count == 0
+        assert Closing.DATABASE_GONE.value in proxy.log.text
+        assert client.transport.is_closing()
+
+    asyncio.run(main())
