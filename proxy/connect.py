@@ -24,8 +24,9 @@ from proxy.approach import Approach
 from proxy.auth.keys import KeyKeeper
 from proxy.auth.prove import ServerRefused, TooNew
 from proxy.config.entries import Database
+from proxy.failing import LoginFailed
 from proxy.inbox import Inbox, PeerGone
-from proxy.pool import LoginFailed, Pool
+from proxy.pool import Pool
 from proxy.server import Server
 from proxy.states import OPENING, Closing
 from proxy.tasks import Tasks

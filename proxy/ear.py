@@ -29,8 +29,9 @@ from proxy.channels import ASKED, DEAF, HEARD, LEAVING, Books, Channel
 from proxy.chores import Chore
 from proxy.config.kinds import PoolMode
 from proxy.config.limits import Limits
+from proxy.failing import LoginFailed
 from proxy.laws import check_pool
-from proxy.pool import LoginFailed, Pool
+from proxy.pool import Pool
 from proxy.states import ACTIVE, LINKED, RESTING, ClientState, Closing
 
 MAX_BATCH = 1_000  # names in one message
@@ -308,8 +309,8 @@ class Ear:
         self.hub.deafened(said.message if said else why.value)
         self.books.change(list(self.books.channels.values()), DEAF)
         if why not in _ON_PURPOSE:
-            state = said.sqlstate if said else ""
-            self._stumble(LoginFailed(state or sqlstate.CONNECTION_FAILURE, said.message if said else why.value))
+            state = (said.sqlstate if said else "") or sqlstate.CONNECTION_FAILURE
+            self._stumble(LoginFailed(state, said.message if said else why.value, may_pass=False))
         self.want(Wanting.AGAIN)
 
     def _stumble(self, failure: LoginFailed) -> None:

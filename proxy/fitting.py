@@ -24,8 +24,8 @@ from protocol.ledger import ONE_QUERY
 from protocol.parameters import ParameterSet
 from protocol.trial import build_trial, parse_trial
 from proxy.chores import Chore
+from proxy.failing import LoginFailed
 from proxy.farewell import ERRORS
-from proxy.pool import LoginFailed
 from proxy.states import CLOSING, IDLE, TESTING, Closing, PoolState, move
 
 PATIENCE = 10.0  # seconds, for the answer
@@ -136,8 +136,8 @@ class Fitting:
         pool = self.pool
         if pool.state is PoolState.DYING:
             raise LoginFailed(sqlstate.ADMIN_SHUTDOWN, Closing.DATABASE_GONE.value)
-        if self._server is None and pool.failure is not None and not any(pool.places):
-            raise pool.failure.as_cached()
+        if self._server is None:
+            pool.check_hope()
 
     def _read(self) -> dict[str, str] | None:
         error = self._trial.error

@@ -24,8 +24,9 @@ from protocol.errors import Refused
 from protocol.framing import HEADER_SIZE
 from proxy.channels import DEAF, HEARD, Books, Channel, Done, Wait
 from proxy.ear import Ear, Wanting, as_error
+from proxy.failing import LoginFailed
 from proxy.mailbox import Mailbox
-from proxy.pool import LoginFailed, Pool
+from proxy.pool import Pool
 from proxy.states import Waiting
 
 MAX_NAME = 63  # bytes; PostgreSQL cuts longer ones (NAMEDATALEN)

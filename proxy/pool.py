@@ -30,6 +30,7 @@ from protocol.parameters import ParameterSet
 from protocol.prepared import Context, Statement, Statements
 from proxy.config.limits import Limits
 from proxy.contracts import PooledClient, PooledServer, World
+from proxy.failing import LoginFailed
 from proxy.habits import Habits
 from proxy.learnt import Learnt
 from proxy.states import (
@@ -53,22 +54,6 @@ OPEN, PAUSED = PoolState.OPEN, PoolState.PAUSED  # plain names: a member through
 OPENING_AT_ONCE = 4
 LOOKED_AT = 8  # idle servers, for one that needs no SET
 MAX_INTERNED = 1000  # different sets of parameters remembered per pool
-FIRST_RETRY = 0.25  # seconds; doubles with every failure
-
-
-class LoginFailed(Exception):
-    """No server could be opened. `sqlstate` and the sentence are the server's own where it gave any."""
-
-    def __init__(self, sqlstate: str, sentence: str) -> None:
-        super().__init__(sentence)
-        self.sqlstate = sqlstate
-        self.sentence = sentence
-
-    def as_cached(self) -> "LoginFailed":
-        """The same, for those who come before the next try."""
-        return LoginFailed(
-            self.sqlstate, f"server login has been failing, cached error: {self.sentence} (server_login_retry)"
-        )
 
 
 class Pool:
@@ -267,12 +252,12 @@ class Pool:
         self.grow()
 
     def opening_failed(self, failure: LoginFailed) -> None:
-        """A server could not be opened: those who are logging in are told, those logged in go on waiting."""
+        """A server could not be opened: those who are logging in are told if it will last, the others go on waiting."""
         self.failures += 1
-        delay = FIRST_RETRY * 2 ** min(self.failures - 1, 16)
-        self.retry_at = self.now() + min(delay, self.limits.server_login_retry)
+        self.retry_at = self.now() + failure.find_delay(self.failures, self.limits.server_login_retry)
         self.failure = failure
-        self._settle_welcomes(failure)
+        if not failure.is_passing:
+            self._settle_welcomes(failure)
 
     def server_closed(self, server: PooledServer) -> None:
         """`server` is gone, whatever the reason: its place is free."""
@@ -311,8 +296,7 @@ class Pool:
     async def wait_welcome(self) -> ParameterSet:
         """The parameters of this pool's servers. Raises LoginFailed when none can be opened."""
         while self.welcome is None:
-            if self.failure is not None and self.find_obstacle() is Waiting.RETRY:
-                raise self.failure.as_cached()
+            self.check_hope()
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             if not self._welcomes:
                 self._welcome_since = self.now()
@@ -325,9 +309,16 @@ class Pool:
                     self._welcomes.remove(future)
             if self.state is PoolState.DYING:
                 raise LoginFailed(sqlstate.ADMIN_SHUTDOWN, Closing.DATABASE_GONE.value)
-        if self.failure is not None and not any(self.places) and self.find_obstacle() is Waiting.RETRY:
-            raise self.failure.as_cached()
+        self.check_hope()
         return self.welcome
+
+    def check_hope(self) -> None:
+        """LoginFailed for whoever is logging in, when no server is here and none will be before the next try."""
+        failure = self.failure
+        if failure is None or failure.is_passing or any(self.places):
+            return
+        if self.find_obstacle() is Waiting.RETRY:
+            raise failure.as_cached()
 
     def _settle_welcomes(self, failure: LoginFailed | None) -> None:
         futures, self._welcomes = self._welcomes, []

@@ -30,7 +30,7 @@ from protocol.ledger import ASIDE, COPY_IN, DULL, ERROR, NOTHING, PAYS, READY, U
 from protocol.parameters import ParameterSet, with_value
 from proxy import dispatch, reset
 from proxy.chores import Chore, hearer
-from proxy.pool import LoginFailed
+from proxy.failing import LoginFailed
 from proxy.states import CLEANING, CLOSED, CLOSING, LINKED, OPENING, TESTING, Closing, ServerState, move
 
 MAX_MESSAGE = 0x3FFFFFFF + 4  # PostgreSQL's own limit is just under 1 GB

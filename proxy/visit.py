@@ -16,8 +16,8 @@ from protocol.startup import CancelRequest, Startup
 from proxy import login, replication
 from proxy.admin.console import converse
 from proxy.config.entries import CONSOLES
+from proxy.failing import LoginFailed
 from proxy.inbox import Inbox, PeerGone
-from proxy.pool import LoginFailed
 
 LAST_WORDS = 1.0  # seconds a refused visitor has to read why
 

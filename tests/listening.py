@@ -13,9 +13,10 @@ from typing import Any, cast
 from protocol import backend, codes
 from protocol.backend import ErrorFields, Notification
 from proxy.client import Client
+from proxy.failing import LoginFailed
 from proxy.hub import Hub
 from proxy.laws import check_pool
-from proxy.pool import LoginFailed, Pool
+from proxy.pool import Pool
 from proxy.server import Server
 from proxy.states import GONE, LINKED
 from tests.fakes import FakeTransport, FakeWorld, check_world

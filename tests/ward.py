@@ -36,9 +36,9 @@ from protocol.frontend import (
 from protocol.startup import CancelRequest, parse_startup
 from proxy.cancel import Cancels
 from proxy.client import Client
+from proxy.failing import LoginFailed
 from proxy.inbox import Inbox
 from proxy.janitor import Janitor
-from proxy.pool import LoginFailed
 from proxy.server import Server
 from proxy.states import BEGUN, CLOSED, GONE, IDLE, USED, WAITING
 from tests.fake_postgres import CANCELLED, WOKEN, FakePostgres

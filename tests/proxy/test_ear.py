@@ -7,7 +7,7 @@ import pytest
 from protocol import backend
 from protocol.body import build_message
 from proxy.ear import LINGER, MAX_BATCH, PATIENCE, PULSE, STEADY, EarPool, Wanting, find_limits
-from proxy.pool import FIRST_RETRY
+from proxy.failing import FIRST_RETRY
 from proxy.states import CLOSING, IDLE, LINKED, RESTING, Closing, PoolState
 from tests.fakes import make_limits
 from tests.listening import Stage, heard, news, notification, warnings

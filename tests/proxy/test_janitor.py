@@ -2,8 +2,8 @@
 
 import pytest
 
+from proxy.failing import LoginFailed
 from proxy.janitor import JITTER, TICK, Janitor
-from proxy.pool import LoginFailed
 from proxy.reset import PATIENCE
 from proxy.server import GOODBYE
 from proxy.states import BEGUN, CLEANING, CLOSED, CLOSING, GONE, IDLE, LINKED, TESTING, USED, WAITING, Closing

@@ -11,8 +11,8 @@ from protocol.frontend import build_password, build_query
 from protocol.startup import build_cancel_request, build_gss_request, build_ssl_request, build_startup
 from proxy.auth.users import NOBODY, read_users
 from proxy.config.ini import read
+from proxy.failing import LoginFailed
 from proxy.main import Proxy
-from proxy.pool import LoginFailed
 from proxy.visit import Visit
 from tests.fakes import FakeClock, FakeLog
 from tests.proxy.auth.wire import alone, play, wired

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.failing import FIRST_RETRY, LoginFailed
 from proxy.laws import check_pool
-from proxy.pool import FIRST_RETRY, MAX_INTERNED, OPENING_AT_ONCE, LoginFailed, Pool
+from proxy.pool import MAX_INTERNED, OPENING_AT_ONCE, Pool
 from proxy.states import (
     CLOSED,
     CLOSING,
@@ -25,6 +26,7 @@ from proxy.states import (
 from tests.fakes import FakeClock, FakeLog, make_limits
 
 SORRY = LoginFailed("28P01", "password authentication failed")
+PASSING = LoginFailed("57P01", "terminating connection due to administrator command")
 
 
 class Server:
@@ -378,6 +380,25 @@ def test_who_logs_in_first_waits_for_a_server_and_hears_its_parameters():
         assert await asyncio.gather(*welcomes) == [{"TimeZone": "UTC"}] * 3
         assert await world.pool.wait_welcome() == {"TimeZone": "UTC"}
         assert world.opened[0].state is IDLE
+
+    asyncio.run(main())
+
+
+def test_who_logs_in_waits_through_what_passes_by_itself():
+    async def main():
+        world = World()
+        welcome = asyncio.ensure_future(world.pool.wait_welcome())
+        await asyncio.sleep(0)
+        world.pool.opening_failed(PASSING)
+        world.opened[0].hang_up()
+        late = asyncio.ensure_future(world.pool.wait_welcome())
+        await asyncio.sleep(0)
+        assert not welcome.done()
+        assert not late.done()
+        world.clock.advance(FIRST_RETRY)
+        world.pool.grow()
+        world.finish()
+        assert await asyncio.gather(welcome, late) == [{"TimeZone": "UTC"}] * 2
 
     asyncio.run(main())
 

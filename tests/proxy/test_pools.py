@@ -8,8 +8,8 @@ from proxy.config.entries import Database, User
 from proxy.config.ini import Config
 from proxy.config.reload import compare
 from proxy.config.settings import Settings
+from proxy.failing import LoginFailed
 from proxy.laws import check_pool
-from proxy.pool import LoginFailed
 from proxy.pools import STARVING, Pools
 from proxy.states import CLOSING, IDLE, LINKED, OPENING, Closing, PoolState, Waiting, move
 from tests.fakes import FakeClock, FakeLog

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from proxy.pool import FIRST_RETRY
+from proxy.failing import FIRST_RETRY
 from proxy.server import ENOUGH_OF_AN_ERROR, MAX_WHOLE
 from proxy.states import CLEANING, CLOSED, CLOSING, GONE, IDLE, WAITING, Closing
 from tests.play import (

@@ -1,0 +1,42 @@
+"""
+A server could not be opened: in whose words, and for how long that is believed.
+
+Theory. Most reasons last: a wrong password is wrong for the next one too, so whoever is logging in is told, and whoever
+comes before the next try hears the same (`server_login_retry`). A few pass by themselves. PostgreSQL starts, shuts down
+or has just crashed, or somebody has ended this very backend while it logged in (a storm of pg_terminate_backend, a
+restart). Those who log in wait through that, as those in the queue do, bounded by their own timeouts; and the next try
+comes soon.
+"""
+
+from typing import Final
+
+from protocol import sqlstate
+
+FIRST_RETRY: Final = 0.25  # seconds; doubles with every failure
+PASSING_RETRY: Final = 1.0  # seconds between tries at the most, where waiting helps
+
+_PASSING: Final = frozenset({sqlstate.ADMIN_SHUTDOWN, sqlstate.CRASH_SHUTDOWN, sqlstate.CANNOT_CONNECT_NOW})
+
+
+class LoginFailed(Exception):
+    """No server could be opened. `sqlstate` and the sentence are the server's own where it gave any.
+
+    `is_passing`: does waiting help? PgBouncer thinks so of 57P03 alone.
+    """
+
+    def __init__(self, sqlstate: str, sentence: str, *, may_pass: bool = True) -> None:
+        super().__init__(sentence)
+        self.sqlstate = sqlstate
+        self.sentence = sentence
+        self.is_passing = may_pass and sqlstate in _PASSING
+
+    def find_delay(self, failures: int, limit: float) -> float:
+        """Seconds until the next try, after so many `failures` in a row; `limit` is server_login_retry."""
+        longest = min(limit, PASSING_RETRY) if self.is_passing else limit
+        return min(FIRST_RETRY * 2.0 ** min(failures - 1, 16), longest)
+
+    def as_cached(self) -> "LoginFailed":
+        """The same, for those who come before the next try."""
+        return LoginFailed(
+            self.sqlstate, f"server login has been failing, cached error: {self.sentence} (server_login_retry)"
+        )

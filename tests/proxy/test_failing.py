@@ -1,0 +1,35 @@
+"""What a failed login of ours means: told in the server's words, and believed for as long as it deserves."""
+
+import pytest
+
+from proxy.failing import FIRST_RETRY, PASSING_RETRY, LoginFailed
+
+LASTING = LoginFailed("28P01", "password authentication failed")
+PASSING = LoginFailed("57P03", "the database system is starting up")
+
+
+@pytest.mark.parametrize(
+    ("state", "passes"),
+    [("57P01", True), ("57P02", True), ("57P03", True), ("28P01", False), ("3D000", False), ("08006", False)],
+)
+def test_what_passes_by_itself_is_worth_waiting_for(state, passes):
+    assert LoginFailed(state, "no").is_passing == passes
+
+
+def test_tries_come_at_intervals_that_double_up_to_the_limit():
+    delays = [LASTING.find_delay(failures, 15.0) for failures in range(1, 9)]
+    assert delays == [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0]
+
+
+def test_what_passes_is_tried_again_soon_however_often_it_failed():
+    assert PASSING.find_delay(1, 15.0) == FIRST_RETRY
+    assert PASSING.find_delay(10_000, 15.0) == PASSING_RETRY
+    assert PASSING.find_delay(10_000, 0.5) == 0.5
+
+
+def test_who_comes_later_is_told_that_it_is_old_news():
+    later = LASTING.as_cached()
+    assert later.sqlstate == "28P01"
+    assert str(later) == (
+        "server login has been failing, cached error: password authentication failed (server_login_retry)"
+    )
