@@ -181,6 +181,11 @@ def build_startup(parameters: Mapping[str, str], version: int = PROTOCOL_3_0) ->
     return _PACKET.pack(len(body) + 8, version) + body
 
 
+def build_packet(body: bytes) -> bytes:
+    """An untyped packet: what `parse_startup` takes, with its length in front."""
+    return (len(body) + 4).to_bytes(4, "big") + body
+
+
 def build_cancel_request(key: bytes) -> bytes:
     """The whole packet. `key` is process id and secret, 8 to 260 bytes, as BackendKeyData gave it."""
     if not MIN_KEY <= len(key) <= MAX_KEY:

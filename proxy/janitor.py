@@ -52,11 +52,18 @@ class Janitor:
             self._keep_size(pool)
         for hub in self._proxy.pools.hubs():
             hub.sweep()
+        self._sweep_doorsteps()
         self._proxy.pools.forget_unused()
         for pool in list(self._proxy.pools.dying):
             self._sweep_overdue(pool)
         if self._now() >= self._next_stats:
             self._roll_stats()
+
+    def _sweep_doorsteps(self) -> None:
+        """Those at the front have been silent for longest."""
+        limit, doors = self._proxy.settings.client_login_timeout, self._proxy.doorsteps
+        while doors and _is_over(limit, self._now() - next(iter(doors)).arrived_at):
+            next(iter(doors)).expire()
 
     def _sweep_waiting(self, pool: Pool) -> None:
         """Those at the front of the queue have waited longest."""

@@ -31,7 +31,7 @@ from protocol.codes import MAX_STARTUP_LENGTH
 from protocol.errors import ProtocolError, Refused
 from protocol.parameters import MAX_SET, PASSING, ParameterSet, clean, is_name, is_sendable
 from protocol.replication import Replication, parse_replication
-from protocol.startup import CancelRequest, SslRequest, Startup, negotiate, parse_options, parse_startup
+from protocol.startup import CancelRequest, SslRequest, Startup, build_packet, negotiate, parse_options, parse_startup
 from proxy.auth.verify import AuthMethod, verify_client
 from proxy.client import Client
 from proxy.config.entries import CONSOLES, Database
@@ -59,12 +59,16 @@ class Visitor:
     passed: Mapping[str, str] = field(default_factory=dict)  # startup parameters for a server of its own, as they are
 
 
-async def wait_startup(inbox: Inbox) -> Startup | CancelRequest:
-    """The first packet that means something; requests for encryption before it are declined."""
-    for left in reversed(range(MAX_ENCRYPTION_REQUESTS + 1)):
-        request = parse_startup(await inbox.wait_startup_packet(MAX_STARTUP_LENGTH))
+async def wait_startup(inbox: Inbox, declined: int = 0) -> tuple[Startup | CancelRequest, bytes]:
+    """The first packet that means something, and its bytes; requests for encryption before it are declined.
+
+    `declined` are those that have been declined already.
+    """
+    for left in reversed(range(MAX_ENCRYPTION_REQUESTS + 1 - declined)):
+        body = await inbox.wait_startup_packet(MAX_STARTUP_LENGTH)
+        request = parse_startup(body)
         if isinstance(request, Startup | CancelRequest):
-            return request
+            return request, build_packet(body)
         if inbox.has_unread:
             what = "SSL" if isinstance(request, SslRequest) else "GSSAPI encryption"
             raise ProtocolError(f"received unencrypted data after {what} request")
@@ -175,14 +179,15 @@ def check_max_clients(proxy: Any) -> None:
 
 def build_welcome(visitor: Visitor, parameters: ParameterSet, key: bytes) -> bytes:
     """AuthenticationOk, the parameters, the cancel key, ReadyForQuery: one write."""
-    return _join_welcome(visitor, _build_parameters({**parameters, **visitor.wishes}), key)
+    return join_welcome(visitor, _build_parameters({**parameters, **visitor.wishes}), key)
 
 
 def _build_parameters(told: ParameterSet) -> bytes:
     return b"".join(build_parameter_status(name, value) for name, value in told.items())
 
 
-def _join_welcome(visitor: Visitor, parameters: bytes, key: bytes) -> bytes:
+def join_welcome(visitor: Visitor, parameters: bytes, key: bytes) -> bytes:
+    """The same, of ParameterStatus messages that are built already."""
     return b"".join([visitor.prefix, _AUTHENTICATION_OK, parameters, build_backend_key(key), READY_IDLE_MESSAGE])
 
 
@@ -226,9 +231,23 @@ async def welcome(inbox: Inbox, proxy: Any, visitor: Visitor, address: tuple[str
         host = f"{wishes.get('application_name', 'app')} - {address[0]}:{address[1]}"
         wishes = {**wishes, "application_name": clean(host)}
     followed, told = await wait_greeting(proxy, pool, parameters, wishes)
+    check_client_limits(proxy, pool, visitor.user)  # again: others may have come while we waited
+    client = settle(proxy, pool, visitor, followed, address)
+    inbox.write(join_welcome(visitor, told, client.key))
+    return client
+
+
+def settle(proxy: Any, pool: Any, visitor: Visitor, followed: ParameterSet, address: tuple[str, int]) -> Client:
+    """Nothing stands in the way any more: the visitor is a client."""
     key = proxy.cancels.mint_key(is_long=visitor.minor >= LONG_KEYS_SINCE)
     client = Client(pool, visitor.user, key, followed, address)
-    check_client_limits(proxy, pool, visitor.user)  # again: others may have come while we waited
     proxy.client_arrived(client)
-    inbox.write(_join_welcome(visitor, told, key))
     return client
+
+
+def log_attempt(proxy: Any, who: object, visitor: Visitor, address: tuple[str, int]) -> None:
+    """`who` is the object whose address stands in the line."""
+    if proxy.settings.log_connections:
+        tag = f"C-{id(who):#x}: {visitor.database}/{visitor.user}@{address[0]}:{address[1]}"
+        asked = visitor.replication.asked
+        proxy.log.log(f"{tag} login attempt: db={visitor.database} user={visitor.user} tls=no replication={asked}")

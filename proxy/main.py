@@ -26,10 +26,11 @@ from proxy.clock import Clock
 from proxy.config.entries import Database, hosts_of
 from proxy.config.ini import Config
 from proxy.connect import Opener
+from proxy.doorstep import Doorstep
+from proxy.express import Express
 from proxy.hub import Hub
-from proxy.inbox import Inbox
 from proxy.janitor import Janitor
-from proxy.listener import UNIX, Arrival, Listener, open_sockets, tune
+from proxy.listener import Arrival, Listener, open_sockets, tune, tune_all
 from proxy.log import Level, Log
 from proxy.notify import Notifier
 from proxy.pool import Pool
@@ -40,7 +41,6 @@ from proxy.states import Closing, Leaving, Waiting
 from proxy.stats import describe, sum_averages
 from proxy.tasks import Tasks
 from proxy.tunnel import Far, Tunnel
-from proxy.visit import Visit
 
 LAST_BREATH = 0.2  # seconds for the last words to leave the sockets
 MAX_FOUND = 1000  # names of databases remembered, known or not
@@ -70,6 +70,8 @@ class Proxy:
         self.listeners: list[Listener] = []
         self.notifier = Notifier()
         self.leaving: Leaving | None = None
+        self.doorsteps: dict[Doorstep, None] = {}  # those who have said nothing yet, in the order they came
+        self.express = Express(self)
         self.visitors = 0  # clients that are still logging in; the console's are not counted
         self.consoles: dict[Any, None] = {}  # operators at the console, in the order they came
         self.disabled: set[str] = set()  # databases that take no new clients (DISABLE)
@@ -95,6 +97,7 @@ class Proxy:
         self.notifier.ready()
 
     def _listen(self, listening: socket.socket, arrive: Arrival) -> None:
+        tune_all(listening, self.settings)
         listener = Listener(listening, arrive, self.log)
         self.listeners.append(listener)
         self.log.log(f"listening on {listener}")
@@ -121,22 +124,13 @@ class Proxy:
     # Clients arrive.
 
     def arrive(self, connected: socket.socket, address: tuple[str, int]) -> None:
-        if address[0] != UNIX:
-            tune(connected, self.settings)
-        self.tasks.start(self._serve(connected, address), name="login")
+        self.tasks.start(self._let_in(connected, address), name="accept")
 
-    async def _serve(self, connected: socket.socket, address: tuple[str, int]) -> None:
-        """One client, from its first byte to its first query; or one console, to its end."""
+    async def _let_in(self, connected: socket.socket, address: tuple[str, int]) -> None:
         try:
-            _, inbox = await asyncio.get_running_loop().connect_accepted_socket(Inbox, connected)
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: Doorstep(self, address), connected)
         except OSError:
             connected.close()
-            return
-        visit = Visit(self, inbox, address)
-        try:
-            await visit.serve()
-        finally:
-            visit.finish()
 
     def client_arrived(self, client: Any) -> None:
         client.number = self._next_number()

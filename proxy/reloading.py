@@ -14,6 +14,7 @@ from proxy.auth.users import NOBODY, BadUserFile, Users, read_users
 from proxy.config.ini import BadConfig, Config, read, why_unsafe
 from proxy.config.reload import Changes, compare
 from proxy.config.settings import assign
+from proxy.listener import tune_all
 
 
 class Reloader:
@@ -61,6 +62,8 @@ class Reloader:
         proxy.users = users
         proxy.keeper.iterations = settings.scram_iterations
         proxy.cancels.timeout = settings.cancel_wait_timeout
+        for listener in proxy.listeners:
+            tune_all(listener.socket, settings)
         proxy.pools.reconcile(changes)
         proxy.find_warm()
         for warning in proxy.config.warnings:

@@ -12,7 +12,7 @@ from typing import Any
 from protocol import sqlstate
 from protocol.backend import build_error
 from protocol.errors import ProtocolError, Refused
-from protocol.startup import CancelRequest, Startup
+from protocol.startup import CancelRequest, Startup, negotiate
 from proxy import login, replication
 from proxy.admin.console import converse
 from proxy.config.entries import CONSOLES
@@ -25,13 +25,29 @@ LAST_WORDS = 1.0  # seconds a refused visitor has to read why
 class Visit:
     """One connection until it is a client: what went wrong is said here, to the visitor and to the log."""
 
-    def __init__(self, proxy: Any, inbox: Inbox, address: tuple[str, int]) -> None:
+    def __init__(
+        self,
+        proxy: Any,
+        inbox: Inbox,
+        address: tuple[str, int],
+        arrived_at: float | None = None,
+        declined: int = 0,
+    ) -> None:
         self.proxy = proxy
         self.inbox = inbox
         self.address = address
+        self.arrived_at: float = proxy.clock.now() if arrived_at is None else arrived_at
+        self._declined = declined  # requests for encryption, before we came
         self.startup: Startup | None = None
         self.is_counted = False
         self.is_handed_over = False
+
+    async def run(self) -> None:
+        """From the first byte to the first query, or to the end of a console."""
+        try:
+            await self.serve()
+        finally:
+            self.finish()
 
     async def serve(self) -> None:
         if not await self._is_served():
@@ -40,7 +56,7 @@ class Visit:
     async def _is_served(self) -> bool:
         """False: it was refused, and has been told."""
         try:
-            async with asyncio.timeout(self.proxy.settings.client_login_timeout):
+            async with asyncio.timeout(self._find_time_left()):
                 visitor = await self._log_in()
             if visitor is not None:
                 await converse(self.inbox, self.proxy, visitor, self.address)
@@ -62,10 +78,14 @@ class Visit:
             return True
         return False
 
+    def _find_time_left(self) -> float | None:
+        limit: float | None = self.proxy.settings.client_login_timeout
+        return None if limit is None else max(limit - (self.proxy.clock.now() - self.arrived_at), 0.0)
+
     async def _log_in(self) -> login.Visitor | None:
         """A visitor who wants the console; None when everything is done already."""
         proxy, inbox = self.proxy, self.inbox
-        request = await login.wait_startup(inbox)
+        request, packet = await login.wait_startup(inbox, self._declined)
         if isinstance(request, CancelRequest):
             proxy.cancels.request(request.key)
             return None
@@ -75,17 +95,19 @@ class Visit:
             self._count()
             login.check_max_clients(proxy)
         visitor = await login.wait_visitor(inbox, proxy, request)
-        self._log(
-            proxy.settings.log_connections,
-            f"login attempt: db={visitor.database} user={visitor.user} tls=no replication={visitor.replication.asked}",
-        )
+        login.log_attempt(proxy, self, visitor, self.address)
         if is_console:
             return visitor
-        welcome = replication.welcome if visitor.replication else login.welcome
-        client: asyncio.Protocol = await welcome(inbox, proxy, visitor, self.address)
+        phase: asyncio.Protocol
+        if visitor.replication:
+            phase = await replication.welcome(inbox, proxy, visitor, self.address)
+        else:
+            phase = client = await login.welcome(inbox, proxy, visitor, self.address)
+            if negotiate(request) is None:
+                proxy.express.remember(packet, visitor, client.pool)
         self._discount()
         self.is_handed_over = True
-        inbox.hand_over_to(client)
+        inbox.hand_over_to(phase)
         return None
 
     def _count(self) -> None:

@@ -329,6 +329,7 @@ class FakeWorld:
     """What a pool, its clients and its servers ask of the proxy, and one pool, `shop/web`."""
 
     def __init__(self, *, is_slow: bool = False, **limits: Any) -> None:
+        self.doorsteps: dict[Any, None] = {}
         self.clock = FakeClock()
         self.loop = FakeLoop(self.clock)  # type: ignore[abstract]
         self.log = FakeLog()

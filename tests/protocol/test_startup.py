@@ -16,6 +16,7 @@ from protocol.startup import (
     Startup,
     build_cancel_request,
     build_gss_request,
+    build_packet,
     build_ssl_request,
     build_startup,
     negotiate,
@@ -233,3 +234,8 @@ def test_requests_byte_by_byte():
 def test_a_value_cannot_become_another_parameter(parameters):
     with pytest.raises(ValueError):  # noqa: PT011
         build_startup(parameters)
+
+
+def test_a_packet_is_its_length_and_its_body():
+    whole = build_startup({"user": "anna"})
+    assert build_packet(whole[4:]) == whole

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from proxy.config.settings import Settings
-from proxy.listener import Listener, open_sockets
+from proxy.listener import Listener, open_sockets, tune_all
 from tests.fakes import FakeClock, FakeLog, FakeLoop
 
 
@@ -140,3 +140,34 @@ def test_closing_takes_the_path_of_the_unix_socket_along(tmp_path):
 
     asyncio.run(main())
     assert not list(tmp_path.iterdir())
+
+
+KEEPALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
+)
+
+
+def accepted_options(listening):
+    with socket.create_connection(listening.getsockname(), 5):
+        connected, _ = listening.accept()
+        with connected:
+            return [connected.getsockopt(*option) for option in KEEPALIVE]
+
+
+def test_whoever_is_accepted_inherits_keepalive_and_a_reload_changes_it_for_those_who_come_later():
+    asked = Settings(tcp_keepcnt=3, tcp_keepidle=44, tcp_keepintvl=5, tcp_user_timeout=6000)
+    with socket.socket() as fresh, socket.create_server(("127.0.0.1", 0)) as listening:
+        usual = [fresh.getsockopt(*option) for option in KEEPALIVE]
+        tune_all(listening, asked)
+        assert accepted_options(listening) == [1, 3, 44, 5, 6000]
+        tune_all(listening, Settings(tcp_keepalive=False))
+        assert accepted_options(listening) == usual
+
+
+def test_a_unix_socket_has_nothing_to_tune():
+    with socket.socket(socket.AF_UNIX) as listening:
+        tune_all(listening, Settings())

@@ -1,0 +1,71 @@
+"""
+The doorstep: a connection that has said nothing yet.
+
+Theory. What a flood of half-open connections costs is what is set up for each of them, so here that is little: one
+small object, no task and no timer. The first bytes decide. A startup packet that we know, and to which nothing has to
+be asked, is answered in this very call (express.py); a request for encryption, which libpq sends first, is declined
+here; anything else begins a conversation (visit.py). Who says nothing for `client_login_timeout` is told so: the
+janitor looks at the front of `proxy.doorsteps`, where the oldest stand.
+"""
+
+import asyncio
+from typing import Any, cast
+
+from protocol.startup import build_gss_request, build_ssl_request
+from proxy.inbox import Inbox
+from proxy.login import MAX_ENCRYPTION_REQUESTS
+from proxy.visit import Visit
+
+_ENCRYPTION = frozenset({build_ssl_request(), build_gss_request()})
+
+
+class Doorstep(asyncio.Protocol):
+    """One connection between being accepted and its first bytes."""
+
+    __slots__ = ("_declined", "_proxy", "address", "arrived_at", "transport")
+
+    transport: asyncio.Transport
+
+    def __init__(self, proxy: Any, address: tuple[str, int]) -> None:
+        self._proxy = proxy
+        self.address = address
+        self.arrived_at: float = proxy.clock.now()
+        self._declined = 0  # requests for encryption
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self._proxy.doorsteps[self] = None
+
+    def data_received(self, data: bytes) -> None:
+        if data in _ENCRYPTION and self._declined < MAX_ENCRYPTION_REQUESTS:
+            self._declined += 1
+            self.transport.write(b"N")
+            return
+        if not self._proxy.express.admit(data, self):
+            self._converse(data)
+        self._leave()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """A port scan, or a health check: not worth a line in the log."""
+        self._leave()
+
+    # What the janitor calls.
+
+    def expire(self) -> None:
+        """It has been silent for too long: the conversation begins, and is over at once."""
+        self._converse(b"")
+        self._leave()
+
+    def _converse(self, data: bytes) -> None:
+        inbox = Inbox()
+        self.transport.set_protocol(inbox)
+        inbox.connection_made(self.transport)
+        visit = Visit(self._proxy, inbox, self.address, self.arrived_at, self._declined)
+        self._proxy.tasks.start(visit.run(), name="login")
+        if data:
+            inbox.data_received(data)
+
+    def _leave(self) -> None:
+        self._proxy.doorsteps.pop(self, None)

@@ -1,0 +1,96 @@
+"""
+The usual login in one breath: a startup packet that has been answered before is answered the same way again.
+
+Theory. Applications that connect again and again send the same bytes each time. Where nothing is asked of a client
+(auth_type trust or any) these bytes alone decide the whole conversation, so its outcome is remembered by them: which
+pool, which parameters, which welcome. That is a third of a login's cost, and it needs no task, no timer, no parsing.
+
+Nothing is decided here that login.py would decide otherwise. A `Pass` holds only while everything it was made of is
+still in force (the configuration, the users, the pool and its greeting), and only for a login that has no reason to
+wait or to be refused; whatever is in doubt takes the long way, which decides, and says why.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from protocol.parameters import ParameterSet
+from proxy.config.entries import Database
+from proxy.config.ini import Config
+from proxy.config.kinds import AuthType
+from proxy.login import Visitor, join_welcome, log_attempt, settle
+from proxy.states import PoolState
+
+MAX_PASSES: Final = 1000  # packets remembered
+MAX_PACKET: Final = 1000  # bytes of one that is
+
+Greeting = tuple[ParameterSet, bytes]
+
+_UNASKED: Final = frozenset({AuthType.TRUST, AuthType.ANY})
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """How one startup packet was answered, and what that rested on."""
+
+    visitor: Visitor
+    database: Database
+    pool: Any
+    greeting: Greeting
+    config: Config
+    users: Any
+
+    def holds(self, proxy: Any) -> bool:
+        """Would the long way come to the same end, without waiting for anything?"""
+        pool = self.pool
+        limits = pool.limits
+        return (
+            self.config is proxy.config
+            and self.users is proxy.users
+            and pool.state is not PoolState.DYING
+            and pool.failure is None
+            and pool.greetings.get(tuple(self.visitor.wishes.items())) is self.greeting
+            and self.database.name not in proxy.disabled
+            and limits.max_db_client_connections is None
+            and limits.max_user_client_connections is None
+            and proxy.client_count < proxy.settings.max_client_conn
+        )
+
+
+class Express:
+    """All passes of one proxy."""
+
+    def __init__(self, proxy: Any) -> None:
+        self._proxy = proxy
+        self._passes: dict[bytes, Pass] = {}
+
+    def __len__(self) -> int:
+        return len(self._passes)
+
+    def remember(self, packet: bytes, visitor: Visitor, pool: Any) -> None:
+        """`packet` alone has made its sender a client of `pool`, without a question."""
+        proxy = self._proxy
+        greeting = pool.greetings.get(tuple(visitor.wishes.items()))
+        database = proxy.find_database(visitor.database)
+        if not 0 < len(packet) <= MAX_PACKET or greeting is None or database is None:
+            return
+        if proxy.settings.auth_type not in _UNASKED or proxy.settings.application_name_add_host:
+            return  # the answer hangs on more than the packet
+        if len(self._passes) >= MAX_PASSES:
+            self._passes.clear()
+        self._passes[packet] = Pass(visitor, database, pool, greeting, proxy.config, proxy.users)
+
+    def admit(self, packet: bytes, door: Any) -> bool:
+        """Make whoever stands at `door` a client, if `packet` is all he had to say; else nothing has happened."""
+        proxy, known = self._proxy, self._passes.get(packet)
+        if known is None:
+            return False
+        if not known.holds(proxy):
+            del self._passes[packet]
+            return False
+        visitor, transport = known.visitor, door.transport
+        log_attempt(proxy, door, visitor, door.address)
+        client = settle(proxy, known.pool, visitor, known.greeting[0], door.address)
+        transport.set_protocol(client)
+        client.connection_made(transport)
+        transport.write(join_welcome(visitor, known.greeting[1], client.key))
+        return True
