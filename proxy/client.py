@@ -24,6 +24,7 @@ from protocol import codes, sqlstate
 from protocol.backend import ErrorFields
 from protocol.errors import ProtocolError, Refused
 from protocol.framing import HEADER_SIZE, scan
+from protocol.frontend import TERMINATE_MESSAGE
 from protocol.ledger import COPY_END, DULL_REQUESTS, NOTHING, ONE_QUERY, REQUESTS, Debt
 from protocol.parameters import ParameterSet
 from proxy import dispatch, prepare, rounds
@@ -149,6 +150,9 @@ class Client(Holding, Leaving, asyncio.Protocol):
             return
         if self.is_stalled:
             self.carry += data
+            return
+        if data == TERMINATE_MESSAGE and self.state is RESTING and not (self.carry or self.remain):
+            self._leave(Closing.CLIENT_REQUEST, cancel=False)  # as `_take` would, for those who come for one query
             return
         try:
             if self.carry or self.remain or self.pool.is_private or not self._is_round(data):

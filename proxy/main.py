@@ -39,7 +39,7 @@ from proxy.reloading import Reloader
 from proxy.server import Server
 from proxy.states import Closing, Leaving, Waiting
 from proxy.stats import describe, sum_averages
-from proxy.tasks import Tasks
+from proxy.tasks import Tasks, drive
 from proxy.tunnel import Far, Tunnel
 
 LAST_BREATH = 0.2  # seconds for the last words to leave the sockets
@@ -124,7 +124,7 @@ class Proxy:
     # Clients arrive.
 
     def arrive(self, connected: socket.socket, address: tuple[str, int]) -> None:
-        self.tasks.start(self._let_in(connected, address), name="accept")
+        drive(self._let_in(connected, address))
 
     async def _let_in(self, connected: socket.socket, address: tuple[str, int]) -> None:
         try:

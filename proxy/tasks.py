@@ -19,6 +19,19 @@ T = TypeVar("T")
 TRACEBACK_LINES = 40  # of each failure, the last ones: they are nearest to it
 
 
+def drive(coroutine: Coroutine[Any, Any, object]) -> None:
+    """Run `coroutine` without a task, which costs 5 us: for those that only wait for futures and are never cancelled.
+
+    What it raises comes out here, or at the loop's exception handler once it has waited.
+    """
+    try:
+        future = coroutine.send(None)
+    except StopIteration:
+        return
+    future._asyncio_future_blocking = False  # as a task says that it has seen it
+    future.add_done_callback(lambda _: drive(coroutine))
+
+
 class Tasks:
     """All tasks of one proxy."""
 

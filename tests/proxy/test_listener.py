@@ -30,6 +30,8 @@ class Socket:
     def __init__(self, *answers):
         self.answers = list(answers)
 
+    family, type, proto = socket.AF_UNIX, socket.SOCK_STREAM, 0
+
     def setblocking(self, flag):
         pass
 
@@ -39,7 +41,7 @@ class Socket:
     def getsockname(self):
         return ("127.0.0.1", 6432)
 
-    def accept(self):
+    def _accept(self):
         answer = self.answers.pop(0) if self.answers else BlockingIOError()
         if isinstance(answer, Exception):
             raise answer
@@ -49,22 +51,34 @@ class Socket:
         pass
 
 
+def caller():
+    """A descriptor, as accept(2) gives it."""
+    one, other = socket.socketpair()
+    other.close()
+    return one.detach()
+
+
 def listen(*answers):
     loop, arrived, log = Loop(), [], FakeLog()
+
+    def arrive(connected, address):
+        with connected:
+            arrived.append(address)
+
     with loop.running():
-        listener = Listener(Socket(*answers), lambda connected, address: arrived.append(address), log)
+        listener = Listener(Socket(*answers), arrive, log)
     return loop, listener, arrived, log
 
 
 def test_everyone_who_waits_is_taken_in_one_turn():
-    loop, _, arrived, _ = listen((Socket(), ("1.2.3.4", 5)), (Socket(), ("1.2.3.4", 6)), (Socket(), ""))
+    loop, _, arrived, _ = listen((caller(), ("1.2.3.4", 5)), (caller(), ("1.2.3.4", 6)), (caller(), ""))
     loop.readers[77]()
     assert arrived == [("1.2.3.4", 5), ("1.2.3.4", 6), ("unix", 0)]
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EIO])
 def test_running_out_of_descriptors_pauses_accepting_and_does_not_spin(number):
-    loop, _, arrived, log = listen(OSError(number, "no more"), (Socket(), ("1.2.3.4", 5)))
+    loop, _, arrived, log = listen(OSError(number, "no more"), (caller(), ("1.2.3.4", 5)))
     loop.readers[77]()
     assert 77 not in loop.readers
     assert len([line for line in log.lines if line.startswith("WARNING")]) == 1

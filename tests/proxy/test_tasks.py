@@ -6,7 +6,7 @@ import gc
 import pytest
 
 from proxy.log import Log
-from proxy.tasks import TRACEBACK_LINES, Tasks
+from proxy.tasks import TRACEBACK_LINES, Tasks, drive
 
 
 @pytest.fixture
@@ -178,3 +178,44 @@ def test_a_callback_that_raises_is_logged_by_the_loops_handler(tasks, path):
     text = path.read_text()
     assert "ZeroDivisionError" in text
     assert "ERROR something without an exception" in text
+
+
+def test_a_coroutine_that_only_waits_for_futures_needs_no_task():
+    done = []
+
+    async def work(futures):
+        for future in futures:
+            done.append(await future)
+
+    async def main():
+        futures = [asyncio.get_running_loop().create_future() for _ in range(2)]
+        drive(work(futures))
+        for number, future in enumerate(futures):
+            assert len(done) == number
+            future.set_result(number)
+            await asyncio.sleep(0)
+        assert done == [0, 1]
+
+    asyncio.run(main())
+
+
+def test_what_a_driven_coroutine_raises_reaches_the_loop():
+    heard = []
+
+    async def work(future):
+        try:
+            await future
+        except OSError as error:
+            raise ValueError("no") from error
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: heard.append(context["exception"]))
+        future = loop.create_future()
+        drive(work(future))
+        future.set_exception(OSError("broken"))
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
+    assert isinstance(heard[0], ValueError)
+    assert isinstance(heard[0].__cause__, OSError)
