@@ -143,7 +143,7 @@ class Places:
         return [Place(Endpoint(host.host, host.port, address)) for address in addresses]
 
     def _arrange(self, pool: Pool, database: Database, groups: Sequence[Sequence[Place]]) -> list[Place]:
-        if database.load_balance_hosts is LoadBalance.DISABLE:
+        if _is_staying(database):
             places = _flatten(groups)
             return _rotate(places, self._find_chosen(database, places))
         turn = self._turns[pool] = self._turns.get(pool, -1) + 1
@@ -183,7 +183,7 @@ class Places:
         down = self._down.pop(endpoint, None)
         if down is not None:
             self._world.log.log(f"host {endpoint} is back, after {self._now() - down.since:.0f}s")
-        if database is not None and database.load_balance_hosts is LoadBalance.DISABLE:
+        if database is not None and _is_staying(database):
             self._choose(database, endpoint)
 
     def _choose(self, database: Database, endpoint: Endpoint) -> None:
@@ -196,6 +196,8 @@ class Places:
 
     def failed(self, endpoint: Endpoint, failure: LoginFailed, most: float) -> None:
         """It did not let us in: it is tried last for a while, at `most` so many seconds."""
+        if endpoint.address:
+            self._world.resolver.doubt(endpoint.host)  # it may be elsewhere by now
         down = self._down.get(endpoint)
         if down is None:
             if len(self._down) >= MAX_PLACES:
@@ -223,6 +225,11 @@ def sum_up(failures: Sequence[tuple[Endpoint, LoginFailed]]) -> LoginFailed:
 
 def _list_of(database: Database) -> tuple[tuple[str, ...], int]:
     return database.hosts, database.port
+
+
+def _is_staying(database: Database) -> bool:
+    """With one place until it fails; also where no host is named: the usual folders are guesses, not a choice."""
+    return database.load_balance_hosts is LoadBalance.DISABLE or not database.hosts
 
 
 def _likeness(endpoint: Endpoint, chosen: Endpoint) -> int:

@@ -1,9 +1,10 @@
 """
 Where named hosts are: a cache of the addresses behind names.
 
-Theory. The system's resolver is asked, in a thread, and nobody else: /etc/hosts, DNS and whatever else the machine is
-set up with count. It tells no TTL, so an answer is good for `dns_max_ttl` and a failure for `dns_nxdomain_ttl`. However
-many ask for a name at once, it is looked up once (single flight); and nobody waits longer than PATIENCE for an answer.
+Theory. The system's resolver is asked and nobody else: /etc/hosts, DNS and whatever else the machine is set up with
+count. It tells no TTL, so an answer is good for `dns_max_ttl` and a failure for `dns_nxdomain_ttl`. However many ask
+for a name at once, it is looked up once (single flight); and nobody waits longer than PATIENCE for an answer. A lookup
+may hang for half a minute, so each has a thread of its own, which holds up neither other lookups nor our end.
 
 Two failures are not the same. "There is no such name" is an answer, and takes the old addresses away. "The name server
 does not answer" is none: then the last addresses are used on, and the log says so, once; a database does not move
@@ -11,20 +12,24 @@ because DNS is down.
 
 Names that servers are connected to are looked up again when their answer has become old (`sweep`), whether anybody
 needs a new server or not. That is how a failover is noticed: an address that is no longer in the answer is reported
-(`addresses_gone`), and the servers there leave at their next release.
+(`addresses_gone`), and the servers there leave at their next release. If a host cannot be reached its name is in doubt:
+it is looked up again at once, since it may have moved.
 """
 
 import asyncio
+import contextlib
 import math
 import socket
+import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 from proxy.tasks import Tasks
 
 PATIENCE = 5.0  # seconds somebody waits for an answer; the lookup itself goes on, and its answer is for the next
-BRIEFLY = 1.0  # the same where an old answer is at hand; not at all while the resolver is known to fail
-TICK = 1.0  # seconds between two looks for answers that have become old
+BRIEFLY = 1.0  # the same where an old answer is at hand or the last one was bad; where both are so, not at all
+TICK = 1.0  # seconds between two looks for answers that have become old, and between two lookups of a name in doubt
+MAX_THREADS = 16  # lookups under way
 MAX_NAMES = 1000
 MAX_ADDRESSES = 64  # of one name
 FORGET = 3600.0  # seconds a name is remembered that nobody asks for and no server is connected to
@@ -39,15 +44,40 @@ class LookupFailed(OSError):
 
 
 async def ask_system(name: str) -> list[str]:
-    """All addresses, of both families, in the order in which the system prefers them. gaierror, UnicodeError."""
-    found = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
-    return [str(where[0]) for *_, where in found]
+    """All addresses, of both families, in the order in which the system prefers them. OSError, UnicodeError."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[list[str]] = loop.create_future()
+    try:
+        threading.Thread(target=_ask, args=(name, loop, answer), name=f"look up {name}", daemon=True).start()
+    except RuntimeError as error:  # no more threads
+        raise OSError(str(error)) from error
+    return await answer
+
+
+def _ask(name: str, loop: asyncio.AbstractEventLoop, answer: "asyncio.Future[list[str]]") -> None:
+    """In a thread: `answer` is set in `loop`, if that is still there."""
+    try:
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+        outcome: list[str] | Exception = [str(where[0]) for *_, where in found]
+    except Exception as error:
+        outcome = error
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(_settle, answer, outcome)
+
+
+def _settle(answer: "asyncio.Future[list[str]]", outcome: list[str] | Exception) -> None:
+    if answer.done():
+        return
+    if isinstance(outcome, Exception):
+        answer.set_exception(outcome)
+    else:
+        answer.set_result(outcome)
 
 
 class Name:
     """What is known about one name."""
 
-    __slots__ = ("addresses", "asked_at", "error", "is_gone", "looked_at", "pending", "since", "text")
+    __slots__ = ("addresses", "asked_at", "error", "is_doubted", "is_gone", "looked_at", "pending", "since", "text")
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -55,6 +85,7 @@ class Name:
         self.looked_at = -math.inf  # when the last answer came, good or bad
         self.error = ""  # why that was a bad one
         self.is_gone = False  # it said that there is no such name
+        self.is_doubted = False  # nobody was met there
         self.asked_at = 0.0  # when somebody wanted it last
         self.pending: asyncio.Task[None] | None = None
         self.since = 0.0  # when the pending lookup began
@@ -67,9 +98,9 @@ class Name:
     @property
     def patience(self) -> float:
         """How long a new answer is worth waiting for."""
-        if not self.usable:
-            return PATIENCE
-        return 0.0 if self.error else BRIEFLY
+        if self.error:
+            return 0.0 if self.usable else BRIEFLY
+        return BRIEFLY if self.usable else PATIENCE
 
 
 class Resolver:
@@ -80,6 +111,7 @@ class Resolver:
         self._world = world
         self._look_up = look_up
         self._names: dict[str, Name] = {}
+        self._threads = asyncio.Semaphore(MAX_THREADS)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -104,6 +136,11 @@ class Resolver:
         if name.looked_at + self._ttl(name) <= self._now():
             self._start(name)
         return name
+
+    def doubt(self, text: str) -> None:
+        """A host of that name could not be reached."""
+        if text in self._names:
+            self._names[text].is_doubted = True
 
     async def find(self, text: str) -> tuple[str, ...]:
         """The addresses of `text`, the last known ones while the resolver fails. LookupFailed: there are none."""
@@ -150,7 +187,8 @@ class Resolver:
 
     async def _refresh(self, name: Name) -> None:
         try:
-            found = await (self._look_up or ask_system)(name.text)
+            async with self._threads:
+                found = await (self._look_up or ask_system)(name.text)
             addresses = tuple(dict.fromkeys(found))[:MAX_ADDRESSES]
             if not addresses:
                 raise socket.gaierror(socket.EAI_NONAME, "no address")
@@ -159,7 +197,7 @@ class Resolver:
         else:
             self._note_answer(name, addresses)
         finally:
-            name.pending = None
+            name.pending, name.is_doubted = None, False
 
     def _note_answer(self, name: Name, addresses: tuple[str, ...]) -> None:
         before, was_failing = name.addresses, name.error
@@ -183,8 +221,10 @@ class Resolver:
         name.looked_at, name.error, name.is_gone = self._now(), words, is_gone
 
     def _ttl(self, name: Name) -> float:
+        """How long its last answer is good for."""
         settings = self._world.settings
-        return float(settings.dns_nxdomain_ttl if name.error else settings.dns_max_ttl)
+        ttl = float(settings.dns_nxdomain_ttl if name.error else settings.dns_max_ttl)
+        return min(ttl, TICK) if name.is_doubted else ttl
 
     def _now(self) -> float:
         return float(self._world.clock.now())

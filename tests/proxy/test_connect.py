@@ -60,6 +60,9 @@ class Resolver:
     def begin(self, name):
         pass
 
+    def doubt(self, name):
+        pass
+
     async def find(self, name):
         if name != "db":
             raise LookupFailed(f"{name}: Name or service not known")

@@ -27,14 +27,18 @@ class World:
         self.resolver = self
         self.names = names
         self.begun = []
+        self.doubted = []
         self.places = Places(self)
         self.pool = Pool()
 
     def find_hosts(self, database):
-        return database.hosts
+        return database.hosts or ("/var/run/postgresql", "/tmp")
 
     def begin(self, name):
         self.begun.append(name)
+
+    def doubt(self, name):
+        self.doubted.append(name)
 
     async def find(self, name):
         assert name in self.begun, "all names are looked up at once, and only then waited for"
@@ -134,6 +138,17 @@ def test_unbalanced_a_name_that_has_moved_is_still_the_host_to_stay_with():
     assert world.order("10.0.0.1,db", LoadBalance.DISABLE) == ["1.1.1.3", "1.1.1.4", "10.0.0.1"]
 
 
+def test_where_no_host_is_named_the_folder_that_works_is_kept():
+    world, database = World(), Database(name="shop")
+    places = play(world.places.find(world.pool, database))
+    world.places.failed(places[0].endpoint, REFUSED, MOST)
+    world.places.worked(places[1].endpoint, database)
+    world.clock.advance(60)
+    for _ in range(3):
+        places = play(world.places.find(world.pool, database))
+        assert [place.endpoint.host for place in places] == ["/tmp", "/var/run/postgresql"]
+
+
 # How they are.
 
 
@@ -175,6 +190,14 @@ def test_a_name_that_leads_somewhere_again_is_back():
     world.places.failed(Endpoint("db", 5432), PlaceFailed("08006", "server DNS lookup failed: db"), MOST)
     world.order("db")
     assert "host db:5432 is back" in world.log.text
+
+
+def test_a_name_is_in_doubt_when_nobody_is_met_there():
+    world = World()
+    world.places.failed(A, REFUSED, MOST)
+    world.places.failed(Endpoint("gone", 5432), REFUSED, MOST)  # it had no address at all
+    world.places.failed(Endpoint("db", 5432, "1.1.1.1"), REFUSED, MOST)
+    assert world.doubted == ["db"]
 
 
 def test_without_a_retry_time_nothing_is_put_last():

@@ -2,11 +2,22 @@
 
 import asyncio
 import socket
+import threading
 from dataclasses import replace
 
 import pytest
 
-from proxy.resolver import BRIEFLY, FORGET, MAX_ADDRESSES, MAX_NAMES, PATIENCE, LookupFailed, Resolver
+from proxy.resolver import (
+    BRIEFLY,
+    FORGET,
+    MAX_ADDRESSES,
+    MAX_NAMES,
+    MAX_THREADS,
+    PATIENCE,
+    LookupFailed,
+    Resolver,
+    ask_system,
+)
 from proxy.tasks import Tasks
 from tests.fakes import FakeWorld
 
@@ -172,6 +183,17 @@ def test_nobody_waits_long_for_a_new_answer_where_an_old_one_is_at_hand():
     assert world.find() == "1.1.1.1", "it is known to fail: nobody waits"
 
 
+def test_where_the_last_answer_was_bad_nobody_waits_long_for_a_better_one():
+    world = Hosts(NO_SUCH_NAME)
+    world.find()
+    world.says = None
+    world.later(16)
+    somebody = world.begin()
+    world.later(BRIEFLY + 0.1)
+    with pytest.raises(LookupFailed, match="Name or service not known"):
+        somebody.result()
+
+
 def test_that_a_name_is_gone_is_an_answer_and_takes_the_addresses_away():
     world = Hosts("1.1.1.1")
     world.find()
@@ -223,6 +245,33 @@ def test_a_new_address_or_another_order_is_no_loss():
     assert world.find() == "1.1.1.3 1.1.1.2 1.1.1.1"
 
 
+def test_a_name_whose_host_cannot_be_reached_is_looked_up_again_at_once_but_not_all_the_time():
+    world = Hosts()
+    world.find()
+    world.later(1)
+    world.resolver.doubt("db")
+    world.says = "1.1.1.2"
+    assert world.find() == "1.1.1.2"
+    world.resolver.doubt("db")
+    world.later(0.5)
+    assert world.find() == "1.1.1.2"
+    assert world.asked == ["db"] * 2
+    world.resolver.doubt("never heard of")
+    assert len(world.resolver) == 1
+
+
+def test_a_lookup_that_hangs_holds_up_no_more_than_its_share():
+    world = Hosts(None)
+    hanging = [world.begin(f"hangs{number}") for number in range(MAX_THREADS + 1)]
+    assert len(world.asked) == MAX_THREADS
+    assert world.resolver.pending == MAX_THREADS + 1
+    world.answer("1.1.1.1")
+    with world.loop.running():
+        world.loop.turn()
+    assert len(world.asked) == MAX_THREADS + 1
+    assert hanging[0].result() == ("1.1.1.1",)
+
+
 def test_with_a_ttl_of_nothing_each_asker_gets_a_new_answer_and_names_in_use_are_asked_once_a_second():
     world = Hosts()
     world.settings = replace(world.settings, dns_max_ttl=0.0)
@@ -259,12 +308,46 @@ def test_names_and_addresses_are_bounded():
     assert len(world.find().split()) == MAX_ADDRESSES
 
 
-def test_the_systems_own_resolver_is_asked_when_nobody_else_is():
-    async def main():
-        world = FakeWorld()
-        return await Resolver(Tasks(world.log), world).find("localhost")
+def ask(name):
+    return asyncio.run(ask_system(name))
 
-    assert set(asyncio.run(main())) <= {"127.0.0.1", "::1"}
+
+def test_the_system_is_asked_and_says_what_it_does_not_know():
+    assert set(ask("localhost")) <= {"127.0.0.1", "::1"}
+    with pytest.raises(UnicodeError):
+        ask("x" * 70 + ".example")
+    with pytest.raises(OSError, match="known"):
+        ask("not a name")
+
+
+def test_a_machine_without_a_thread_to_spare_is_a_lookup_that_failed(monkeypatch):
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("threading.Thread.start", start)
+    with pytest.raises(OSError, match="can't start new thread"):
+        ask("localhost")
+
+
+def test_an_answer_that_comes_when_nobody_is_there_any_more_is_lost(monkeypatch):
+    async def main():
+        asking = asyncio.ensure_future(ask_system("db"))
+        await asyncio.sleep(0)
+        asking.cancel()
+        told.set()
+        for thread in threading.enumerate():
+            if thread.name == "look up db":
+                thread.join(5)
+        await asyncio.sleep(0)
+        assert asking.cancelled()
+
+    def look_up(*question, **more):
+        assert told.wait(5)
+        return [(2, 1, 6, "", ("1.1.1.1", 0))]
+
+    told = threading.Event()
+    monkeypatch.setattr("socket.getaddrinfo", look_up)
+    asyncio.run(main())
 
 
 def test_it_sweeps_by_itself_and_survives_a_stumble(monkeypatch):
