@@ -17,6 +17,7 @@ ends the opening. `PlaceFailed` are those that may be different elsewhere.
 
 import asyncio
 import ipaddress
+import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -68,22 +69,34 @@ class Endpoint:
 
     @property
     def where(self) -> str:
-        """What a socket is connected to, and what people are shown: a path or an address."""
-        return self.path or self.address or self.host
+        """What people are shown: a path or an address."""
+        return (self.path or self.address or self.host).replace("\0", "@")
 
     def __str__(self) -> str:
         if self.path is not None:
-            return self.path.replace("\0", "@")
+            return self.where
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port} ({self.address})" if self.address else f"{host}:{self.port}"
 
     async def connect(self, loop: asyncio.AbstractEventLoop) -> Inbox:
         """A conversation with whoever listens there. OSError when nobody does."""
         if self.path is not None:
-            _, inbox = await loop.create_unix_connection(Inbox, self.path)
+            _, inbox = await loop.create_unix_connection(Inbox, sock=_connect_unix(self.path))
         else:
             _, inbox = await loop.create_connection(Inbox, self.where, self.port)
         return inbox
+
+
+def _connect_unix(path: str) -> socket.socket:
+    """Never waits: a Unix socket is connected at once or not at all. (uvloop would take no abstract name.)"""
+    connected = socket.socket(socket.AF_UNIX)
+    try:
+        connected.setblocking(False)
+        connected.connect(path)
+    except BaseException:
+        connected.close()
+        raise
+    return connected
 
 
 class PlaceFailed(LoginFailed):
@@ -128,8 +141,9 @@ class Places:
             if host.is_named:
                 self._world.resolver.begin(host.host)  # all at once
         groups = [await self._look_up(host) for host in hosts]
-        places = dict.fromkeys(self._arrange(pool, database, groups))  # a host named twice has two turns and one try
-        return sorted(places, key=lambda place: self.is_down(place.endpoint))
+        arranged = self._arrange(pool, database, groups)
+        unique = {place.endpoint: place for place in arranged}  # a host named twice has two turns and one try
+        return sorted(unique.values(), key=lambda place: self.is_down(place.endpoint))
 
     async def _look_up(self, host: Endpoint) -> list[Place]:
         """The places of one host."""

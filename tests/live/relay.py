@@ -5,7 +5,7 @@ Theory. What protocol a proxy speaks to its servers cannot be seen from its clie
 startup packet it gets, the cancel key PostgreSQL answers with and the cancel requests that come. `minors` are those it
 lets through: whoever asks for another is turned away as PgBouncer does it, or, where `is_rude`, without a word.
 
-Several relays, each at an address of its own and with the same port, are several hosts of one database.
+Several relays, each listening at an address of its own, are several hosts of one database.
 """
 
 import socket
@@ -20,7 +20,7 @@ REFUSAL = message("E", b"SFATAL\0C08P01\0Munsupported frontend protocol\0\0")
 
 
 class Relay:
-    """Listens on `host`:`port` while the context lasts, and connects to `target`."""
+    """Listens on 127.0.0.1:`port`, or where `listening` does, while the context lasts, and connects to `target`."""
 
     def __init__(
         self,
@@ -28,15 +28,14 @@ class Relay:
         minors: Sequence[int] = (0, 2),
         *,
         is_rude: bool = False,
-        host: str = "127.0.0.1",
-        port: int = 0,
+        listening: socket.socket | None = None,
     ) -> None:
         self.asked: list[int] = []  # minors, in the order they came
         self.cancels = 0
         self.keys: list[bytes] = []
         self._target, self._minors, self._is_rude = target, minors, is_rude
-        self._listening = socket.create_server((host, port))
-        self.port: int = self._listening.getsockname()[1]
+        self._listening = listening or socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listening.getsockname()[1] if listening is None else 0
         self._threads: list[threading.Thread] = []
         self._open: list[socket.socket] = []
 

@@ -1,6 +1,8 @@
 """Several hosts, and hosts with names: relays at several loopback addresses, all of them in front of one PostgreSQL."""
 
+import os
 import socket
+import tempfile
 import time
 from contextlib import ExitStack, contextmanager
 
@@ -24,13 +26,24 @@ class Hosts:
     def __init__(self, upstream):
         self.upstream = upstream
         self.port = find_free_port()
-        self._stack = ExitStack()
         self._living = {}
 
     def start(self, *addresses):
         for address in addresses:
-            relay = Relay((self.upstream.host, self.upstream.port), host=address, port=self.port)
+            relay = Relay((self.upstream.host, self.upstream.port), listening=self._listen(address))
             self._living[address] = relay.__enter__()
+
+    def _listen(self, address):
+        if ":" in address:
+            return socket.create_server((address, self.port), family=socket.AF_INET6)
+        if address[0] not in "/@":
+            return socket.create_server((address, self.port))
+        listening = socket.socket(socket.AF_UNIX)
+        listening.bind(f"{address}/.s.PGSQL.{self.port}".replace("@", "\0"))
+        if address[0] == "/":
+            os.chmod(f"{address}/.s.PGSQL.{self.port}", 0o777)
+        listening.listen()
+        return listening
 
     def stop(self, *addresses):
         for address in addresses:
@@ -84,6 +97,22 @@ def test_servers_are_opened_at_all_hosts_in_turn(hosts, upstream):
     hosts.start(A, B)
     with Stand(upstream, databases={"postgres": hosts.entry()}) as stand, crowd(stand, 6):
         assert (hosts.count(A), hosts.count(B)) == (3, 3)
+
+
+def test_a_host_may_be_anything_a_server_can_listen_on(hosts, upstream):
+    with tempfile.TemporaryDirectory(prefix="pgshuttle-hosts-") as folder:
+        os.chmod(folder, 0o755)
+        abstract = f"@pgshuttle-{hosts.port}"
+        addresses = (folder, A, "::1", abstract)
+        hosts.start(*addresses)
+        entry = {"postgres": hosts.entry(",".join(addresses))}
+        with Stand(upstream, databases=entry) as stand, crowd(stand, 8):
+            assert [hosts.count(address) for address in addresses] == [2, 2, 2, 2]
+        hosts.stop(folder, A, "::1")
+        with Stand(upstream, databases=entry) as stand, crowd(stand, 8):
+            assert hosts.count(abstract) == 2 + 8
+            assert f"WARNING host [::1]:{hosts.port} is down: " in stand.log
+            assert f"WARNING host {folder}/.s.PGSQL.{hosts.port} is down: " in stand.log
 
 
 def test_unbalanced_they_are_all_at_one_until_it_dies(hosts, upstream):

@@ -1,6 +1,11 @@
 """Which places are tried, in which order, and for how long; how a place gets down and is back."""
 
+import asyncio
+import socket
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxy.config.entries import Database
 from proxy.config.kinds import LoadBalance
@@ -59,7 +64,7 @@ class World:
     ("host", "where", "is_named"),
     [
         ("/run/pg", "/run/pg/.s.PGSQL.5433", False),
-        ("@pg", "\0pg/.s.PGSQL.5433", False),
+        ("@pg", "@pg/.s.PGSQL.5433", False),
         ("10.0.0.1", "10.0.0.1", False),
         ("::1", "::1", False),
         ("fe80::1%eth0", "fe80::1%eth0", False),
@@ -70,7 +75,30 @@ class World:
 def test_what_a_host_may_be(host, where, is_named):
     endpoint = Endpoint(host, 5433)
     assert (endpoint.where, endpoint.is_named) == (where, is_named)
-    assert endpoint.path == (where if "PGSQL" in where else None)
+    assert endpoint.path == (where.replace("@", "\0") if "PGSQL" in where else None)
+
+
+@pytest.mark.parametrize("kind", ["/", "@"])
+def test_unix_sockets_are_connected_to_with_a_path_and_with_an_abstract_name(kind, tmp_path):
+    host = f"@pgshuttle{tmp_path}" if kind == "@" else str(tmp_path)
+
+    async def main():
+        endpoint = Endpoint(host, 5433)
+        with socket.socket(socket.AF_UNIX) as listening:
+            with pytest.raises(OSError, match=r"No such file|refused"):
+                await endpoint.connect(asyncio.get_running_loop())
+            listening.bind(endpoint.path)
+            listening.listen()
+            inbox = await endpoint.connect(asyncio.get_running_loop())
+            inbox.write(b"hello")
+            with listening.accept()[0] as accepted:
+                assert accepted.recv(10) == b"hello"
+            inbox.close()
+            await inbox.wait_closed()
+
+    uvloop = pytest.importorskip("uvloop")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
 
 
 def test_how_a_place_is_called():
@@ -147,6 +175,28 @@ def test_where_no_host_is_named_the_folder_that_works_is_kept():
     for _ in range(3):
         places = play(world.places.find(world.pool, database))
         assert [place.endpoint.host for place in places] == ["/tmp", "/var/run/postgresql"]
+
+
+@given(
+    hosts=st.lists(st.sampled_from(["10.0.0.1", "10.0.0.2", "/run", "db", "nowhere"]), min_size=1, max_size=6),
+    failing=st.lists(st.sampled_from(["10.0.0.1", "10.0.0.2", "1.1.1.1", "1.1.1.2"]), max_size=6),
+    balance=st.sampled_from(LoadBalance),
+    turns=st.integers(1, 5),
+)
+def test_whatever_has_happened_every_place_is_tried_once_and_those_that_are_down_last(hosts, failing, balance, turns):
+    world = World(db="1.1.1.1 1.1.1.2", nowhere=None)
+    database = Database(name="shop", hosts=tuple(hosts), load_balance_hosts=balance)
+    for where in failing:
+        host = "db" if where.startswith("1.1.") else where
+        endpoint = Endpoint(host, 5432, where if host == "db" else "")
+        world.places.failed(endpoint, REFUSED, MOST)
+        world.places.worked(Endpoint(hosts[-1], 5432), database)
+    for _ in range(turns):
+        found = [place.endpoint for place in play(world.places.find(world.pool, database))]
+        wanted = {address for host in hosts for address in (["1.1.1.1", "1.1.1.2"] if host == "db" else [host])}
+        assert sorted(each.address or each.host for each in found) == sorted(wanted)
+        down = [world.places.is_down(each) for each in found]
+        assert down == sorted(down)
 
 
 # How they are.
