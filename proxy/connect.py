@@ -87,7 +87,7 @@ class Opener:
         """
         owner = approach.owner
         pool: Pool = owner.pool
-        limit = pool.limits.server_connect_timeout
+        limit, approach.began = pool.limits.server_connect_timeout, pool.now()
         until = None if limit is None else asyncio.get_running_loop().time() + limit
         with self._explained(approach):
             database, password = self._world.find_login(pool)
@@ -98,7 +98,6 @@ class Opener:
                 async with asyncio.timeout_at(until):
                     is_pooled = isinstance(owner, Server)
                     await (approach.prepare if is_pooled else approach.ask)(database.connect_query)
-        self._world.log.for_socket(repr(owner)).log(f"new connection to server (from {approach.describe()})")
 
     async def _reach(self, approach: Approach, database: Database, login: Login, until: float | None) -> None:
         """Log in at the first place that lets us in. LoginFailed: none does, and why, of each."""
@@ -110,7 +109,7 @@ class Opener:
                 await self._try(approach, place, login, share)
             except PlaceFailed as failure:
                 failures.append((place.endpoint, failure))
-                self._note_failure(approach, failure, is_alone=len(places) == 1)
+                self.places.failed(place.endpoint, failure, approach.owner.pool.limits.server_login_retry)
             else:
                 self.places.worked(place.endpoint, database)
                 return
@@ -118,14 +117,6 @@ class Opener:
             if until is not None and asyncio.get_running_loop().time() >= until:
                 break
         raise sum_up(failures)
-
-    def _note_failure(self, approach: Approach, failure: PlaceFailed, *, is_alone: bool) -> None:
-        """Where it is the only place the end of the opening says the same (`_give_up`)."""
-        owner = approach.owner
-        self.places.failed(owner.endpoint, failure, owner.pool.limits.server_login_retry)
-        if not is_alone:
-            age = owner.pool.now() - approach.began
-            self._world.log.for_socket(repr(owner)).log(f"closing because: {failure} (age={age:.0f}s)")
 
     async def _try(self, approach: Approach, place: Place, login: Login, until: float | None) -> None:
         """Connect and log in there, and nowhere else. PlaceFailed: another place may do; LoginFailed: none will."""
@@ -140,32 +131,45 @@ class Opener:
 
     @contextlib.contextmanager
     def _explained(self, approach: Approach) -> Iterator[None]:
-        """What goes wrong inside becomes a LoginFailed with words for those who wait."""
+        """What goes wrong inside becomes a LoginFailed with words for those who wait; the log has it first."""
         try:
             yield
         except LookupFailed as failure:
-            raise PlaceFailed(sqlstate.CONNECTION_FAILURE, f"{Closing.LOOKUP_FAILED.value}: {failure}") from None
+            raise self._failed(approach, Closing.LOOKUP_FAILED, str(failure)) from None
         except TimeoutError as error:
-            what = Closing.CONNECT_FAILED if approach.inbox is None else Closing.CONNECT_TIMEOUT
-            words = str(error) or "server_connect_timeout"  # else: the system's own
-            raise PlaceFailed(sqlstate.CONNECTION_FAILURE, f"{what.value}: {words}") from None
+            what = Closing.CONNECT_FAILED if str(error) else Closing.CONNECT_TIMEOUT  # the system's deadline, or ours
+            raise self._failed(approach, what, str(error) or "server_connect_timeout") from None
         except ServerRefused as refusal:
-            raise self._translate(refusal, approach) from None
+            raise self._refused(approach, refusal) from None
         except (OSError, UnicodeError, PeerGone, ProtocolError) as error:
             what = Closing.CONNECT_FAILED if approach.inbox is None else Closing.LOGIN_FAILED
-            raise PlaceFailed(sqlstate.CONNECTION_FAILURE, f"{what.value}: {error}") from None
+            raise self._failed(approach, what, str(error)) from None
 
-    def _translate(self, refusal: ServerRefused, approach: Approach) -> LoginFailed:
+    def _failed(self, approach: Approach, why: Closing, detail: str) -> PlaceFailed:
+        words = f"{why.value}: {detail}"
+        self._log_failure(approach, why, words)
+        return PlaceFailed(sqlstate.CONNECTION_FAILURE, words)
+
+    def _refused(self, approach: Approach, refusal: ServerRefused) -> LoginFailed:
         fields = refusal.fields
-        log = self._world.log.for_socket(repr(approach.owner))
-        log.warning(f"server login failed: {fields.severity or 'FATAL'} {refusal}")
+        words = f"{fields.severity or 'FATAL'} {refusal}"
+        self._log_failure(approach, Closing.LOGIN_FAILED, f"server login failed: {words}")
         failure = PlaceFailed if fields.sqlstate == sqlstate.CANNOT_CONNECT_NOW else LoginFailed
         return failure(fields.sqlstate or sqlstate.CONNECTION_FAILURE, str(refusal))
+
+    def _log_failure(self, approach: Approach, why: Closing, words: str) -> None:
+        """What exactly went wrong, and the line that scripts look for."""
+        owner = approach.owner
+        log = self._world.log.for_socket(repr(owner))
+        log.warning(words)
+        log.log(f"closing because: {why.value} (age={owner.pool.now() - approach.began:.0f}s)")
 
     async def _connect(self, approach: Approach) -> None:
         inbox = await approach.owner.endpoint.connect(asyncio.get_running_loop())
         self._world.tune_socket(inbox.transport.get_extra_info("socket"))
         approach.connected(inbox)
+        owner = approach.owner
+        self._world.log.for_socket(repr(owner)).log(f"new connection to server (from {approach.describe()})")
 
     async def _log_in(self, approach: Approach, login: Login) -> None:
         """By the newest protocol we speak, and once more by the oldest where that is not understood."""
@@ -215,7 +219,6 @@ async def _give_up(approach: Approach, failure: LoginFailed | None) -> None:
         await approach.hang_up()
     finally:
         if failure is not None:
-            server._log().log(f"closing because: {failure} (age={server.age:.0f}s)")
             server.pool.opening_failed(failure)
         server.pool.server_closed(server)
 

@@ -327,7 +327,8 @@ def test_hosts_that_are_not_balanced_are_left_only_when_they_fail(monkeypatch):
         (REFUSED, "connect failed: [Errno 111] Connection refused"),
         (SILENCE, "login failed: the peer closed the connection"),
         (OK, "connect timeout: server_connect_timeout"),
-        (None, "connect failed: server_connect_timeout"),
+        (None, "connect timeout: server_connect_timeout"),
+        (TimeoutError(110, "Connection timed out"), "connect failed: [Errno 110] Connection timed out"),
         (STARTING, "the database system is starting up"),
         (b"HTTP/1.1 400 Bad Request", "login failed: invalid message length"),
     ],
@@ -337,7 +338,11 @@ def test_a_host_that_is_dead_costs_a_moment_and_no_opening(dead, words, monkeypa
     assert (server.state, server.address, server.endpoint) == (IDLE, (B, 5432), Endpoint(B, 5432))
     assert world.pool.failure is None
     assert f"WARNING host {A}:5432 is down: {words}" in world.log.text
-    assert f"shop/web@{A}:5432 closing because: {words}" in world.log.text
+    said, reason = f"server login failed: FATAL {words}", "login failed"
+    if dead is not STARTING:
+        said, reason = words, words.split(":")[0]
+    assert f"shop/web@{A}:5432 {said}" in world.log.text
+    assert f"shop/web@{A}:5432 closing because: {reason} (age=0s)" in world.log.text
     assert f"shop/web@{B}:5432 new connection to server" in world.log.text
 
 
@@ -404,7 +409,7 @@ def test_a_name_that_leads_nowhere_is_no_server(monkeypatch):
     words = "server DNS lookup failed: nowhere: Name or service not known"
     assert (server.state, world.tried) == (CLOSED, [])
     assert (world.pool.failure.sqlstate, world.pool.failure.sentence) == ("08006", words)
-    assert world.log.text.count(f"closing because: {words}") == 1
+    assert world.log.text.count("closing because: server DNS lookup failed (age=0s)") == 1
 
 
 def test_an_opening_that_is_closed_on_its_way_to_the_second_host_frees_its_place(monkeypatch):
