@@ -162,7 +162,8 @@ class Opener:
         owner = approach.owner
         log = self._world.log.for_socket(repr(owner))
         log.warning(words)
-        log.log(f"closing because: {why.value} (age={owner.pool.now() - approach.began:.0f}s)")
+        if self._world.settings.log_disconnections:
+            log.log(f"closing because: {why.value} (age={owner.pool.now() - approach.began:.0f}s)")
 
     async def _connect(self, approach: Approach) -> None:
         inbox = await approach.owner.endpoint.connect(asyncio.get_running_loop())
