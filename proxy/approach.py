@@ -35,14 +35,25 @@ class Approach:
     def __init__(self, owner: Any, keeper: KeyKeeper) -> None:
         self.owner = owner
         self.inbox: Inbox | None = None
+        self.began = 0.0  # when it headed for the place where it is now
         self.base: dict[str, str] = {}  # what `connect_query` has set
         self._keeper = keeper
         self._rows = b""  # of the last query
 
-    def connected(self, inbox: Inbox, endpoint: Any) -> None:
-        self.inbox = inbox
+    def head_for(self, endpoint: Any) -> None:
+        self.began = self.owner.pool.now()
         self.owner.endpoint = endpoint
-        self.owner.address = (endpoint.path or endpoint.host, endpoint.port)
+        self.owner.address = (endpoint.where, endpoint.port)
+
+    def connected(self, inbox: Inbox) -> None:
+        self.inbox = inbox
+
+    async def start_over(self) -> None:
+        """Hang up, and forget what was said: the next try is with somebody else, or in other words."""
+        await self.hang_up()
+        self.inbox = None
+        self.owner.parameters.clear()
+        self.owner.key, self.owner.pid = b"", 0
 
     async def log_in(self, said: Mapping[str, str], password: Any, minor: int) -> None:
         """

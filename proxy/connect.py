@@ -7,12 +7,17 @@ are, prove it, listen to what the server tells about itself, run `connect_query`
 place in the pool is freed in any case, also when the task is cancelled. A tunnel (tunnel.py) comes in by the same
 door, `Opener.enter`, and has no place in a pool.
 
+Where there are several places (places.py) one opening tries one after another, each with a share of what is left of
+the deadline, until one lets us in. A place that is not there, breaks off, says nothing, starts up or shuts down sends
+us on to the next; one that refuses who we are ends the opening, since the others would say the same.
+
 What the version of the protocol is, is found out once per address: we ask for the newest, PostgreSQL takes what it
 knows, and a pooler that hangs up on us is asked again in the oldest and remembered.
 """
 
 import asyncio
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,36 +30,21 @@ from proxy.auth.keys import KeyKeeper
 from proxy.auth.prove import ServerRefused, TooNew
 from proxy.config.entries import Database
 from proxy.failing import LoginFailed
-from proxy.inbox import Inbox, PeerGone
+from proxy.inbox import PeerGone
+from proxy.places import MAX_PLACES, Endpoint, Place, PlaceFailed, Places, sum_up
 from proxy.pool import Pool
+from proxy.resolver import LookupFailed
 from proxy.server import Server
 from proxy.states import OPENING, Closing
 from proxy.tasks import Tasks
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
-    """One place where a server listens: a TCP host and port, or the path of a Unix socket (`@` for abstract)."""
+class Login:
+    """Who we are towards a server: the parameters of the startup packet, and the proof."""
 
-    host: str
-    port: int
-
-    @property
-    def path(self) -> str | None:
-        if self.host.startswith("/"):
-            return f"{self.host}/.s.PGSQL.{self.port}"
-        return f"\0{self.host[1:]}/.s.PGSQL.{self.port}" if self.host.startswith("@") else None
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
-
-    async def connect(self, loop: asyncio.AbstractEventLoop) -> Inbox:
-        """A conversation with whoever listens there. OSError when nobody does."""
-        if self.path is not None:
-            _, inbox = await loop.create_unix_connection(Inbox, self.path)
-        else:
-            _, inbox = await loop.create_connection(Inbox, self.host, self.port)
-        return inbox
+    said: Mapping[str, str]
+    password: Any
 
 
 class Opener:
@@ -63,8 +53,8 @@ class Opener:
     def __init__(self, tasks: Tasks, keeper: KeyKeeper, world: Any) -> None:
         self._tasks = tasks
         self._keeper = keeper
-        self._world = world  # for what a reload may change: find_database, find_password, tune_socket
-        self._turn = 0  # of round robin over several hosts
+        self._world = world  # for what a reload may change: find_login, find_hosts, tune_socket
+        self.places = Places(world)
         self._old: set[Endpoint] = set()  # those that turn away whoever asks for more than protocol 3.0
 
     def open_server(self, pool: Pool) -> Server:
@@ -97,57 +87,102 @@ class Opener:
         """
         owner = approach.owner
         pool: Pool = owner.pool
-        try:
-            async with asyncio.timeout(pool.limits.server_connect_timeout):
-                database, password = self._world.find_login(pool)
-                await self._connect(approach, database)
-                await self._log_in(approach, _startup_parameters(database, pool.user) | dict(said or {}), password)
-                if database.connect_query and may_query:
+        limit, approach.began = pool.limits.server_connect_timeout, pool.now()
+        until = None if limit is None else asyncio.get_running_loop().time() + limit
+        with self._explained(approach):
+            database, password = self._world.find_login(pool)
+        login = Login(_startup_parameters(database, pool.user) | dict(said or {}), password)
+        await self._reach(approach, database, login, until)
+        if database.connect_query and may_query:
+            with self._explained(approach):
+                async with asyncio.timeout_at(until):
                     is_pooled = isinstance(owner, Server)
                     await (approach.prepare if is_pooled else approach.ask)(database.connect_query)
-        except TimeoutError:
-            what = Closing.CONNECT_FAILED if approach.inbox is None else Closing.CONNECT_TIMEOUT
-            raise LoginFailed(sqlstate.CONNECTION_FAILURE, f"{what.value}: server_connect_timeout") from None
+
+    async def _reach(self, approach: Approach, database: Database, login: Login, until: float | None) -> None:
+        """Log in at the first place that lets us in. LoginFailed: none does, and why, of each."""
+        places = await self.places.find(approach.owner.pool, database)
+        failures: list[tuple[Endpoint, LoginFailed]] = []
+        for at, place in enumerate(places):
+            share = self.places.find_share(place.endpoint, until, len(places) - at)
+            try:
+                await self._try(approach, place, login, share)
+            except PlaceFailed as failure:
+                failures.append((place.endpoint, failure))
+                self.places.failed(place.endpoint, failure, approach.owner.pool.limits.server_login_retry)
+            else:
+                self.places.worked(place.endpoint, database)
+                return
+            await approach.start_over()
+            if until is not None and asyncio.get_running_loop().time() >= until:
+                break
+        raise sum_up(failures)
+
+    async def _try(self, approach: Approach, place: Place, login: Login, until: float | None) -> None:
+        """Connect and log in there, and nowhere else. PlaceFailed: another place may do; LoginFailed: none will."""
+        self.places.begin(place.endpoint)
+        approach.head_for(place.endpoint)
+        with self._explained(approach):
+            if place.failure is not None:
+                raise place.failure
+            async with asyncio.timeout_at(until):
+                await self._connect(approach)
+                await self._log_in(approach, login)
+
+    @contextlib.contextmanager
+    def _explained(self, approach: Approach) -> Iterator[None]:
+        """What goes wrong inside becomes a LoginFailed with words for those who wait; the log has it first."""
+        try:
+            yield
+        except LookupFailed as failure:
+            raise self._failed(approach, Closing.LOOKUP_FAILED, str(failure)) from None
+        except TimeoutError as error:
+            what = Closing.CONNECT_FAILED if str(error) else Closing.CONNECT_TIMEOUT  # the system's deadline, or ours
+            raise self._failed(approach, what, str(error) or "server_connect_timeout") from None
         except ServerRefused as refusal:
-            fields = refusal.fields
-            self._world.log.for_socket(repr(owner)).warning(
-                f"server login failed: {fields.severity or 'FATAL'} {refusal}"
-            )
-            raise LoginFailed(fields.sqlstate or sqlstate.CONNECTION_FAILURE, str(refusal)) from None
+            raise self._refused(approach, refusal) from None
         except (OSError, UnicodeError, PeerGone, ProtocolError) as error:
             what = Closing.CONNECT_FAILED if approach.inbox is None else Closing.LOGIN_FAILED
-            raise LoginFailed(sqlstate.CONNECTION_FAILURE, f"{what.value}: {error}") from None
+            raise self._failed(approach, what, str(error)) from None
+
+    def _failed(self, approach: Approach, why: Closing, detail: str) -> PlaceFailed:
+        words = f"{why.value}: {detail}"
+        self._log_failure(approach, why, words)
+        return PlaceFailed(sqlstate.CONNECTION_FAILURE, words)
+
+    def _refused(self, approach: Approach, refusal: ServerRefused) -> LoginFailed:
+        fields = refusal.fields
+        words = f"{fields.severity or 'FATAL'} {refusal}"
+        self._log_failure(approach, Closing.LOGIN_FAILED, f"server login failed: {words}")
+        failure = PlaceFailed if fields.sqlstate == sqlstate.CANNOT_CONNECT_NOW else LoginFailed
+        return failure(fields.sqlstate or sqlstate.CONNECTION_FAILURE, str(refusal))
+
+    def _log_failure(self, approach: Approach, why: Closing, words: str) -> None:
+        """What exactly went wrong, and the line that scripts look for."""
+        owner = approach.owner
+        log = self._world.log.for_socket(repr(owner))
+        log.warning(words)
+        if self._world.settings.log_disconnections:
+            log.log(f"closing because: {why.value} (age={owner.pool.now() - approach.began:.0f}s)")
+
+    async def _connect(self, approach: Approach) -> None:
+        inbox = await approach.owner.endpoint.connect(asyncio.get_running_loop())
+        self._world.tune_socket(inbox.transport.get_extra_info("socket"))
+        approach.connected(inbox)
+        owner = approach.owner
         self._world.log.for_socket(repr(owner)).log(f"new connection to server (from {approach.describe()})")
 
-    async def _connect(self, approach: Approach, database: Database) -> None:
-        """To the next host in turn that answers."""
-        places = [Endpoint(host, database.port) for host in self._world.find_hosts(database)]
-        self._turn += 1
-        first = self._turn % len(places) if database.hosts else 0
-        last: OSError | None = None
-        for endpoint in places[first:] + places[:first]:
-            try:
-                await self._connect_to(approach, endpoint)
-            except OSError as error:
-                last = error
-                continue
-            return
-        raise last or OSError("no address")
-
-    async def _connect_to(self, approach: Approach, endpoint: Endpoint) -> None:
-        inbox = await endpoint.connect(asyncio.get_running_loop())
-        self._world.tune_socket(inbox.transport.get_extra_info("socket"))
-        approach.connected(inbox, endpoint)
-
-    async def _log_in(self, approach: Approach, said: Mapping[str, str], password: Any) -> None:
+    async def _log_in(self, approach: Approach, login: Login) -> None:
         """By the newest protocol we speak, and once more by the oldest where that is not understood."""
         endpoint: Endpoint = approach.owner.endpoint
         try:
-            await approach.log_in(said, password, 0 if endpoint in self._old else LATEST_MINOR)
+            await approach.log_in(login.said, login.password, 0 if endpoint in self._old else LATEST_MINOR)
         except TooNew as words:
-            await approach.hang_up()
-            await self._connect_to(approach, endpoint)
-            await approach.log_in(said, password, 0)
+            await approach.start_over()
+            await self._connect(approach)
+            await approach.log_in(login.said, login.password, 0)
+            if len(self._old) >= MAX_PLACES:
+                self._old.clear()
             self._old.add(endpoint)
             self._world.log.log(f"{endpoint} does not speak protocol 3.{LATEST_MINOR} ({words}): 3.0 from here on")
 
@@ -185,7 +220,6 @@ async def _give_up(approach: Approach, failure: LoginFailed | None) -> None:
         await approach.hang_up()
     finally:
         if failure is not None:
-            server._log().log(f"closing because: {failure} (age={server.age:.0f}s)")
             server.pool.opening_failed(failure)
         server.pool.server_closed(server)
 

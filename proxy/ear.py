@@ -44,7 +44,15 @@ STEADY = 10.0  # seconds; one that is lost sooner makes the next one wait
 _ALL_BUT_NOTIFICATIONS = bytes(1 - flag for flag in flags(bytes([codes.NOTIFICATION_RESPONSE])))
 _ABOUT_A_NAME = ("22", "42", "54")  # classes of SQLSTATE: only such an error is the fault of one name in a batch
 _ON_PURPOSE = frozenset(
-    {Closing.PAUSE, Closing.RECONNECT, Closing.STALE, Closing.ADMIN, Closing.SHUTDOWN, Closing.DATABASE_GONE}
+    {
+        Closing.PAUSE,
+        Closing.RECONNECT,
+        Closing.STALE,
+        Closing.OBSOLETE,
+        Closing.ADMIN,
+        Closing.SHUTDOWN,
+        Closing.DATABASE_GONE,
+    }
 )
 _SETTINGS = (
     "SET client_encoding='UTF8';SET application_name='pgshuttle: listens';"

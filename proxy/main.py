@@ -36,6 +36,7 @@ from proxy.notify import Notifier
 from proxy.pool import Pool
 from proxy.pools import Pools
 from proxy.reloading import Reloader
+from proxy.resolver import Resolver
 from proxy.server import Server
 from proxy.states import Closing, Leaving, Waiting
 from proxy.stats import describe, sum_averages
@@ -76,6 +77,7 @@ class Proxy:
         self.consoles: dict[Any, None] = {}  # operators at the console, in the order they came
         self.disabled: set[str] = set()  # databases that take no new clients (DISABLE)
         self.started_at = self.clock.wall()
+        self.resolver = Resolver(self.tasks, self)
         self.opener = Opener(self.tasks, self.keeper, self)
         self._last_number = 0
         self._found: dict[str, Database | None] = {}
@@ -93,6 +95,7 @@ class Proxy:
         for each in opened:
             self._listen(each, self.arrive)
         self.tasks.start(Janitor(self).run(), name="janitor")
+        self.tasks.start(self.resolver.run(), name="resolver")
         self.log.log(f"process up: pgshuttle {__version__}")
         self.notifier.ready()
 
@@ -230,6 +233,12 @@ class Proxy:
 
     def find_hosts(self, database: Database) -> tuple[str, ...]:
         return hosts_of(database, self.settings.unix_socket_dir)
+
+    def hosts_in_use(self) -> set[str]:
+        return self.pools.hosts_in_use()
+
+    def addresses_gone(self, host: str, gone: set[str]) -> None:
+        self.pools.retire_addresses(host, gone)
 
     def tune_socket(self, connected: socket.socket) -> None:
         if connected.family != socket.AF_UNIX:

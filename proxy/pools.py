@@ -19,7 +19,7 @@ the place it waits for, and it is opened when those counted before it leave room
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import takewhile
 from typing import Any
 
@@ -249,6 +249,22 @@ class Pools:
         """RECONNECT: every server leaves at its next release."""
         self._each(database, lambda pool: pool.retire_servers(why))
 
+    # Hosts that move.
+
+    def hosts_in_use(self) -> set[str]:
+        """Those that servers are connected to, or on their way to."""
+        servers = (server for pool in self for place in pool.places for server in place)
+        return {server.endpoint.host for server in servers if server.endpoint is not None}
+
+    def retire_addresses(self, host: str, gone: Collection[str]) -> None:
+        """`host` is no longer at these addresses: the servers there leave at their next release."""
+        for pool in self:
+            found = [server for place in pool.places[:CLOSING] for server in place if _is_at(server, host, gone)]
+            for server in found:
+                server.doomed = Closing.OBSOLETE
+                if server.state in (IDLE, USED) or (isinstance(pool, EarPool) and server.state is LINKED):
+                    server.close(Closing.OBSOLETE)  # an ear is never released
+
     def _dismiss(self, pool: Pool) -> None:
         del self._pools[pool.database, pool.user]
         hub = self._hubs.pop(pool, None)
@@ -330,6 +346,11 @@ def _doom(pools: Sequence[Pool]) -> None:
 def _is_last_place(limit: int | None, pools: Iterable[Pool]) -> bool:
     """Have those that listen all places but one?"""
     return limit is not None and sum(pool.size for pool in pools if isinstance(pool, EarPool)) >= limit - 1
+
+
+def _is_at(server: Any, host: str, addresses: Collection[str]) -> bool:
+    endpoint = server.endpoint
+    return endpoint is not None and endpoint.host == host and endpoint.address in addresses
 
 
 def _comes_from(config: Config, database: str) -> str:

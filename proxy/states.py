@@ -108,9 +108,11 @@ class Closing(enum.Enum):
     LIFETIME = "server lifetime over"
     IDLE_TIMEOUT = "server idle timeout"
     STALE = "database configuration changed"
+    OBSOLETE = "obsolete connection"  # its address is no longer its host's
     UNCLEAN = "unclean server"
     CRASHED = "server conn crashed?"
     SAID_GOODBYE = "server closed the connection"
+    LOOKUP_FAILED = "server DNS lookup failed"
     CONNECT_FAILED = "connect failed"
     CONNECT_TIMEOUT = "connect timeout"
     LOGIN_FAILED = "login failed"

@@ -60,7 +60,7 @@ def _yes(is_so: bool) -> str:
 
 
 def show_lists(proxy: Any) -> Table:
-    """How many there are of each thing. Nothing is kept free in advance here, and the system looks up names."""
+    """How many there are of each thing. Nothing is kept free in advance here, and names have no zones."""
     rows: list[tuple[str, int]] = [
         ("databases", len(list_databases(proxy)) + 1),  # the console's
         ("users", len(list_users(proxy))),
@@ -72,9 +72,9 @@ def show_lists(proxy: Any) -> Table:
         ("login_clients", proxy.visitors),
         ("free_servers", 0),
         ("used_servers", proxy.pools.count_servers(list(proxy.pools))),
-        ("dns_names", 0),
+        ("dns_names", len(proxy.resolver)),
         ("dns_zones", 0),
-        ("dns_queries", 0),
+        ("dns_queries", proxy.resolver.pending),
         ("dns_pending", 0),
     ]
     return Table("list s, items i", rows)

@@ -37,7 +37,7 @@ from proxy.config.kinds import (
     PoolMode,
     or_unsaid,
 )
-from proxy.config.settings import ACTED, LIVE, NO_AUTH_QUERY, NO_PEERS, NOT_YET, Setting, row, table_of
+from proxy.config.settings import ACTED, LIVE, NO_AUTH_QUERY, NO_PEERS, Setting, row, table_of
 
 T = TypeVar("T")
 
@@ -77,7 +77,7 @@ class Database:
     server_lifetime: float | None = said(SECONDS, "an older server is closed when free; 0 = used once")
     query_wait_timeout: float | None = said(SECONDS, "longest wait for a server; 0 = for ever")
     load_balance_hosts: LoadBalance = row(
-        LOAD_BALANCE, LoadBalance.ROUND_ROBIN, LIVE, NOT_YET, "several hosts: round-robin, or disable = in order"
+        LOAD_BALANCE, LoadBalance.ROUND_ROBIN, LIVE, ACTED, "several hosts: round-robin; disable = one until it fails"
     )
     connect_query: str | None = said(TEXT, "run on each new server")
     client_encoding: str | None = said(TEXT, "set on each new server")

@@ -71,7 +71,7 @@ ACTED: Final = ""
 NO_TLS: Final = "TLS is not spoken yet: clients that ask for it are told no, servers are reached without it"
 NO_AUTH_QUERY: Final = "auth_query is not run yet: only users of auth_file can log in"
 NO_AUTH_FILES: Final = "only auth_type trust, any, plain, md5 and scram-sha-256 work yet"
-NO_DNS: Final = "host names are looked up by the system's resolver each time a server is opened"
+NO_ZONES: Final = "the system's resolver looks up host names: it is set up in /etc/resolv.conf and knows no zones"
 NO_SYSLOG: Final = "the log goes to stderr or to logfile only"
 NO_BUFFERS: Final = "it has no meaning here: the event loop sizes its reads itself"
 NO_PEERS: Final = "several processes do not pass cancel requests to each other yet"
@@ -261,12 +261,12 @@ class Settings:
     sbuf_loopcnt: int = row(COUNT, 5, LIVE, NO_BUFFERS, "reads from one connection before others have a turn")
 
     # Names of database hosts.
-    dns_max_ttl: float = row(SECONDS, 15.0, LIVE, NO_DNS, "longest time an answer is kept")
-    dns_nxdomain_ttl: float = row(SECONDS, 15.0, LIVE, NO_DNS, "longest time a failure is kept")
+    dns_max_ttl: float = row(SECONDS, 15.0, LIVE, ACTED, "how long the addresses of a name are kept")
+    dns_nxdomain_ttl: float = row(SECONDS, 15.0, LIVE, ACTED, "how long it is kept that a name was not found")
     dns_zone_check_period: float | None = row(
-        SECONDS_OR_OFF, None, LIVE, NO_DNS, "how often zones are checked; 0 = never"
+        SECONDS_OR_OFF, None, LIVE, NO_ZONES, "how often zones are checked; 0 = never"
     )
-    resolv_conf: str = row(TEXT, "", RESTART, NO_DNS, "file with name servers; empty = the system's")
+    resolv_conf: str = row(TEXT, "", RESTART, NO_ZONES, "file with name servers; empty = the system's")
 
     # TLS towards clients.
     client_tls_sslmode: SslMode = row(SSL_MODE, SslMode.DISABLE, LIVE, NO_TLS, "disable, allow ... verify-full")

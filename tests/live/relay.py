@@ -2,8 +2,10 @@
 A relay in front of PostgreSQL: it carries everything, remembers what was said first, and may play an older server.
 
 Theory. What protocol a proxy speaks to its servers cannot be seen from its clients. `Relay` notes the version of every
-startup packet it gets and the cancel key PostgreSQL answers with. `minors` are those it lets through: whoever asks for
-another is turned away as PgBouncer does it, or, where `is_rude`, without a word.
+startup packet it gets, the cancel key PostgreSQL answers with and the cancel requests that come. `minors` are those it
+lets through: whoever asks for another is turned away as PgBouncer does it, or, where `is_rude`, without a word.
+
+Several relays, each listening at an address of its own, are several hosts of one database.
 """
 
 import socket
@@ -18,14 +20,22 @@ REFUSAL = message("E", b"SFATAL\0C08P01\0Munsupported frontend protocol\0\0")
 
 
 class Relay:
-    """Listens on 127.0.0.1:`port` while the context lasts, and connects to `target`."""
+    """Listens on 127.0.0.1:`port`, or where `listening` does, while the context lasts, and connects to `target`."""
 
-    def __init__(self, target: tuple[str, int], minors: Sequence[int] = (0, 2), *, is_rude: bool = False) -> None:
+    def __init__(
+        self,
+        target: tuple[str, int],
+        minors: Sequence[int] = (0, 2),
+        *,
+        is_rude: bool = False,
+        listening: socket.socket | None = None,
+    ) -> None:
         self.asked: list[int] = []  # minors, in the order they came
+        self.cancels = 0
         self.keys: list[bytes] = []
         self._target, self._minors, self._is_rude = target, minors, is_rude
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listening.getsockname()[1]
+        self._listening = listening or socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listening.getsockname()[1] if listening is None else 0
         self._threads: list[threading.Thread] = []
         self._open: list[socket.socket] = []
 
@@ -65,6 +75,8 @@ class Relay:
                     near.sendall(b"" if self._is_rude else REFUSAL)
                     near.shutdown(socket.SHUT_RDWR)
                     return
+            else:
+                self.cancels += 1
             far = socket.create_connection(self._target)
             self._open.append(far)
             far.sendall(packet)

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ class Stand:
         users: Entries | None = None,
         secrets: Entries | None = None,
         limits: Callable[[], None] | None = None,
+        program: Sequence[str] = ("-m", "proxy"),
     ) -> None:
         self.upstream = upstream
         self.port = find_free_port()
@@ -66,6 +67,7 @@ class Stand:
         self.user_list = self.folder / "userlist.txt"
         self._log = self.folder / "log"
         self._limits = limits  # called in the child before it becomes the proxy
+        self._program = program  # what Python runs
         self._process: subprocess.Popen[bytes] | None = None
         self._seen = 0
 
@@ -112,7 +114,7 @@ class Stand:
         become = ["-u", USER] if os.geteuid() == 0 else []
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "proxy", *become, self.file],
+                [sys.executable, *self._program, *become, self.file],
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -19,14 +19,15 @@ KEY = backend.build_backend_key(b"\0\0\0\x07" + b"k" * 32)
 TZ = backend.build_parameter_status("TimeZone", "UTC")
 READY = backend.READY_IDLE_MESSAGE
 SAID = {"user": "web", "database": "shop", "search_path": "a, b"}
-HERE = SimpleNamespace(path=None, host="10.0.0.1", port=5432)
+HERE = SimpleNamespace(where="10.0.0.1", port=5432)
 
 
 def approaching(said):
     """On its way to a server that says all this."""
-    owner = SimpleNamespace(parameters={}, key=b"", pid=0)
+    owner = SimpleNamespace(parameters={}, key=b"", pid=0, pool=SimpleNamespace(now=lambda: 7.0))
     way = Approach(owner, a_keeper())
-    way.connected(alone(said), HERE)
+    way.head_for(HERE)
+    way.connected(alone(said))
     return way
 
 
@@ -46,6 +47,17 @@ def test_what_the_server_tells_is_noted_on_the_owner():
     assert owner.parameters == {"TimeZone": "UTC"}
     assert (owner.key, owner.pid) == (b"\0\0\0\x07" + b"k" * 32, 7)
     assert (owner.endpoint, owner.address) == (HERE, ("10.0.0.1", 5432))
+
+
+def test_starting_over_it_forgets_what_was_said():
+    async def main():
+        way = approaching(OK + TZ + KEY + READY)
+        await way.log_in(SAID, Secret("secret"), 2)
+        way.inbox.connection_lost(None)
+        await way.start_over()
+        assert (way.inbox, way.owner.parameters, way.owner.key, way.owner.pid) == (None, {}, b"", 0)
+
+    play(main())
 
 
 def test_it_says_exactly_the_parameters_it_is_given():

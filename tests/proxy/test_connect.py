@@ -1,4 +1,4 @@
-"""Opening a server: the conversation, hostile servers, and a place that is never lost."""
+"""Opening a server: the conversation, hostile servers, a place that is never lost, and several hosts."""
 
 import asyncio
 
@@ -9,17 +9,25 @@ from protocol.passwords import Secret
 from protocol.startup import parse_startup
 from proxy.approach import MAX_GREETINGS
 from proxy.config.entries import Database
-from proxy.connect import Endpoint, Opener
-from proxy.states import CLOSED, CLOSING, IDLE, Closing
+from proxy.config.kinds import LoadBalance
+from proxy.connect import Opener
+from proxy.places import Endpoint
+from proxy.resolver import LookupFailed
+from proxy.states import CLOSED, CLOSING, IDLE, OPENING, Closing
 from proxy.tasks import Tasks
 from tests.fakes import FakeWorld
 from tests.proxy.auth.wire import Wire, a_keeper, alone, play, wired
 
+A, B, C = "10.0.0.1", "10.0.0.2", "10.0.0.3"
 OK = backend.build_authentication_ok()
 KEY = backend.build_backend_key(b"\0\0\0\x07abcd")
 TZ = backend.build_parameter_status("TimeZone", "UTC")
 READY = backend.READY_IDLE_MESSAGE
 HELLO = OK + TZ + KEY + READY
+SILENCE = b""  # and the end of it
+REFUSED = ConnectionRefusedError(111, "Connection refused")
+STARTING = backend.build_error("FATAL", "57P03", "the database system is starting up")
+WRONG = backend.build_error("FATAL", "28P01", "password authentication failed")
 
 
 class Line(Wire):
@@ -46,27 +54,58 @@ class Line(Wire):
         self.mine = protocol
 
 
-class World(FakeWorld):
-    """Opens real servers, over lines that say `said`: all the same, or one after another and the last for the rest."""
+class Resolver:
+    """Knows one name."""
 
-    def __init__(self, said, monkeypatch, error=None, **limits):
+    def begin(self, name):
+        pass
+
+    def doubt(self, name):
+        pass
+
+    async def find(self, name):
+        if name != "db":
+            raise LookupFailed(f"{name}: Name or service not known")
+        return A, B
+
+
+class World(FakeWorld):
+    """
+    Opens real servers, over lines that say `said`: all the same, or one after another and the last for the rest. By
+    address where it is a table: bytes, an error, or None for a place that never answers.
+    """
+
+    def __init__(self, said, monkeypatch, error=None, hosts=("10.0.0.1",), balance=LoadBalance.ROUND_ROBIN, **limits):
         super().__init__(**limits)
-        self.database = Database(name="shop", hosts=("here",))
+        self.database = Database(name="shop", hosts=hosts, load_balance_hosts=balance)
         self.opener = Opener(Tasks(self.log), a_keeper(), self)
+        self.resolver = Resolver()
         self.inbox = None
         self.lines = []
+        self.tried = []  # addresses
+        self.said = said
         scripts = [said] if isinstance(said, bytes) else list(said)
 
         async def connect(endpoint, loop):
             if error is not None:
                 raise error
-            said = scripts.pop(0) if len(scripts) > 1 else scripts[0]
+            self.tried.append(endpoint.where)
+            if isinstance(self.said, dict):
+                said = self.said[endpoint.where]
+            else:
+                said = scripts.pop(0) if len(scripts) > 1 else scripts[0]
+            if said is None:
+                await asyncio.Event().wait()
+            if isinstance(said, Exception):
+                raise said
             self.inbox = alone()
             line = Line()
             line.mine = self.inbox
             self.lines.append(line)
             self.inbox.transport = line
             self.inbox.data_received(said)
+            if said == SILENCE:
+                self.inbox.eof_received()
             return self.inbox
 
         monkeypatch.setattr(Endpoint, "connect", connect)
@@ -240,3 +279,155 @@ def test_a_refusal_that_was_not_about_the_version_is_told_as_it_is(monkeypatch):
     assert (server.state, failure.sqlstate, failure.sentence) == (CLOSED, "08P01", "no such thing")
     assert "does not speak" not in world.log.text
     assert versions(world) == [(3, 2), (3, 0)]
+
+
+# Several hosts.
+
+
+def several(said, monkeypatch, times=1, hosts=(A, B, C), **more):
+    """A world in which so many servers have been opened, one after another; and the last of them."""
+
+    async def main():
+        world = World(said, monkeypatch, hosts=hosts, **more)
+        world.room_made = lambda pool: None
+        for _ in range(times):
+            server = await world.open()
+        return world, server
+
+    return play(main())
+
+
+def test_each_new_server_is_at_the_next_host(monkeypatch):
+    world, _ = several(HELLO, monkeypatch, 4)
+    assert world.tried == [A, B, C, A]
+
+
+def test_hosts_that_are_not_balanced_are_left_only_when_they_fail(monkeypatch):
+    async def main():
+        world = World({A: HELLO, B: HELLO, C: HELLO}, monkeypatch, hosts=(A, B, C), balance=LoadBalance.DISABLE)
+        world.room_made = lambda pool: None
+        await world.open()
+        await world.open()
+        world.said[A] = REFUSED
+        await world.open()
+        world.said[A] = HELLO
+        world.clock.advance(60)
+        await world.open()
+        assert world.tried == [A, A, A, B, B]
+        assert "10.0.0.1,10.0.0.2,10.0.0.3: new servers are at 10.0.0.2:5432, no longer at 10.0.0.1:5432" in (
+            world.log.text
+        )
+
+    play(main())
+
+
+@pytest.mark.parametrize(
+    ("dead", "words"),
+    [
+        (REFUSED, "connect failed: [Errno 111] Connection refused"),
+        (SILENCE, "login failed: the peer closed the connection"),
+        (OK, "connect timeout: server_connect_timeout"),
+        (None, "connect timeout: server_connect_timeout"),
+        (TimeoutError(110, "Connection timed out"), "connect failed: [Errno 110] Connection timed out"),
+        (STARTING, "the database system is starting up"),
+        (b"HTTP/1.1 400 Bad Request", "login failed: invalid message length"),
+    ],
+)
+def test_a_host_that_is_dead_costs_a_moment_and_no_opening(dead, words, monkeypatch):
+    world, server = several({A: dead, B: HELLO}, monkeypatch, hosts=(A, B), server_connect_timeout=0.1)
+    assert (server.state, server.address, server.endpoint) == (IDLE, (B, 5432), Endpoint(B, 5432))
+    assert world.pool.failure is None
+    assert f"WARNING host {A}:5432 is down: {words}" in world.log.text
+    said, reason = f"server login failed: FATAL {words}", "login failed"
+    if dead is not STARTING:
+        said, reason = words, words.split(":")[0]
+    assert f"shop/web@{A}:5432 {said}" in world.log.text
+    assert f"shop/web@{A}:5432 closing because: {reason} (age=0s)" in world.log.text
+    assert f"shop/web@{B}:5432 new connection to server" in world.log.text
+
+
+def test_nothing_of_what_the_dead_host_said_is_left(monkeypatch):
+    said = OK + backend.build_parameter_status("server_version", "1") + KEY + STARTING
+    world, server = several({A: said, B: OK + TZ + READY}, monkeypatch, hosts=(A, B))
+    assert (server.parameters, server.key, server.pid) == ({"TimeZone": "UTC"}, b"", 0)
+    assert world.pool.welcome == {"TimeZone": "UTC"}
+
+
+def test_a_wrong_password_is_wrong_everywhere(monkeypatch):
+    world, server = several({A: WRONG, B: HELLO}, monkeypatch, hosts=(A, B))
+    assert (server.state, world.tried) == (CLOSED, [A])
+    assert (world.pool.failure.sqlstate, world.pool.failure.sentence) == ("28P01", "password authentication failed")
+    assert "is down" not in world.log.text
+
+
+def test_only_when_all_hosts_fail_the_opening_fails_and_says_why_of_each(monkeypatch):
+    world, server = several({A: REFUSED, B: SILENCE}, monkeypatch, hosts=(A, B, "nowhere"))
+    assert server.state is CLOSED
+    assert world.pool.size == 0
+    assert world.pool.failure.sqlstate == "08006"
+    assert world.pool.failure.sentence == (
+        "connect failed on every host: 10.0.0.1:5432: connect failed: [Errno 111] Connection refused;"
+        " 10.0.0.2:5432: login failed: the peer closed the connection;"
+        " nowhere:5432: server DNS lookup failed: nowhere: Name or service not known"
+    )
+
+
+def test_a_host_that_starts_up_gives_hope_when_the_others_are_dead(monkeypatch):
+    world, _ = several({A: STARTING, B: REFUSED}, monkeypatch, hosts=(A, B))
+    assert world.pool.failure.sqlstate == "57P03"
+
+
+def test_a_host_that_failed_is_tried_last_until_its_time_is_over_and_is_missed_only_once(monkeypatch):
+    async def main():
+        world = World({A: REFUSED, B: HELLO}, monkeypatch, hosts=(A, B))
+        world.room_made = lambda pool: None
+        for _ in range(4):
+            await world.open()
+        assert world.tried == [A, B, B, B, B]
+        world.clock.advance(60)
+        world.said[A] = HELLO
+        await world.open()
+        await world.open()
+        await world.open()
+        assert world.tried[5:] == [A, B, A]
+        assert world.log.text.count("is down") == world.log.text.count("is back") == 1
+        assert "LOG host 10.0.0.1:5432 is back, after 60s" in world.log.text
+
+    play(main())
+
+
+def test_a_name_with_several_addresses_is_several_places(monkeypatch):
+    world, server = several({A: REFUSED, B: HELLO}, monkeypatch, 2, hosts=("db",))
+    assert world.tried == [A, B, B]
+    assert server.endpoint == Endpoint("db", 5432, B)
+    assert server.address == (B, 5432)
+    assert "host db:5432 (10.0.0.1) is down" in world.log.text
+
+
+def test_a_name_that_leads_nowhere_is_no_server(monkeypatch):
+    world, server = several({}, monkeypatch, hosts=("nowhere",))
+    words = "server DNS lookup failed: nowhere: Name or service not known"
+    assert (server.state, world.tried) == (CLOSED, [])
+    assert (world.pool.failure.sqlstate, world.pool.failure.sentence) == ("08006", words)
+    assert world.log.text.count("closing because: server DNS lookup failed (age=0s)") == 1
+
+
+def test_an_opening_that_is_closed_on_its_way_to_the_second_host_frees_its_place(monkeypatch):
+    async def main():
+        world = World({A: REFUSED, B: OK}, monkeypatch, hosts=(A, B))
+        world.room_made = lambda pool: None
+        world.pool.open_one()
+        (server,) = world.pool.places[OPENING]
+        while world.tried != [A, B]:
+            await asyncio.sleep(0)
+        server.close(Closing.ADMIN)
+        await asyncio.gather(server.opening, return_exceptions=True)
+        assert (server.state, world.pool.size) == (CLOSED, 0)
+        assert "10.0.0.2:5432 is down" not in world.log.text
+
+    play(main())
+
+
+def test_a_host_of_an_older_protocol_is_asked_again_before_another_is_tried(monkeypatch):
+    world, server = several([OLD, HELLO], monkeypatch, hosts=(A, B))
+    assert (world.tried, server.state) == ([A, A], IDLE)

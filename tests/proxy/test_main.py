@@ -4,7 +4,9 @@ import asyncio
 
 import pytest
 
-from proxy.states import Leaving, PoolState, Waiting
+from proxy.resolver import Resolver
+from proxy.states import LINKED, Closing, Leaving, PoolState, Waiting
+from tests.proxy.test_pools import at
 from tests.whole import INI, a_client, a_pool, a_proxy
 
 
@@ -83,5 +85,24 @@ def test_resuming_while_leaving_is_ignored(path):
         proxy.leave(Leaving.WAIT_FOR_SERVERS)
         proxy.on_resume()
         assert pool.state is PoolState.PAUSED
+
+    asyncio.run(main())
+
+
+def test_a_host_that_moves_takes_its_servers_along(path):
+    async def main():
+        proxy, says = a_proxy(path), ["1.1.1.1"]
+        server = at(a_pool(proxy), "db", "1.1.1.1", LINKED)
+
+        async def look_up(name):
+            return says
+
+        proxy.resolver = Resolver(proxy.tasks, proxy, look_up)
+        assert await proxy.resolver.find("db") == ("1.1.1.1",)
+        says[:] = ["1.1.1.2"]
+        proxy.clock.advance(16)
+        proxy.resolver.sweep()
+        assert await proxy.resolver.find("db") == ("1.1.1.2",)
+        assert server.doomed is Closing.OBSOLETE
 
     asyncio.run(main())

@@ -33,6 +33,7 @@ class Server:
     """As little as a pool asks."""
 
     followed = {}  # noqa: RUF012
+    endpoint = None
 
     def __init__(self, pool):
         self.pool, self.state, self.doomed, self.why, self.opening = pool, OPENING, None, None, None

@@ -10,8 +10,9 @@ from proxy.config.reload import compare
 from proxy.config.settings import Settings
 from proxy.failing import LoginFailed
 from proxy.laws import check_pool
+from proxy.places import Endpoint
 from proxy.pools import STARVING, Pools
-from proxy.states import CLOSING, IDLE, LINKED, OPENING, Closing, PoolState, Waiting, move
+from proxy.states import CLOSING, IDLE, LINKED, OPENING, USED, Closing, PoolState, Waiting, move
 from tests.fakes import FakeClock, FakeLog
 from tests.proxy.test_pool import Client, Server
 
@@ -385,3 +386,46 @@ def test_kill_closes_the_tunnels_of_that_database_only():
     assert (mine.why, other.why) == (Closing.ADMIN, None)
     world.pools.close_all(None, Closing.SHUTDOWN)
     assert other.why is Closing.SHUTDOWN
+
+
+# Hosts that move.
+
+
+def at(pool, host, address, state):
+    """A server of `pool`, opened at that address, and where it is now."""
+    server = Server(pool)
+    server.endpoint = Endpoint(host, 5432, address)
+    pool.places[OPENING][server] = None
+    for step in {OPENING: (), LINKED: (LINKED,), IDLE: (IDLE,), USED: (IDLE, USED)}[state]:
+        move(server, step)
+    return server
+
+
+def test_servers_at_an_address_that_is_lost_leave_at_their_next_release_and_the_idle_ones_now():
+    world = World([SHOP])
+    pool = world.pool("shop")
+    opening, linked, idle, used = (at(pool, "db", "1.1.1.1", state) for state in (OPENING, LINKED, IDLE, USED))
+    others = [at(pool, "db", "1.1.1.2", IDLE), at(pool, "other", "1.1.1.1", IDLE)]
+    world.pools.retire_addresses("db", {"1.1.1.1", "1.1.1.9"})
+    assert idle.why is used.why is linked.doomed is opening.doomed is Closing.OBSOLETE
+    assert [(each.state, each.doomed) for each in others] == [(IDLE, None)] * 2
+    pool.release(linked)
+    assert linked.why is Closing.OBSOLETE
+    pool.server_opened(opening, {})
+    assert opening.why is Closing.OBSOLETE
+
+
+def test_a_connection_that_listens_is_never_released_and_leaves_at_once():
+    world = World([SHOP])
+    ear = world.pools.find_hub(world.pool("shop")).ear.pool
+    linked = at(ear, "db", "1.1.1.1", LINKED)
+    world.pools.retire_addresses("db", {"1.1.1.1"})
+    assert linked.why is Closing.OBSOLETE
+
+
+def test_hosts_in_use_are_those_that_servers_are_connected_to():
+    world = World([SHOP, BLOG])
+    at(world.pool("shop"), "db", "1.1.1.1", IDLE)
+    at(world.pool("blog"), "10.0.0.1", "", LINKED)
+    world.pool("shop").open_one()
+    assert world.pools.hosts_in_use() == {"db", "10.0.0.1"}

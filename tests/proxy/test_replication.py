@@ -9,7 +9,7 @@ from protocol.backend import READY_IDLE_MESSAGE, build_backend_key, build_parame
 from protocol.frontend import build_query
 from protocol.startup import CancelRequest, build_startup
 from proxy import replication
-from proxy.connect import Endpoint
+from proxy.places import Endpoint
 from proxy.pools import STARVING
 from proxy.replication import PATIENCE
 from proxy.states import IDLE, LINKED, Closing, Leaving, Waiting

@@ -7,6 +7,7 @@ import pytest
 
 from proxy.admin.show import SHOWS
 from proxy.main import Proxy
+from proxy.resolver import Resolver
 from tests.proxy.admin.desk import Operator, a_client, a_server, at_desk
 
 TYPES = {"s": 25, "i": 23, "q": 20, "N": 1700, "T": 25}
@@ -135,6 +136,12 @@ def test_state_and_lists_and_users(tmp_path: Path) -> None:
         lists = (await operator.ask("SHOW LISTS")).rows
         assert [row[0] for row in lists] == names.split()
         assert [row[1] for row in lists[:10]] == ["3", "3", "0", "2", "0", "0", "2", "0", "0", "1"]
+        assert [row[1] for row in lists[10:]] == ["0"] * 4
+        proxy.resolver = Resolver(proxy.tasks, proxy, lambda name: asyncio.get_running_loop().create_future())
+        proxy.resolver.begin("db1")
+        proxy.resolver.begin("db2")
+        lists = (await operator.ask("SHOW LISTS")).rows
+        assert [row[1] for row in lists[10:]] == ["2", "0", "2", "0"]
         users = (await operator.ask("SHOW USERS")).rows
         assert users == [
             ("ann", "", "", None, "0", "0", "0", "0"),

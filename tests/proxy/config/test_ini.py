@@ -110,6 +110,17 @@ def test_what_has_no_effect_yet_is_warned_about(make) -> None:  # type: ignore[n
     assert config.peers[1].host == "a"
 
 
+def test_what_only_another_resolver_does_is_warned_about_when_it_is_wanted(make) -> None:  # type: ignore[no-untyped-def]
+    quiet = make("[proxy]\nauth_type = any\ndns_max_ttl = 5\ndns_zone_check_period = 0\nresolv_conf =\n")
+    assert not quiet.warnings
+    loud = make("[proxy]\nauth_type = any\ndns_zone_check_period = 60\nresolv_conf = /etc/other\n")
+    reason = "accepted but has no effect: the system's resolver looks up host names:"
+    assert [str(warning).split(" it is set up")[0] for warning in loud.warnings] == [
+        f"a.ini:3: dns_zone_check_period is {reason}",
+        f"a.ini:4: resolv_conf is {reason}",
+    ]
+
+
 def test_logins_nobody_can_pass_are_warned_about(make) -> None:  # type: ignore[no-untyped-def]
     (warning,) = make("[proxy]\n").warnings
     assert str(warning) == "a.ini: auth_type is md5 and there is no auth_file: nobody can log in"
