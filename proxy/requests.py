@@ -6,17 +6,17 @@ may change the session, a name may stand for a statement this server does not ha
 things have a look, a function in a table by message type, that gives a verdict from the bytes at hand: pass it on as it
 is, translate it when the server is known, wait for more bytes, wait for something else.
 
-A look never writes and never raises but for what is illegal (ProtocolError). What a text may leave behind is noted here
-(`session.note`), before anybody knows which server it goes to.
+A look never writes and never raises but for what is illegal (ProtocolError) or forbidden (Refused). What a text may
+leave behind is noted here (`session.note`), before anybody knows which server it goes to.
 """
 
 from collections.abc import Callable
 from struct import Struct
 from typing import Any, Final
 
-from protocol import codes
+from protocol import codes, sqlstate
 from protocol.effects import PLAIN, Reader, Reading, What
-from protocol.errors import ProtocolError
+from protocol.errors import ProtocolError, Refused
 from protocol.framing import HEADER_SIZE
 from protocol.frontend import STATEMENT
 from protocol.prepared import MAX_TARGET, find_bind_names, find_parse_name, find_target_name
@@ -220,6 +220,15 @@ def look_at_private_parse(client: Any, data: bytes, pos: int, end: int, parsed: 
     return PASS
 
 
+def refuse_query(client: Any, data: bytes, pos: int, end: int, parsed: bool) -> int:
+    raise Refused(
+        sqlstate.FEATURE_NOT_SUPPORTED,
+        "PQexec disallowed",
+        detail="disable_pqexec is set, so the simple query protocol is refused here.",
+        hint="Use the extended query protocol: statements with parameters, or prepared ones.",
+    )
+
+
 def _table(**looks: Look) -> tuple[Look | None, ...]:
     by_kind = {getattr(codes, name.upper()): look for name, look in looks.items()}
     return tuple(by_kind.get(kind) for kind in range(256))
@@ -243,3 +252,8 @@ LOOKS_OF_TAGGED: Final = _table(
     close=look_at_target,
 )
 """Of shared servers, for a client with a portal whose command tag means something."""
+
+
+def forbid_query(looks: tuple[Look | None, ...]) -> tuple[Look | None, ...]:
+    """The same looks, but no simple query passes (disable_pqexec)."""
+    return tuple(refuse_query if kind == codes.QUERY else look for kind, look in enumerate(looks))
