@@ -31,7 +31,6 @@ class Janitor:
         self._proxy = proxy
         self._now = proxy.clock.now
         self._patience = Patience(proxy.clock.now)
-        self._next_stats = self._now() + proxy.settings.stats_period
         self._stats_since = self._now()
 
     async def run(self) -> None:
@@ -57,7 +56,7 @@ class Janitor:
         self._proxy.pools.forget_unused()
         for pool in list(self._proxy.pools.dying):
             self._sweep_overdue(pool)
-        if self._now() >= self._next_stats:
+        if self._now() - self._stats_since >= self._proxy.settings.stats_period:
             self._roll_stats()
 
     def _sweep_doorsteps(self) -> None:
@@ -150,7 +149,6 @@ class Janitor:
         for pool in proxy.pools:
             pool.averages.roll(pool.stats, period)
         self._stats_since = now
-        self._next_stats = now + proxy.settings.stats_period
         proxy.log_stats()
 
 

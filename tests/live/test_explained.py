@@ -67,7 +67,7 @@ def test_a_driver_shows_who_is_in_the_way_and_what_can_be_done(stand):
     assert (notice.severity, notice.sqlstate, notice.message_primary) == ("NOTICE", "00000", FIRST)
     who = (
         r"The one server of pool one/app is busy: 1 in transactions \(1 of them idle\); the longest belongs to"
-        r' application "billing" \(user app at 127\.0\.0\.1:\d+\), for 0\.\d s, idle in transaction for 0\.\d s\.'
+        r' application "billing" \(user app at 127\.0\.0\.1:\d+\), for \d\.\d s, idle in transaction for \d\.\d s\.'
         r" You are number 1 of 1 in the queue\."
     )
     assert re.fullmatch(who, notice.message_detail), notice.message_detail
