@@ -148,7 +148,16 @@ def _join(*sentences: str) -> str:
 def _tell_busy(about: Explanation, user: str | None) -> Reason:
     limits = about.pool.limits
     hint = about.advise(f"Shorten transactions, or raise pool_size ({limits.pool_size}).")
-    return Reason(sqlstate.TOO_MANY_CONNECTIONS, about.tell_servers(user), hint)
+    return Reason(sqlstate.TOO_MANY_CONNECTIONS, _join(about.tell_servers(user), _tell_reserve(about.pool)), hint)
+
+
+def _tell_reserve(pool: Any) -> str:
+    """What reserve_pool_size will do for those who wait; "" when that is nothing."""
+    limits = pool.limits
+    left = (limits.reserve_pool_timeout or 0.0) - pool.longest_wait
+    if not limits.reserve_pool_size or left <= 0 or pool.size >= limits.pool_size + limits.reserve_pool_size:
+        return ""
+    return f"The reserve ({_count(limits.reserve_pool_size, 'server')}) is opened in {span(left)}."
 
 
 def _tell_opening(about: Explanation, user: str | None) -> Reason:

@@ -62,7 +62,7 @@ class Janitor:
     def _sweep_doorsteps(self) -> None:
         """Those at the front have been silent for longest."""
         limit, doors = self._proxy.settings.client_login_timeout, self._proxy.doorsteps
-        while doors and _is_over(limit, self._now() - next(iter(doors)).arrived_at):
+        while doors and is_over(limit, self._now() - next(iter(doors)).arrived_at):
             next(iter(doors)).expire()
 
     def _sweep_waiting(self, pool: Pool) -> None:

@@ -55,7 +55,7 @@ class Patience:
     def _warn(self, pool: Any, explanation: Explanation | None) -> None:
         """One line about a pool that has been exhausted for long."""
         patience, waited = pool.limits.query_wait_notify, pool.longest_wait
-        if patience is None or waited <= patience or self._now() < self._warned.get(pool, 0.0) + WARN_AGAIN:
+        if patience is None or waited <= patience or self._now() < self._warned.get(pool, -WARN_AGAIN) + WARN_AGAIN:
             return
         explanation = explanation or Explanation(pool)
         if explanation.obstacle in _KNOWN:

@@ -195,7 +195,9 @@ class Settings:
     query_wait_timeout: float | None = row(
         SECONDS_OR_OFF, 120.0, LIVE, ACTED, "longest wait for a server; 0 = for ever"
     )
-    query_wait_notify: float | None = row(SECONDS_OR_OFF, 5.0, LIVE, ACTED, "a waiting client gets a notice; 0 = never")
+    query_wait_notify: float | None = row(
+        SECONDS_OR_OFF, 5.0, LIVE, ACTED, "a waiting client gets a notice, the log a warning; 0 = never"
+    )
     cancel_wait_timeout: float | None = row(
         SECONDS_OR_OFF, 10.0, LIVE, ACTED, "longest wait of a cancel request; 0 = no limit"
     )

@@ -79,6 +79,13 @@ def test_every_server_is_counted_where_it_is():
     )
 
 
+def test_a_reserve_that_is_yet_to_come_is_announced():
+    play = busy(reserve_pool_size=2, reserve_pool_timeout=5.0)
+    assert Explanation(play.world.pool).tell("web").detail.endswith(" The reserve (2 servers) is opened in 5.0 s.")
+    play >> pause(5.0)
+    assert "reserve" not in Explanation(play.world.pool).tell("web").detail
+
+
 def test_a_hint_fits_what_the_longest_holder_does():
     running = Play() >> client("Q:a")
     assert Explanation(running.world.pool).tell("web").hint == "Shorten transactions, or raise pool_size (1)."

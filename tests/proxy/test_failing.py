@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.failing import FIRST_RETRY, PASSING_RETRY, LoginFailed
+from proxy.failing import FIRST_RETRY, PASSING_RETRY, LoginFailed, describe_failing
 
 LASTING = LoginFailed("28P01", "password authentication failed")
 PASSING = LoginFailed("57P03", "the database system is starting up")

@@ -112,6 +112,18 @@ def test_who_waits_for_the_first_server_is_told_that_it_is_down(tmp_path):
     assert line.endswith("pooler error: client_login_timeout (server down): " + error.detail)
 
 
+def test_who_waits_through_a_start_of_postgresql_is_told_in_its_words(tmp_path):
+    def fail(pool):
+        pool.opening_failed(LoginFailed("57P03", "the database system is starting up"))
+        pool.world.clock.advance(0.1)
+
+    error, _ = late(a_proxy(tmp_path, client_login_timeout=0.2), prepare=fail)
+    assert (error.sqlstate, error.message) == ("57P03", "client_login_timeout (server down)")
+    assert error.detail == (
+        "Server logins have been failing for 0.1 s: the database system is starting up; the next try is in 0.1 s."
+    )
+
+
 def test_a_pause_is_no_server_that_is_down(tmp_path):
     error, _ = late(a_proxy(tmp_path, client_login_timeout=0.02), prepare=lambda pool: pool.pause())
     assert (error.sqlstate, error.message) == ("57P03", "client_login_timeout")
