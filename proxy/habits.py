@@ -5,12 +5,26 @@ Theory. A pool that shares its servers must know which text may change a session
 that does not share need not know anything. The stream asks that for every message, so the answers are worked out here,
 once per pool and reload, as plain attributes: a table of functions by message type, and `is_plain`, which is true of
 everything where nobody wants to know.
+
+Where idle transactions are ended the simple queries in transactions are noted, so that whoever is sent away hears which
+kind of statement he idled after; where there is no such timeout nothing is.
 """
+
+from weakref import WeakKeyDictionary
 
 from protocol.effects import Reader
 from proxy.config.kinds import ListenMode, PoolMode, SessionState
 from proxy.config.limits import Limits
-from proxy.requests import LOOKS_OF_AUDITED, LOOKS_OF_PRIVATE, LOOKS_OF_SHARED, LOOKS_OF_TAGGED, Look, forbid_query
+from proxy.requests import (
+    LOOKS_OF_AUDITED,
+    LOOKS_OF_PRIVATE,
+    LOOKS_OF_SHARED,
+    LOOKS_OF_TAGGED,
+    Look,
+    Notes,
+    forbid_query,
+    note_queries,
+)
 
 
 class Habits:
@@ -18,7 +32,7 @@ class Habits:
 
     __slots__ = (
         "is_audited", "is_deferring", "is_listening_shared", "is_plain", "is_private", "is_tracking", "looks",
-        "looks_of_tagged", "reader",
+        "looks_of_tagged", "notes", "reader",
     )  # fmt: skip
 
     def __init__(self, limits: Limits) -> None:
@@ -34,9 +48,15 @@ class Habits:
         self.looks_of_tagged = LOOKS_OF_TAGGED  # for a client with a portal whose command tag means something
         if self.is_private:
             self.looks = LOOKS_OF_AUDITED if self.is_audited else LOOKS_OF_PRIVATE
+        self.notes: Notes = WeakKeyDictionary()
+        if limits.idle_transaction_timeout is not None:
+            self.looks, self.looks_of_tagged = (note_queries(looks, self.notes) for looks in self._tables())
         if limits.disable_pqexec:
             self.is_plain = is_nothing
-            self.looks, self.looks_of_tagged = forbid_query(self.looks), forbid_query(self.looks_of_tagged)
+            self.looks, self.looks_of_tagged = map(forbid_query, self._tables())
+
+    def _tables(self) -> tuple[tuple[Look | None, ...], tuple[Look | None, ...]]:
+        return self.looks, self.looks_of_tagged
 
 
 def is_anything(text: bytes) -> bool:

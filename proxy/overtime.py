@@ -3,8 +3,9 @@ Which timeout has struck a client that has a server, or rests; and what it is to
 
 Theory. The streams note when something began, the janitor compares, and here are the comparisons and the words. Whoever
 is sent away hears the limit and the actual time, since "idle transaction timeout" alone makes people guess which
-setting of which program it was. What an idle transaction last did is said where it is known without keeping more than
-the streams keep anyway: whether it has failed, was only begun, or which kind of statement it prepared last.
+setting of which program it was. What an idle transaction last did is said as far as it is known: whether it has failed
+or was only begun, with which word its last simple query began (habits.py notes that where there is such a timeout), and
+the last statement it prepared without a name.
 """
 
 import re
@@ -96,13 +97,12 @@ def _describe_transaction(client: Any, limits: Any, now: float) -> str:
 
 def _describe_idle_transaction(client: Any, limits: Any, now: float) -> str:
     idle_for, open_for = span(now - idle_since(client)), span(now - client.xact_at)
+    limit, last = f"{limits.idle_transaction_timeout:g} s", _describe_last(client, now)
     words = f"The client has done nothing for {idle_for} in a transaction that is open for {open_for}; "
-    return (
-        f"{words}idle_transaction_timeout is {limits.idle_transaction_timeout:g} s. {_describe_last(client)}".rstrip()
-    )
+    return f"{words}idle_transaction_timeout is {limit}. {last}".rstrip()
 
 
-def _describe_last(client: Any) -> str:
+def _describe_last(client: Any, now: float) -> str:
     """What it was that the client did last in its transaction, as far as that is known."""
     server = client.server
     if client.state is BEGUN:
@@ -111,12 +111,17 @@ def _describe_last(client: Any) -> str:
         return "The transaction has failed, and waits for a rollback."
     if server.status == codes.IDLE:
         return "What it has sent waits for a Sync."
-    if client.unnamed and server.unnamed is client.unnamed:
-        found = _FIRST_WORD.match(client.unnamed, HEADER_SIZE + 1)
-        return (
-            f"The last statement it prepared there without a name was: {found[1].decode().upper()} ..." if found else ""
-        )
-    return ""
+    noted_at, text = client.pool.habits.notes.get(client, (now, b""))
+    query = _first_word(text, 0)
+    prepared = _first_word(client.unnamed, HEADER_SIZE + 1) if server.unnamed is client.unnamed else ""
+    words = f"Its last simple query, {span(now - noted_at)} ago, was: {query} ..." if query else ""
+    more = f"The last statement it prepared there without a name was: {prepared} ..." if prepared else ""
+    return f"{words} {more}".strip()
+
+
+def _first_word(text: bytes, pos: int) -> str:
+    found = _FIRST_WORD.match(text, pos)
+    return found[1].decode().upper() if found else ""
 
 
 def _describe_client_idle(client: Any, limits: Any, now: float) -> str:

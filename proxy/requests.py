@@ -10,7 +10,7 @@ A look never writes and never raises but for what is illegal (ProtocolError) or 
 leave behind is noted here (`session.note`), before anybody knows which server it goes to.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from struct import Struct
 from typing import Any, Final
 
@@ -40,6 +40,10 @@ END: Final = 6  # the end of a transaction that was never begun
 
 Look = Callable[[Any, bytes, int, int, bool], int]
 """(client, data, where the message begins, where it ends, has a Parse without a name come before it?) -> verdict"""
+
+Notes = MutableMapping[Any, tuple[float, bytes]]
+"""By client: when its last simple query came, and how that begins."""
+NOTED: Final = 60  # bytes of it
 
 UNREAD_TEXT: Final = b"do ''"
 UNREAD: Final = Reader().read(UNREAD_TEXT)  # what a text may do that is too long to be read: anything
@@ -252,6 +256,17 @@ LOOKS_OF_TAGGED: Final = _table(
     close=look_at_target,
 )
 """Of shared servers, for a client with a portal whose command tag means something."""
+
+
+def note_queries(looks: tuple[Look | None, ...], notes: Notes) -> tuple[Look | None, ...]:
+    """The same looks, and the last simple query of each client is noted."""
+    look = looks[codes.QUERY]
+
+    def look_and_note(client: Any, data: bytes, pos: int, end: int, parsed: bool) -> int:
+        notes[client] = client.pool.now(), data[pos + HEADER_SIZE : min(pos + HEADER_SIZE + NOTED, end - 1)]
+        return PASS if look is None else look(client, data, pos, end, parsed)
+
+    return tuple(look_and_note if kind == codes.QUERY else each for kind, each in enumerate(looks))
 
 
 def forbid_query(looks: tuple[Look | None, ...]) -> tuple[Look | None, ...]:

@@ -1,11 +1,13 @@
 """Which timeout has struck, and what the client hears: the limit, the time it took, and what it did last."""
 
+import gc
+
 import pytest
 
 from protocol.frontend import FLUSH_MESSAGE, SYNC_MESSAGE, Bind, build_bind, build_execute, build_parse
 from proxy.overtime import describe, find_rest_timeout, find_timeout
 from proxy.states import Closing
-from tests.play import Play, client, server
+from tests.play import Play, client, client_hangs_up, server
 
 
 def pause(seconds):
@@ -56,7 +58,8 @@ IDLED = "The client has done nothing for 3.0 s in a transaction that is open for
 
 def test_an_idle_transaction():
     play = Play(idle_transaction_timeout=2.0) >> client("Q:begin") >> pause(1.0) >> server("C Z:T") >> pause(3.0)
-    assert struck(play) == (Closing.IDLE_TRANSACTION_TIMEOUT, IDLED.format("4.0"))
+    last = " Its last simple query, 4.0 s ago, was: BEGIN ..."
+    assert struck(play) == (Closing.IDLE_TRANSACTION_TIMEOUT, IDLED.format("4.0") + last)
 
 
 def test_an_idle_transaction_that_has_failed():
@@ -78,7 +81,30 @@ def test_an_idle_transaction_says_which_kind_of_statement_was_prepared_last_and_
     play = Play(idle_transaction_timeout=2.0, session_state="track")
     play >> client("Q:begin") >> server("C Z:T") >> client(batch) >> server("1 2 C Z:T") >> pause(3.0)
     last = f" The last statement it prepared there without a name was: {word} ..." if word else ""
-    assert struck(play)[1] == IDLED.format("3.0") + last
+    begun = " Its last simple query, 3.0 s ago, was: BEGIN ..."
+    assert struck(play)[1] == IDLED.format("3.0") + begun + last
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_an_idle_transaction_says_which_simple_query_was_its_last_and_when(mode):
+    play = Play(idle_transaction_timeout=2.0, pool_mode=mode, session_state="track")
+    play >> client("Q:begin") >> server("C Z:T") >> client("Q:update_t_set_a=7") >> server("C Z:T") >> pause(3.0)
+    assert struck(play)[1] == IDLED.format("3.0") + " Its last simple query, 3.0 s ago, was: UPDATE ..."
+
+
+def test_queries_are_noted_only_where_idle_transactions_are_ended():
+    play = Play(session_state="track") >> client("Q:begin") >> server("C Z:T") >> client("Q:update_t_set_a=7")
+    assert not play.world.pool.habits.notes
+
+
+def test_a_client_that_is_gone_is_not_remembered():
+    play = Play(idle_transaction_timeout=2.0) >> client("Q:begin") >> server("C Z:T") >> client("Q:a")
+    assert len(play.world.pool.habits.notes) == 1
+    play >> client_hangs_up
+    play.world.left.clear()
+    play.client = None
+    gc.collect()
+    assert len(play.world.pool.habits.notes) == 0
 
 
 def test_a_begin_that_nothing_has_followed():
