@@ -21,6 +21,7 @@ from proxy.explain import SENTENCE, Explanation, Reason, place_in_queue
 from proxy.farewell import ERRORS
 from proxy.states import Closing, Waiting
 
+MAX_TOLD: Final = 1000  # notices in one sweep, 20 us each; the others hear theirs in the next
 WARN_AGAIN: Final = 60.0  # seconds between two warnings about one pool
 _KNOWN: Final = frozenset({Waiting.PAUSED, Waiting.SHUTDOWN})
 
@@ -36,7 +37,7 @@ class Patience:
         """Everybody in `pool`'s queue whose time has come."""
         limits, now = pool.limits, self._now()
         explanation: Explanation | None = None
-        waiting = list(pool.waiting)
+        waiting, told = list(pool.waiting), 0
         for place, client in enumerate(waiting, 1):
             waited = now - client.waiting_since
             is_over = limits.query_wait_timeout is not None and waited > limits.query_wait_timeout
@@ -44,11 +45,14 @@ class Patience:
                 break
             if client.is_notified and not is_over:
                 continue
+            if told == MAX_TOLD:
+                break
             explanation = explanation or Explanation(pool)
             reason = _address(explanation, client, place, len(waiting))
             if is_over:
                 _send_away(client, reason, explanation, waited)
             else:
+                told += 1
                 _notify(client, reason)
         self._warn(pool, explanation)
 

@@ -15,7 +15,7 @@ import pytest
 
 from tests.live.stand import Stand
 from tests.live.upstream import PASSWORD
-from tests.live.wire import SSL_REQUEST, SYNC, ask, bind, cancel_request, error, message, parse, query, rows, startup
+from tests.live.wire import SSL_REQUEST, SYNC, bind, cancel_request, error, message, parse, query, rows, startup
 
 pytestmark = pytest.mark.live
 
@@ -351,10 +351,6 @@ REFUSALS = {
     ),
     "an unknown command": Row(
         "ERROR", "42601", "invalid command 'DANCE', use SHOW HELP;", "", answered("DANCE", database="pgbouncer")
-    ),
-    "the extended protocol there": Row(
-        "FATAL", "0A000", "extended query protocol not supported by admin console", "",
-        sent(ask("SHOW POOLS"), SYNC, database="pgbouncer"),
     ),
 }  # fmt: skip
 

@@ -6,6 +6,7 @@ import pytest
 
 from protocol.backend import parse_error
 from proxy.explain import SENTENCE
+from proxy.janitor import TICK
 from proxy.patience import WARN_AGAIN, Patience
 from proxy.pool import LoginFailed
 from proxy.states import GONE, OPENING, WAITING, Waiting
@@ -53,6 +54,16 @@ def test_the_reason_is_worked_out_once_for_a_whole_queue(monkeypatch):
     monkeypatch.setattr("proxy.explain.find_holders", lambda pool: count.append(1) or [])
     queue(50, query_wait_notify=1.0) >> later(1.2)
     assert len(count) == 1
+
+
+def test_a_crowd_is_told_in_slices(monkeypatch):
+    monkeypatch.setattr("proxy.patience.MAX_TOLD", 3)
+    play = queue(8, query_wait_notify=1.0) >> later(0.9)
+    counts = []
+    for _ in range(4):
+        play >> later(TICK)
+        counts.append(sum(len(heard(one)) for one in play.waiting))
+    assert counts == [3, 6, 8, 8]
 
 
 def last_words(one):
