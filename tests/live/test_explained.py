@@ -217,6 +217,20 @@ def test_a_pool_nobody_uses_is_forgotten_and_comes_again(upstream):
             assert rows(line.ask("select 1")) == [("1",)]
 
 
+def test_a_database_that_only_the_star_knows_is_forgotten_after_its_time(upstream):
+    settings = {"autodb_idle_timeout": 0.5, "server_idle_timeout": 0.5, "server_check_delay": 60}
+    with Stand(upstream, settings, databases={"shop": "dbname=postgres", "*": ""}) as stand:
+        for name in ("template1", "shop"):
+            with stand.raw(database=name) as line:
+                line.ask("select 1")
+        stand.wait_log("registered new auto-database: template1")
+        stand.wait_log("cleaning up idle pool template1/app", 5)
+        assert "auto-database: shop" not in stand.log
+        assert "idle pool shop" not in stand.log
+        with stand.raw(database="template1") as line:
+            assert rows(line.ask("select 1")) == [("1",)]
+
+
 def test_sessions_on_outdated_servers_end_between_transactions_where_that_is_wanted(upstream):
     with (
         Stand(upstream, {"server_fast_close": 1, "pool_mode": "session"}) as stand,
