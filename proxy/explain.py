@@ -14,7 +14,7 @@ A waiter's SQLSTATE: 53300 where a limit is the reason; the server's own, or 080
 administrator has paused the database; 57P01 where the pooler is about to end. See protocol/sqlstate.py.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -81,12 +81,11 @@ class Explanation:
         """What the servers of the pool do, in numbers."""
         holders, places = self.holders, self.pool.places
         inside = [holder for holder in holders if holder.is_in_transaction]
-        idling = sum(holder.doing in IDLING for holder in inside)
         kept = sum(holder.doing is IDLE for holder in holders)
         parts = [
-            (len(inside), "in transactions" + (f" ({idling} of them idle)" if idling else "")),
+            (len(inside), _describe_inside(inside)),
             (len(holders) - len(inside) - kept, "running a query"),
-            (kept, "kept by sessions that do nothing"),
+            (kept, "kept by a session that does nothing" if kept == 1 else "kept by sessions that do nothing"),
             *((len(places[state]), words) for state, words in _AT_WORK.items()),
             (sum(len(places[state]) for state in _AT_REST), "idle"),
         ]
@@ -122,6 +121,13 @@ class Explanation:
         return otherwise
 
 
+def _describe_inside(inside: Sequence[Holder]) -> str:
+    idling = sum(holder.doing in IDLING for holder in inside)
+    if len(inside) == 1:
+        return "idle in a transaction" if idling else "in a transaction"
+    return f"in transactions ({idling} of them idle)" if idling else "in transactions"
+
+
 def describe_holder(holder: Holder) -> str:
     """Who it is, for how long, and what it does."""
     client = holder.client
@@ -134,8 +140,8 @@ def describe_holder(holder: Holder) -> str:
     return f"{who}, whose session has done nothing for {span(holder.idle)}"
 
 
-def place_in_queue(place: int, total: int) -> str:
-    return f"You are number {place} of {total} in the queue."
+def place_in_queue(place: int, total: int, *, is_over: bool = False) -> str:
+    return f"You {'were' if is_over else 'are'} number {place} of {total} in the queue."
 
 
 # One teller for each obstacle.

@@ -48,7 +48,8 @@ class Patience:
             if told == MAX_TOLD:
                 break
             explanation = explanation or Explanation(pool)
-            reason = _address(explanation, client, place, len(waiting))
+            where = place_in_queue(place, len(waiting), is_over=is_over)
+            reason = _address(explanation, client, where)
             if is_over:
                 _send_away(client, reason, explanation, waited)
             else:
@@ -72,10 +73,10 @@ class Patience:
         )
 
 
-def _address(explanation: Explanation, client: Any, place: int, total: int) -> Reason:
-    """The reason as this client may hear it, and how long the queue is."""
+def _address(explanation: Explanation, client: Any, where: str) -> Reason:
+    """The reason as this client may hear it, and where it stands in the queue."""
     reason = explanation.tell(client.user)
-    return replace(reason, detail=f"{reason.detail} {place_in_queue(place, total)}")
+    return replace(reason, detail=f"{reason.detail} {where}")
 
 
 def _notify(client: Any, reason: Reason) -> None:

@@ -66,7 +66,7 @@ def test_a_driver_shows_who_is_in_the_way_and_what_can_be_done(stand):
         notice, diag = wait_told(waiting)
     assert (notice.severity, notice.sqlstate, notice.message_primary) == ("NOTICE", "00000", FIRST)
     who = (
-        r"The one server of pool one/app is busy: 1 in transactions \(1 of them idle\); the longest belongs to"
+        r"The one server of pool one/app is busy: 1 idle in a transaction; the longest belongs to"
         r' application "billing" \(user app at 127\.0\.0\.1:\d+\), for \d\.\d s, idle in transaction for \d\.\d s\.'
         r" You are number 1 of 1 in the queue\."
     )
@@ -153,7 +153,7 @@ def test_the_console_shows_who_holds_what_and_what_is_waited_for(stand):
         assert (row["user"], row["application_name"], row["addr"]) == ("app", "billing", "127.0.0.1")
         assert (row["state"], row["servers"], row["pinned"], row["query_age"]) == ("idle in transaction", 1, "", None)
         assert 0 < float(row["idle_in_xact"]) <= float(row["xact_age"]) < 10
-        assert _pool(console)["waiting_for"] == ("all servers of the pool are busy: 1 in transactions (1 of them idle)")
+        assert _pool(console)["waiting_for"] == ("all servers of the pool are busy: 1 idle in a transaction")
 
 
 def _pool(console):
@@ -168,7 +168,7 @@ def test_a_session_that_keeps_its_server_is_called_that(stand):
         holder.execute("select 1")
         with stand.connect(dbname="session") as waiting:
             notice, _ = wait_told(waiting)
-    assert "1 kept by sessions that do nothing" in notice.message_detail
+    assert "1 kept by a session that does nothing" in notice.message_detail
     assert 'application "report"' in notice.message_detail
     assert "session mode" in notice.message_hint
 

@@ -11,7 +11,7 @@ from proxy.holders import find_holders
 from proxy.pool import LoginFailed
 from proxy.states import CLEANING, CLOSING, LINKED, OPENING, TESTING, Leaving, Waiting, move
 from tests.fakes import FakeWorld
-from tests.play import Play, another_client, client, said, server
+from tests.play import Play, another_client, asked, client, said, server
 from tests.whole import INI, a_pool, a_proxy
 
 
@@ -32,7 +32,7 @@ def test_a_client_of_the_same_user_hears_who_is_in_the_way():
     reason = Explanation(busy().world.pool).tell("web")
     assert reason.sqlstate == "53300"
     assert reason.detail == (
-        "The one server of pool shop/web is busy: 1 in transactions (1 of them idle); the longest belongs to"
+        "The one server of pool shop/web is busy: 1 idle in a transaction; the longest belongs to"
         ' application "billing" (user web at 127.0.0.1:1), for 93 s, idle in transaction for 80 s.'
     )
     assert "idle_transaction_timeout" in reason.hint
@@ -41,7 +41,7 @@ def test_a_client_of_the_same_user_hears_who_is_in_the_way():
 def test_a_client_of_another_user_hears_numbers_only():
     reason = Explanation(busy().world.pool).tell("somebody")
     assert reason.detail == (
-        "The one server of pool shop/web is busy: 1 in transactions (1 of them idle); the longest has been held by"
+        "The one server of pool shop/web is busy: 1 idle in a transaction; the longest has been held by"
         " another user for 93 s."
     )
 
@@ -49,7 +49,20 @@ def test_a_client_of_another_user_hears_numbers_only():
 def test_the_operator_hears_all():
     about = Explanation(busy().world.pool)
     assert 'application "billing" (user web at 127.0.0.1:1)' in about.tell(None).detail
-    assert about.brief() == "all servers of the pool are busy: 1 in transactions (1 of them idle)"
+    assert about.brief() == "all servers of the pool are busy: 1 idle in a transaction"
+
+
+def test_those_in_transactions_are_counted_and_the_idle_ones_among_them():
+    play = Play(pool_size=3)
+    with play.world.loop.running():
+        for _ in range(2):
+            play.world.new_server()
+        for status in ("T", "E", "T"):
+            one = play.world.new_client()
+            one.transport.peer_sends(asked("Q:begin"))
+            one.server.transport.peer_sends(said(f"C Z:{status}"))
+    one.transport.peer_sends(asked("Q:works"))
+    assert Explanation(play.world.pool).summarize() == "3 in transactions (2 of them idle)"
 
 
 def test_a_text_of_a_query_is_told_to_nobody():
@@ -251,3 +264,4 @@ def test_every_obstacle_has_its_words():
 
 def test_the_place_in_the_queue():
     assert place_in_queue(4, 12) == "You are number 4 of 12 in the queue."
+    assert place_in_queue(1, 1, is_over=True) == "You were number 1 of 1 in the queue."

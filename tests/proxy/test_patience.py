@@ -34,7 +34,7 @@ def test_the_notice_begins_with_pgbouncers_sentence_and_says_what_it_is_about():
     play = queue(2, query_wait_notify=1.0) >> later(2.0)
     ((kind, notice),) = heard(play.waiting[1])
     assert (kind, notice.severity, notice.sqlstate, notice.message) == ("N", "NOTICE", "00000", SENTENCE)
-    assert notice.detail.startswith("The one server of pool shop/web is busy: 1 in transactions (1 of them idle); ")
+    assert notice.detail.startswith("The one server of pool shop/web is busy: 1 idle in a transaction; ")
     assert notice.detail.endswith("You are number 2 of 2 in the queue.")
     assert notice.hint
 
@@ -120,6 +120,13 @@ def test_the_log_hears_of_an_exhausted_pool_once_a_minute_and_who_holds_it():
     assert len(warnings(play)) == 1
     play >> later(4.0)
     assert len(warnings(play)) == 2
+
+
+def test_a_machine_that_has_just_been_switched_on_is_no_exception():
+    play = queue(1, query_wait_notify=1.0)
+    play.world.advance(2.0)
+    Patience(lambda: 3.0).sweep(play.world.pool)
+    assert len(warnings(play)) == 1
 
 
 def test_it_does_not_when_nobody_waits_for_long_nor_when_notices_are_off():
