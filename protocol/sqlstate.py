@@ -19,12 +19,12 @@ WARNING: Final[str] = "01000"  # a notice about something the client should chan
 SQLCLIENT_UNABLE_TO_ESTABLISH: Final[str] = "08001"  # we cannot reach PostgreSQL: refused, unreachable, no such host
 CONNECTION_DOES_NOT_EXIST: Final[str] = "08003"  # the server this session lived on is gone and cannot be replaced
 REJECTED: Final[str] = "08004"  # PostgreSQL turned our own login away, or this database is disabled here
-CONNECTION_FAILURE: Final[str] = "08006"  # the server died under the client and left no reason of its own
+CONNECTION_FAILURE: Final[str] = "08006"  # the server died, or cannot be reached, and left no SQLSTATE of its own
 TRANSACTION_RESOLUTION_UNKNOWN: Final[str] = "08007"  # the server died while a COMMIT was under way: either may be true
 PROTOCOL_VIOLATION: Final[str] = "08P01"  # a message that does not parse, or that is illegal in this state
 
 # What we do not do.
-FEATURE_NOT_SUPPORTED: Final[str] = "0A000"  # well-formed but not served in this pool mode, or an unknown protocol
+FEATURE_NOT_SUPPORTED: Final[str] = "0A000"  # well-formed but not served here: pool mode, disable_pqexec, protocol
 
 # What the client asked for.
 INVALID_PARAMETER_VALUE: Final[str] = "22023"  # a startup parameter or a console SET with a value we cannot take
@@ -52,15 +52,15 @@ TRANSACTION_TIMEOUT: Final[str] = "25P04"  # transaction_timeout: open for too l
 
 # No room.
 OUT_OF_MEMORY: Final[str] = "53200"  # the bytes we hold for one client, or for all, have reached their cap
-TOO_MANY_CONNECTIONS: Final[str] = "53300"  # max_client_conn and its kin; or no server came within query_wait_timeout
+TOO_MANY_CONNECTIONS: Final[str] = "53300"  # max_client_conn and its kin; or all servers were busy for too long
 CONFIGURATION_LIMIT_EXCEEDED: Final[str] = "53400"  # a message or packet larger than a setting allows
 
 # An operator or a limit stopped it.
-QUERY_CANCELED: Final[str] = "57014"  # a cancel found the query still queued, or query_timeout ended it
-ADMIN_SHUTDOWN: Final[str] = "57P01"  # the pooler shuts down, or the console killed this client
+QUERY_CANCELED: Final[str] = "57014"  # a cancel found the query still queued; query_timeout; client_login_timeout
+ADMIN_SHUTDOWN: Final[str] = "57P01"  # the pooler shuts down, the console killed this client, its database is gone
 CRASH_SHUTDOWN: Final[str] = "57P02"  # PostgreSQL says it crashed: passed on, and never a reason to keep a server
-CANNOT_CONNECT_NOW: Final[str] = "57P03"  # PostgreSQL starts up or shuts down, or we do: worth another try soon
-DATABASE_DROPPED: Final[str] = "57P04"  # the database left the configuration while the client was connected
+CANNOT_CONNECT_NOW: Final[str] = "57P03"  # PostgreSQL starts up or shuts down; or it waited for the end of a PAUSE
+DATABASE_DROPPED: Final[str] = "57P04"  # passed on only: of a database that left the file we say 57P01, as drivers know
 IDLE_SESSION_TIMEOUT: Final[str] = "57P05"  # client_idle_timeout: connected, and nothing said for too long
 
 # Us.

@@ -36,7 +36,6 @@ from proxy.requests import (
     BEGIN,
     CARE,
     LEAST,
-    LOOKS_OF_TAGGED,
     MORE,
     PASS,
     SHORT,
@@ -211,7 +210,7 @@ class Client(Holding, Leaving, asyncio.Protocol):
             return
         is_farewell = parsed = False
         verdict = care = PASS
-        looks = LOOKS_OF_TAGGED if self.tags else self.pool.habits.looks
+        looks = self.pool.habits.looks_of_tagged if self.tags else self.pool.habits.looks
         limit = self.pool.world.settings.max_packet_size
         while pos < size and len(debts) < MAX_AT_ONCE:
             kind, pos, end = scan(data, pos, DULL_REQUESTS, limit)

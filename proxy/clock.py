@@ -22,3 +22,8 @@ class Clock:
     def wall(self) -> datetime:
         """The date and time of day, with the local time zone."""
         return datetime.now().astimezone()
+
+
+def span(seconds: float) -> str:
+    """A span as people read it: tenths only where they matter."""
+    return f"{max(seconds, 0.0):.1f} s" if seconds < 10 else f"{seconds:.0f} s"

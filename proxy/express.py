@@ -92,5 +92,5 @@ class Express:
         client = settle(proxy, known.pool, visitor, known.greeting[0], door.address)
         transport.set_protocol(client)
         client.connection_made(transport)
-        transport.write(join_welcome(visitor, known.greeting[1], client.key))
+        transport.write(join_welcome(visitor, known.greeting[1], client.key, proxy.settings.login_notify_message))
         return True

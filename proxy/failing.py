@@ -6,11 +6,15 @@ comes before the next try hears the same (`server_login_retry`). A few pass by t
 or has just crashed, or somebody has ended this very backend while it logged in (a storm of pg_terminate_backend, a
 restart). Those who log in wait through that, as those in the queue do, bounded by their own timeouts; and the next try
 comes soon.
+
+Whoever hears a remembered reason is also told since when logins fail and when they are tried again: so the log of an
+application alone shows that its database was down, and for how long.
 """
 
-from typing import Final
+from typing import Any, Final
 
 from protocol import sqlstate
+from proxy.clock import span
 
 FIRST_RETRY: Final = 0.25  # seconds; doubles with every failure
 PASSING_RETRY: Final = 1.0  # seconds between tries at the most, where waiting helps
@@ -24,10 +28,11 @@ class LoginFailed(Exception):
     `is_passing`: does waiting help? PgBouncer thinks so of 57P03 alone.
     """
 
-    def __init__(self, sqlstate: str, sentence: str, *, may_pass: bool = True) -> None:
+    def __init__(self, sqlstate: str, sentence: str, detail: str = "", *, may_pass: bool = True) -> None:
         super().__init__(sentence)
         self.sqlstate = sqlstate
         self.sentence = sentence
+        self.detail = detail
         self.is_passing = may_pass and sqlstate in _PASSING
 
     def find_delay(self, failures: int, limit: float) -> float:
@@ -35,8 +40,15 @@ class LoginFailed(Exception):
         longest = min(limit, PASSING_RETRY) if self.is_passing else limit
         return min(FIRST_RETRY * 2.0 ** min(failures - 1, 16), longest)
 
-    def as_cached(self) -> "LoginFailed":
-        """The same, for those who come before the next try."""
-        return LoginFailed(
-            self.sqlstate, f"server login has been failing, cached error: {self.sentence} (server_login_retry)"
-        )
+    def as_cached(self, pool: Any) -> "LoginFailed":
+        """The same, for those who come to `pool` before the next try."""
+        words = f"server login has been failing, cached error: {self.sentence} (server_login_retry)"
+        return LoginFailed(self.sqlstate, words, describe_failing(pool))
+
+
+def describe_failing(pool: Any, reason: str = "") -> str:
+    """Since when logins fail, and when they are tried again."""
+    left = pool.retry_at - pool.now()
+    then = f"the next try is in {span(left)}" if left > 0 else "another try is under way"
+    why = f": {reason}" if reason else ""
+    return f"Server logins have been failing for {span(pool.now() - pool.failing_since)}{why}; {then}."

@@ -34,26 +34,33 @@ ERRORS: dict[Closing, ErrorFields] = {
         "server broke the protocol",
         "What PostgreSQL sent could not be understood, so the connection to it was closed; see the log.",
     ),
-    Closing.QUERY_WAIT_TIMEOUT: _fatal(
-        sqlstate.TOO_MANY_CONNECTIONS,
-        "query_wait_timeout",
-        "No server connection became free in time.",
-        "Raise the pool size, shorten transactions, or wait longer (query_wait_timeout).",
+    # The details of these are worked out when they strike: explain.py, overtime.py.
+    Closing.QUERY_WAIT_TIMEOUT: _fatal(sqlstate.TOO_MANY_CONNECTIONS, "query_wait_timeout"),
+    Closing.QUERY_TIMEOUT: _fatal(
+        sqlstate.QUERY_CANCELED,
+        "query_timeout",
+        hint="PostgreSQL's own statement_timeout ends a statement and keeps the connection.",
     ),
-    Closing.QUERY_TIMEOUT: _fatal(sqlstate.QUERY_CANCELED, "query_timeout", "The statement ran for too long."),
-    Closing.TRANSACTION_TIMEOUT: _fatal(
-        sqlstate.TRANSACTION_TIMEOUT, "transaction timeout", "The transaction was open for too long."
-    ),
-    Closing.IDLE_TRANSACTION_TIMEOUT: _fatal(
-        sqlstate.IDLE_IN_TRANSACTION_TIMEOUT,
-        "idle transaction timeout",
-        "The client did nothing inside an open transaction for too long.",
-    ),
+    Closing.TRANSACTION_TIMEOUT: _fatal(sqlstate.TRANSACTION_TIMEOUT, "transaction timeout"),
+    Closing.IDLE_TRANSACTION_TIMEOUT: _fatal(sqlstate.IDLE_IN_TRANSACTION_TIMEOUT, "idle transaction timeout"),
     Closing.CLIENT_IDLE_TIMEOUT: _fatal(sqlstate.IDLE_SESSION_TIMEOUT, "client_idle_timeout"),
     Closing.STATEMENT_MODE: _fatal(
-        sqlstate.FEATURE_NOT_SUPPORTED, "transaction blocks not allowed in statement pooling mode"
+        sqlstate.FEATURE_NOT_SUPPORTED,
+        "transaction blocks not allowed in statement pooling mode",
+        "A server is given back after each statement here, so a transaction cannot go on.",
+        "Use autocommit, or a database entry with pool_mode = transaction.",
     ),
-    Closing.ADMIN: _fatal(sqlstate.ADMIN_SHUTDOWN, "admin forced disconnect"),
+    Closing.STALE: _fatal(
+        sqlstate.ADMIN_SHUTDOWN,
+        "database configuration changed",
+        "This session's server connection is outdated, and server_fast_close ends such sessions between transactions.",
+        "Connect again.",
+    ),
+    Closing.ADMIN: _fatal(
+        sqlstate.ADMIN_SHUTDOWN,
+        "admin forced disconnect",
+        "An administrator of the pooler has ended this connection (KILL or KILL_CLIENT).",
+    ),
     Closing.SHUTDOWN: _fatal(sqlstate.ADMIN_SHUTDOWN, "pooler is shutting down"),
     Closing.DATABASE_GONE: _fatal(sqlstate.ADMIN_SHUTDOWN, "database removed from the configuration"),
 }

@@ -83,6 +83,7 @@ class Fitting:
     """One visitor's wishes, in the queue of a pool and then on a server."""
 
     is_notified = True  # its notice would come in the middle of a login
+    user = ""  # nobody's: it is told of others what strangers are told
 
     def __init__(self, pool: Any, wishes: Mapping[str, str], base: ParameterSet) -> None:
         self.pool = pool
@@ -108,9 +109,13 @@ class Fitting:
         server.transport.write(build_trial(self.wishes, self.base, server.followed))
 
     def close(self, why: Closing) -> None:
+        self.refuse(ERRORS[why], why)
+
+    def refuse(self, error: ErrorFields, why: Closing, note: str = "") -> None:
+        """As a client's; the login that waits for us logs it."""
         self.pool.waiting.pop(self, None)
         if not self._end.done():
-            self._end.set_exception(_refusal(ERRORS[why]))
+            self._end.set_exception(_refusal(error))
 
     # What the login calls.
 

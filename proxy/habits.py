@@ -5,19 +5,34 @@ Theory. A pool that shares its servers must know which text may change a session
 that does not share need not know anything. The stream asks that for every message, so the answers are worked out here,
 once per pool and reload, as plain attributes: a table of functions by message type, and `is_plain`, which is true of
 everything where nobody wants to know.
+
+Where idle transactions are ended the simple queries in transactions are noted, so that whoever is sent away hears which
+kind of statement he idled after; where there is no such timeout nothing is.
 """
+
+from weakref import WeakKeyDictionary
 
 from protocol.effects import Reader
 from proxy.config.kinds import ListenMode, PoolMode, SessionState
 from proxy.config.limits import Limits
-from proxy.requests import LOOKS_OF_AUDITED, LOOKS_OF_PRIVATE, LOOKS_OF_SHARED, Look
+from proxy.requests import (
+    LOOKS_OF_AUDITED,
+    LOOKS_OF_PRIVATE,
+    LOOKS_OF_SHARED,
+    LOOKS_OF_TAGGED,
+    Look,
+    Notes,
+    forbid_query,
+    note_queries,
+)
 
 
 class Habits:
     """Made by `Pool.set_limits`."""
 
     __slots__ = (
-        "is_audited", "is_deferring", "is_listening_shared", "is_plain", "is_private", "is_tracking", "looks", "reader",
+        "is_audited", "is_deferring", "is_listening_shared", "is_plain", "is_private", "is_tracking", "looks",
+        "looks_of_tagged", "notes", "reader",
     )  # fmt: skip
 
     def __init__(self, limits: Limits) -> None:
@@ -30,10 +45,25 @@ class Habits:
         self.is_deferring = limits.deferred_begin and limits.pool_mode is PoolMode.TRANSACTION and not self.is_private
         self.is_plain = self.reader.is_plain if not self.is_private or self.is_audited else is_anything
         self.looks: tuple[Look | None, ...] = LOOKS_OF_SHARED
+        self.looks_of_tagged = LOOKS_OF_TAGGED  # for a client with a portal whose command tag means something
         if self.is_private:
             self.looks = LOOKS_OF_AUDITED if self.is_audited else LOOKS_OF_PRIVATE
+        self.notes: Notes = WeakKeyDictionary()
+        if limits.idle_transaction_timeout is not None:
+            self.looks, self.looks_of_tagged = (note_queries(looks, self.notes) for looks in self._tables())
+        if limits.disable_pqexec:
+            self.is_plain = is_nothing
+            self.looks, self.looks_of_tagged = map(forbid_query, self._tables())
+
+    def _tables(self) -> tuple[tuple[Look | None, ...], tuple[Look | None, ...]]:
+        return self.looks, self.looks_of_tagged
 
 
 def is_anything(text: bytes) -> bool:
     """Where nobody looks, every text is plain."""
     return True
+
+
+def is_nothing(text: bytes) -> bool:
+    """Where no simple query may pass, none is plain: the look that refuses it must see it."""
+    return False

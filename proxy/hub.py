@@ -138,7 +138,7 @@ class Hub:
         """Why waiting for a connection makes no sense."""
         failure = self.ear.pool.failure
         if obstacle is Waiting.RETRY and failure is not None:
-            return failure.as_cached()
+            return failure.as_cached(self.ear.pool)
         if obstacle is Waiting.NO_PLACE_TO_LISTEN:
             return LoginFailed(sqlstate.TOO_MANY_CONNECTIONS, obstacle.value)
         if obstacle is Waiting.SHUTDOWN:

@@ -12,15 +12,15 @@ a jitter of up to a tenth, or servers opened together would all leave together.
 import asyncio
 from typing import Any
 
-from protocol import sqlstate
-from protocol.backend import build_notice
-from protocol.codes import IDLE as AT_REST
+from proxy.overtime import find_rest_timeout, find_timeout, is_over, is_quiet, send_away
+from proxy.patience import Patience
 from proxy.pool import Pool
-from proxy.states import BEGUN, CLEANING, CLOSING, IDLE, LINKED, TESTING, USED, Closing, PoolState, move
+from proxy.states import CLEANING, CLOSING, IDLE, LINKED, TESTING, USED, Closing, PoolState, move
 
 TICK = 1 / 3  # seconds, as PgBouncer's
 JITTER = 0.1  # of server_lifetime
 
+OUTDATED = frozenset({Closing.STALE, Closing.RECONNECT})
 _OVERDUE = {LINKED: Closing.SAID_GOODBYE, TESTING: Closing.TEST_TIMEOUT, CLEANING: Closing.CLEANING_TIMEOUT}
 
 
@@ -30,7 +30,7 @@ class Janitor:
     def __init__(self, proxy: Any) -> None:
         self._proxy = proxy
         self._now = proxy.clock.now
-        self._next_stats = self._now() + proxy.settings.stats_period
+        self._patience = Patience(proxy.clock.now)
         self._stats_since = self._now()
 
     async def run(self) -> None:
@@ -56,27 +56,18 @@ class Janitor:
         self._proxy.pools.forget_unused()
         for pool in list(self._proxy.pools.dying):
             self._sweep_overdue(pool)
-        if self._now() >= self._next_stats:
+        if self._now() - self._stats_since >= self._proxy.settings.stats_period:
             self._roll_stats()
 
     def _sweep_doorsteps(self) -> None:
         """Those at the front have been silent for longest."""
         limit, doors = self._proxy.settings.client_login_timeout, self._proxy.doorsteps
-        while doors and _is_over(limit, self._now() - next(iter(doors)).arrived_at):
+        while doors and is_over(limit, self._now() - next(iter(doors)).arrived_at):
             next(iter(doors)).expire()
 
     def _sweep_waiting(self, pool: Pool) -> None:
-        """Those at the front of the queue have waited longest."""
-        limits, now = pool.limits, self._now()
-        for client in list(pool.waiting):
-            waited = now - client.waiting_since
-            if limits.query_wait_timeout is not None and waited > limits.query_wait_timeout:
-                client.close(Closing.QUERY_WAIT_TIMEOUT)
-            elif limits.query_wait_notify is not None and waited > limits.query_wait_notify:
-                _notify(client)
-            else:
-                break
         if pool.is_wanted:
+            self._patience.sweep(pool)
             pool.grow()
             self._proxy.pools.relieve(pool)
 
@@ -86,9 +77,11 @@ class Janitor:
         )
         for server in list(pool.places[LINKED]):
             client = server.client
-            why = self._find_timeout(pool, client, server) if client is not None else None
+            why = find_timeout(client, server, self._now()) if client is not None else None
             if why is not None:
-                client.close(why)
+                send_away(client, why, self._now())
+            elif pool.limits.server_fast_close and is_in_the_way(server):
+                client.close(Closing.STALE)
             elif server.doomed is None and self._is_too_old(server):
                 server.doomed = Closing.LIFETIME
             elif server.doomed is None and too_many > 0:
@@ -101,18 +94,6 @@ class Janitor:
         if limits.pool_size is None:
             return 0
         return pool.size - len(pool.places[CLOSING]) - limits.pool_size - reserve
-
-    def _find_timeout(self, pool: Pool, client: Any, server: Any) -> Closing | None:
-        limits, now = pool.limits, self._now()
-        is_in_transaction = server.status != AT_REST or not server.ledger.is_settled
-        if _is_over(limits.query_timeout, now - client.request_at) and server.ledger.is_owing:
-            return Closing.QUERY_TIMEOUT
-        if _is_over(limits.transaction_timeout, now - client.xact_at) and is_in_transaction:
-            return Closing.TRANSACTION_TIMEOUT
-        is_idle = not server.ledger.is_owing and is_in_transaction
-        if _is_over(limits.idle_transaction_timeout, now - max(client.ready_at, client.request_at)) and is_idle:
-            return Closing.IDLE_TRANSACTION_TIMEOUT
-        return None
 
     def _sweep_idle(self, pool: Pool) -> None:
         limits, now = pool.limits, self._now()
@@ -127,7 +108,7 @@ class Janitor:
                 elif too_many > 0:
                     too_many -= 1
                     server.close(Closing.OVER_LIMIT)
-                elif _is_over(limits.server_idle_timeout, idle_for) and excess > 0:
+                elif is_over(limits.server_idle_timeout, idle_for) and excess > 0:
                     excess -= 1
                     server.close(Closing.IDLE_TIMEOUT)
                 elif state is IDLE and limits.server_check_query is not None and idle_for > limits.server_check_delay:
@@ -153,19 +134,9 @@ class Janitor:
             return
         now = self._now()
         for client in list(pool.clients):
-            if client.state is BEGUN:  # in a transaction that no server knows
-                if _is_over(begun, now - client.request_at):
-                    client.close(Closing.IDLE_TRANSACTION_TIMEOUT)
-                continue
-            is_pinned = client.session is not None and client.session.pins
-            is_resting = client.server is None or pool.is_private or is_pinned
-            if (
-                is_resting
-                and client not in pool.waiting
-                and _is_over(idle, now - client.ready_at)
-                and _is_quiet(client)
-            ):
-                client.close(Closing.CLIENT_IDLE_TIMEOUT)
+            why = find_rest_timeout(client, now)
+            if why is not None:
+                send_away(client, why, now)
 
     def _keep_size(self, pool: Pool) -> None:
         """Pre-warm: one more server, while there are fewer than `min_pool_size`."""
@@ -178,26 +149,11 @@ class Janitor:
         for pool in proxy.pools:
             pool.averages.roll(pool.stats, period)
         self._stats_since = now
-        self._next_stats = now + proxy.settings.stats_period
         proxy.log_stats()
 
 
-def _is_over(limit: float | None, value: float) -> bool:
-    return limit is not None and value > limit
-
-
-def _is_quiet(client: Any) -> bool:
-    server = client.server
-    return server is None or (server.status == AT_REST and server.ledger.is_settled)
-
-
-def _notify(client: Any) -> None:
-    if not client.is_notified:
-        client.is_notified = True
-        client.deliver(
-            build_notice(
-                "NOTICE",
-                sqlstate.SUCCESSFUL_COMPLETION,
-                "No server connection available in postgres backend, client being queued",
-            )
-        )
+def is_in_the_way(server: Any) -> bool:
+    """Is it to leave, kept by a session that does nothing at the moment? (server_fast_close)"""
+    if server.doomed not in OUTDATED or not server.pool.is_private:
+        return False
+    return is_quiet(server.client) and not server.client.remain and server.client.held is None

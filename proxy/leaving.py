@@ -43,11 +43,12 @@ class Leaving:
         if self.state is not GONE:
             self.refuse(ERRORS[why], why)
 
-    def refuse(self, error: ErrorFields, why: Closing) -> None:
-        """Close with `error` as the last word."""
+    def refuse(self, error: ErrorFields, why: Closing, note: str = "") -> None:
+        """Close with `error` as the last word. `note` is for the log, behind the message."""
         if self.state is GONE:
             return
-        self._log(self.pool.world.settings.log_pooler_errors, f"pooler error: {error.message}")
+        about = f"{error.message}: {note}" if note else error.message
+        self._log(self.pool.world.settings.log_pooler_errors, f"pooler error: {about}")
         if not self.transport.is_closing() and not self._is_in_message():
             self.transport.write(
                 build_error("FATAL", error.sqlstate, error.message, detail=error.detail, hint=error.hint)

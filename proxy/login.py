@@ -25,6 +25,7 @@ from protocol.backend import (
     build_authentication_ok,
     build_backend_key,
     build_negotiate,
+    build_notice,
     build_parameter_status,
 )
 from protocol.codes import MAX_STARTUP_LENGTH
@@ -140,9 +141,18 @@ def find_database(visitor: Visitor, proxy: Any) -> Database:
     """The entry that serves this visitor. Refused: none does, or a limit of clients is reached."""
     database: Database | None = proxy.find_database(visitor.database)
     if database is None or visitor.database in CONSOLES:
-        raise Refused(sqlstate.INVALID_CATALOG, f"no such database: {visitor.database}")
+        raise Refused(
+            sqlstate.INVALID_CATALOG,
+            f"no such database: {visitor.database}",
+            hint='The pooler serves the entries of its [databases] section; other names only where that has a "*".',
+        )
     if database.name in proxy.disabled:
-        raise Refused(sqlstate.REJECTED, f'database "{database.name}" is disabled')
+        raise Refused(
+            sqlstate.REJECTED,
+            f'database "{database.name}" is disabled',
+            detail="An administrator of the pooler lets no new clients in (DISABLE).",
+            hint="ENABLE on its console lets them in again.",
+        )
     if proxy.settings.auth_type is proxy.settings.auth_type.ANY and database.user is None:
         raise Refused(
             sqlstate.INVALID_AUTHORIZATION,
@@ -159,22 +169,28 @@ def check_client_limits(proxy: Any, pool: Any, user: str) -> None:
         count = sum(len(each.clients) for each in proxy.pools.of_database(pool.database))
         count += sum(each.pool.database == pool.database for each in proxy.pools.tunnels if each.has_client)
         if count >= limits.max_db_client_connections:
-            raise _too_many("client connections exceeded (max_db_client_connections)")
+            raise _too_many("client connections exceeded (max_db_client_connections)", count)
     if limits.max_user_client_connections is not None:
         count = sum(client.user == user for each in proxy.pools for client in each.clients)
         count += sum(each.user == user for each in proxy.pools.tunnels if each.has_client)
         if count >= limits.max_user_client_connections:
-            raise _too_many("client connections exceeded (max_user_client_connections)")
+            raise _too_many("client connections exceeded (max_user_client_connections)", count)
 
 
-def _too_many(sentence: str) -> Refused:
-    return Refused(sqlstate.TOO_MANY_CONNECTIONS, sentence)
+def _too_many(sentence: str, count: int) -> Refused:
+    return Refused(
+        sqlstate.TOO_MANY_CONNECTIONS,
+        sentence,
+        detail=f"{count} are connected, and no more may be.",
+        hint="Close connections that are not needed, or have the limit raised.",
+    )
 
 
 def check_max_clients(proxy: Any) -> None:
     """Refused when `max_client_conn` clients are here already; the one who asks is counted."""
     if proxy.client_count > proxy.settings.max_client_conn:
-        raise _too_many("no more connections allowed (max_client_conn)")
+        # No numbers: we do not know who this is.
+        raise Refused(sqlstate.TOO_MANY_CONNECTIONS, "no more connections allowed (max_client_conn)")
 
 
 def build_welcome(visitor: Visitor, parameters: ParameterSet, key: bytes) -> bytes:
@@ -186,9 +202,13 @@ def _build_parameters(told: ParameterSet) -> bytes:
     return b"".join(build_parameter_status(name, value) for name, value in told.items())
 
 
-def join_welcome(visitor: Visitor, parameters: bytes, key: bytes) -> bytes:
-    """The same, of ParameterStatus messages that are built already."""
-    return b"".join([visitor.prefix, _AUTHENTICATION_OK, parameters, build_backend_key(key), READY_IDLE_MESSAGE])
+def join_welcome(visitor: Visitor, parameters: bytes, key: bytes, message: str = "") -> bytes:
+    """The same, of ParameterStatus messages that are built already; with what the operator wants to tell everybody,
+    where PostgreSQL says what its login triggers have to say."""
+    notice = build_notice("NOTICE", sqlstate.SUCCESSFUL_COMPLETION, message) if message else b""
+    return b"".join(
+        [visitor.prefix, _AUTHENTICATION_OK, parameters, build_backend_key(key), notice, READY_IDLE_MESSAGE]
+    )
 
 
 async def wait_greeting(
@@ -233,7 +253,7 @@ async def welcome(inbox: Inbox, proxy: Any, visitor: Visitor, address: tuple[str
     followed, told = await wait_greeting(proxy, pool, parameters, wishes)
     check_client_limits(proxy, pool, visitor.user)  # again: others may have come while we waited
     client = settle(proxy, pool, visitor, followed, address)
-    inbox.write(join_welcome(visitor, told, client.key))
+    inbox.write(join_welcome(visitor, told, client.key, proxy.settings.login_notify_message))
     return client
 
 

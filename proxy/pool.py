@@ -82,6 +82,7 @@ class Pool:
         self.learnt = Learnt()
         self.failure: LoginFailed | None = None  # the last opening failed, and nobody has succeeded since
         self.failures = 0
+        self.failing_since = 0.0
         self.retry_at = 0.0
         self.unused_since: float = self.now()
         self.greetings: dict[tuple[tuple[str, str], ...], tuple[ParameterSet, bytes]] = {}  # see login.greet
@@ -127,6 +128,10 @@ class Pool:
     def is_wanted(self) -> bool:
         """Does anybody wait for a server, in the queue or in a login?"""
         return bool(self.waiting or self._welcomes)
+
+    def count_waiting(self) -> int:
+        """How many do."""
+        return len(self.waiting) + len(self._welcomes)
 
     @property
     def is_shared(self) -> bool:
@@ -254,6 +259,8 @@ class Pool:
     def opening_failed(self, failure: LoginFailed) -> None:
         """A server could not be opened: those who are logging in are told if it will last, the others go on waiting."""
         self.failures += 1
+        if self.failure is None:
+            self.failing_since = self.now()
         self.retry_at = self.now() + failure.find_delay(self.failures, self.limits.server_login_retry)
         self.failure = failure
         if not failure.is_passing:
@@ -318,7 +325,7 @@ class Pool:
         if failure is None or failure.is_passing or any(self.places):
             return
         if self.find_obstacle() is Waiting.RETRY:
-            raise failure.as_cached()
+            raise failure.as_cached(self)
 
     def _settle_welcomes(self, failure: LoginFailed | None) -> None:
         futures, self._welcomes = self._welcomes, []

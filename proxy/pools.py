@@ -46,6 +46,7 @@ class Pools:
         self._hubs: dict[Pool, Hub] = {}
         self._by_database: dict[str, list[Pool]] = defaultdict(list)
         self._by_user: dict[str, list[Pool]] = defaultdict(list)
+        self._deserted: dict[Pool, float] = {}  # those without a client, and since when
         self.tunnels: dict[Any, None] = {}  # wanted, open, or not yet hung up by PostgreSQL, in the order they came
         self.dying: list[Pool] = []  # no longer in the configuration, their last servers still saying goodbye
         self.paused: set[str] = set()  # databases; a pool made later is paused too
@@ -68,12 +69,19 @@ class Pools:
         pool = self._pools.get(key)
         if pool is None or pool.state is PoolState.DYING:
             pool = self._make(*key)
+        self._deserted.pop(pool, None)
         return pool
+
+    def find_old(self, database: Database, client_user: str) -> Pool | None:
+        """The same, if there is one."""
+        return self._pools.get((database.name, database.user or client_user))
 
     def _make(self, database: str, user: str) -> Pool:
         pool = Pool(database, user, resolve(self._config, database, user), self._world)
         if self.is_pausing(database):
             pool.state = PoolState.PAUSED
+        if database not in self._config.databases and not self._by_database[database]:
+            self._world.log.log(f"registered new auto-database: {database}")
         self._pools[database, user] = pool
         self._enter(pool)
         return pool
@@ -131,16 +139,16 @@ class Pools:
 
     def make_room(self, pool: Pool, obstacle: Waiting) -> None:
         """`pool` may not grow because of `obstacle`: have an idle server of a neighbour leave, if there is one."""
-        _evict([each for each in self._sharers(pool, obstacle) if each is not pool])
+        _evict([each for each in self.sharers(pool, obstacle) if each is not pool])
 
     def make_room_for_tunnel(self, pool: Pool, obstacle: Waiting, waited: float) -> None:
         """As for a pool, but its own servers may go as well; after STARVING also a busy one, at its next release."""
-        sharers = self._sharers(pool, obstacle)
+        sharers = self.sharers(pool, obstacle)
         _evict(sharers)
         if waited >= STARVING:
             _doom(sharers)
 
-    def _sharers(self, pool: Pool, obstacle: Waiting) -> list[Pool]:
+    def sharers(self, pool: Pool, obstacle: Waiting) -> list[Pool]:
         """Those that `obstacle` limits together with `pool`, itself among them."""
         if obstacle is Waiting.DATABASE_LIMIT:
             return self._by_database[pool.database]
@@ -152,7 +160,7 @@ class Pools:
         if pool.longest_wait < STARVING or obstacle is None:
             return
         self.make_room(pool, obstacle)
-        _doom([each for each in self._sharers(pool, obstacle) if each is not pool])
+        _doom([each for each in self.sharers(pool, obstacle) if each is not pool])
 
     def room_made(self, pool: Pool) -> None:
         """A server of `pool` is gone: whoever has waited longest may open one in its place."""
@@ -235,7 +243,7 @@ class Pools:
         self._config = config = changes.effective
         for pool in self.serving():
             if config.find_database(pool.database) is None:
-                self._dismiss(pool)
+                self._dismiss(pool, Closing.DATABASE_GONE)
         for pool in self:
             pool.set_limits(resolve(config, pool.database, pool.user))
             if pool.database in changes.retired or _comes_from(config, pool.database) in changes.retired:
@@ -265,29 +273,44 @@ class Pools:
                 if server.state in (IDLE, USED) or (isinstance(pool, EarPool) and server.state is LINKED):
                     server.close(Closing.OBSOLETE)  # an ear is never released
 
-    def _dismiss(self, pool: Pool) -> None:
+    def _dismiss(self, pool: Pool, why: Closing) -> None:
         del self._pools[pool.database, pool.user]
+        self._deserted.pop(pool, None)
         hub = self._hubs.pop(pool, None)
         both = [pool] if hub is None else [pool, hub.ear.pool]
         for each in both:
             each.state = PoolState.DYING
             self.dying.append(each)  # its servers count until PostgreSQL has hung up
         for each in both:
-            self._empty(each, Closing.DATABASE_GONE)
+            self._empty(each, why)
             self._bury(each)
 
     def forget_unused(self) -> None:
-        """Pools of databases that only `*` knows go when nobody has used them for `autodb_idle_timeout`.
+        """Pools that nobody has used for `pool_idle_timeout`, or `autodb_idle_timeout` where only `*` knows them."""
+        for pool in self.serving():
+            if self._is_deserted(pool) or self._is_forgotten(pool):
+                if pool.welcome is not None:
+                    self._world.log.log(f"cleaning up idle pool {pool}")
+                self._dismiss(pool, Closing.POOL_IDLE)
+
+    def _is_deserted(self, pool: Pool) -> bool:
+        """Has it had no client for `pool_idle_timeout`? Servers that do nothing do not count: they go with it."""
+        limit = self._config.settings.pool_idle_timeout
+        is_needed = pool.clients or pool.is_wanted or pool.is_kept_warm or self.tunnels_of(pool)
+        if limit is None or is_needed or not pool.is_quiet or pool.state is not PoolState.OPEN:
+            self._deserted.pop(pool, None)
+            return False
+        return pool.now() - self._deserted.setdefault(pool, pool.now()) > limit
+
+    def _is_forgotten(self, pool: Pool) -> bool:
+        """Is its database only known by `*`, and nobody uses it?
 
         One that never had a server goes at once: somebody asked for a database that does not exist, and may ask again.
         """
-        limit = self._config.settings.autodb_idle_timeout
-        for pool in self.serving():
-            if pool.database in self._config.databases or pool.is_used or self.tunnels_of(pool):
-                continue
-            idle_for = pool.now() - pool.unused_since
-            if pool.welcome is None or (limit is not None and idle_for > limit):
-                self._dismiss(pool)
+        if pool.database in self._config.databases or pool.is_used or self.tunnels_of(pool):
+            return False
+        limit, idle_for = self._config.settings.autodb_idle_timeout, pool.now() - pool.unused_since
+        return pool.welcome is None or (limit is not None and idle_for > limit)
 
     def _bury(self, pool: Pool) -> None:
         """Forget a dying pool once its last server is gone."""

@@ -6,17 +6,17 @@ may change the session, a name may stand for a statement this server does not ha
 things have a look, a function in a table by message type, that gives a verdict from the bytes at hand: pass it on as it
 is, translate it when the server is known, wait for more bytes, wait for something else.
 
-A look never writes and never raises but for what is illegal (ProtocolError). What a text may leave behind is noted here
-(`session.note`), before anybody knows which server it goes to.
+A look never writes and never raises but for what is illegal (ProtocolError) or forbidden (Refused). What a text may
+leave behind is noted here (`session.note`), before anybody knows which server it goes to.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from struct import Struct
 from typing import Any, Final
 
-from protocol import codes
+from protocol import codes, sqlstate
 from protocol.effects import PLAIN, Reader, Reading, What
-from protocol.errors import ProtocolError
+from protocol.errors import ProtocolError, Refused
 from protocol.framing import HEADER_SIZE
 from protocol.frontend import STATEMENT
 from protocol.prepared import MAX_TARGET, find_bind_names, find_parse_name, find_target_name
@@ -40,6 +40,10 @@ END: Final = 6  # the end of a transaction that was never begun
 
 Look = Callable[[Any, bytes, int, int, bool], int]
 """(client, data, where the message begins, where it ends, has a Parse without a name come before it?) -> verdict"""
+
+Notes = MutableMapping[Any, tuple[float, bytes]]
+"""By client: when its last simple query came, and how that begins."""
+NOTED: Final = 60  # bytes of it
 
 UNREAD_TEXT: Final = b"do ''"
 UNREAD: Final = Reader().read(UNREAD_TEXT)  # what a text may do that is too long to be read: anything
@@ -220,6 +224,15 @@ def look_at_private_parse(client: Any, data: bytes, pos: int, end: int, parsed: 
     return PASS
 
 
+def refuse_query(client: Any, data: bytes, pos: int, end: int, parsed: bool) -> int:
+    raise Refused(
+        sqlstate.FEATURE_NOT_SUPPORTED,
+        "PQexec disallowed",
+        detail="disable_pqexec is set, so the simple query protocol is refused here.",
+        hint="Use the extended query protocol: statements with parameters, or prepared ones.",
+    )
+
+
 def _table(**looks: Look) -> tuple[Look | None, ...]:
     by_kind = {getattr(codes, name.upper()): look for name, look in looks.items()}
     return tuple(by_kind.get(kind) for kind in range(256))
@@ -243,3 +256,19 @@ LOOKS_OF_TAGGED: Final = _table(
     close=look_at_target,
 )
 """Of shared servers, for a client with a portal whose command tag means something."""
+
+
+def note_queries(looks: tuple[Look | None, ...], notes: Notes) -> tuple[Look | None, ...]:
+    """The same looks, and the last simple query of each client is noted."""
+    look = looks[codes.QUERY]
+
+    def look_and_note(client: Any, data: bytes, pos: int, end: int, parsed: bool) -> int:
+        notes[client] = client.pool.now(), data[pos + HEADER_SIZE : min(pos + HEADER_SIZE + NOTED, end - 1)]
+        return PASS if look is None else look(client, data, pos, end, parsed)
+
+    return tuple(look_and_note if kind == codes.QUERY else each for kind, each in enumerate(looks))
+
+
+def forbid_query(looks: tuple[Look | None, ...]) -> tuple[Look | None, ...]:
+    """The same looks, but no simple query passes (disable_pqexec)."""
+    return tuple(refuse_query if kind == codes.QUERY else look for kind, look in enumerate(looks))

@@ -124,6 +124,7 @@ class Closing(enum.Enum):
     RECONNECT = "reconnect"
     HOSTILE = "server broke the protocol"
     OVER_LIMIT = "pool size was lowered"
+    POOL_IDLE = "pool idle timeout"
     # clients
     CLIENT_REQUEST = "client close request"
     CLIENT_EOF = "client unexpected eof"

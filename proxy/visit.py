@@ -15,9 +15,12 @@ from protocol.errors import ProtocolError, Refused
 from protocol.startup import CancelRequest, Startup, negotiate
 from proxy import login, replication
 from proxy.admin.console import converse
+from proxy.clock import span
 from proxy.config.entries import CONSOLES
+from proxy.explain import Explanation
 from proxy.failing import LoginFailed
 from proxy.inbox import Inbox, PeerGone
+from proxy.pool import Pool
 
 LAST_WORDS = 1.0  # seconds a refused visitor has to read why
 
@@ -39,6 +42,7 @@ class Visit:
         self.arrived_at: float = proxy.clock.now() if arrived_at is None else arrived_at
         self._declined = declined  # requests for encryption, before we came
         self.startup: Startup | None = None
+        self.visitor: login.Visitor | None = None
         self.is_counted = False
         self.is_handed_over = False
 
@@ -63,11 +67,11 @@ class Visit:
         except Refused as no:
             self._refuse(no.sqlstate, no.sentence, no.detail, no.hint)
         except LoginFailed as failed:
-            self._refuse(failed.sqlstate, failed.sentence)
+            self._refuse(failed.sqlstate, failed.sentence, failed.detail)
         except ProtocolError as error:
             self._refuse(sqlstate.PROTOCOL_VIOLATION, str(error))
         except TimeoutError:
-            self._refuse(sqlstate.PROTOCOL_VIOLATION, "client_login_timeout")
+            self._refuse_late()
         except PeerGone as gone:
             is_known = self.startup is not None  # else a port scan or a health check, not worth a line
             self._log(
@@ -94,7 +98,7 @@ class Visit:
         if not is_console:
             self._count()
             login.check_max_clients(proxy)
-        visitor = await login.wait_visitor(inbox, proxy, request)
+        visitor = self.visitor = await login.wait_visitor(inbox, proxy, request)
         login.log_attempt(proxy, self, visitor, self.address)
         if is_console:
             return visitor
@@ -125,10 +129,32 @@ class Visit:
             self.inbox.close()
             self.proxy.check_drained()
 
-    def _refuse(self, state: str, sentence: str, detail: str = "", hint: str = "") -> None:
+    def _refuse_late(self) -> None:
+        """client_login_timeout: was it the visitor who took so long, or PostgreSQL?"""
+        visitor, pool = self.visitor, self._find_pool()
+        if visitor is None or pool is None:
+            taken = span(self.proxy.clock.now() - self.arrived_at)
+            detail = f"The login has taken {taken}, which is more than client_login_timeout allows."
+            self._refuse(sqlstate.QUERY_CANCELED, "client_login_timeout", detail)
+            return
+        explanation = Explanation(pool)
+        reason, is_down = explanation.tell(visitor.user), explanation.is_server_down
+        sentence = "client_login_timeout (server down)" if is_down else "client_login_timeout"
+        self._refuse(reason.sqlstate, sentence, reason.detail, reason.hint, note=explanation.tell(None).detail)
+
+    def _find_pool(self) -> Pool | None:
+        """Where the visitor waits: whoever has shown who he is, and is no client yet, waits for a server."""
+        database = self.proxy.find_database(self.visitor.database) if self.visitor is not None else None
+        if database is None or self.visitor is None:
+            return None
+        pool: Pool | None = self.proxy.pools.find_old(database, self.visitor.user)
+        return pool
+
+    def _refuse(self, state: str, sentence: str, detail: str = "", hint: str = "", *, note: str = "") -> None:
         if state in (sqlstate.INVALID_PASSWORD, sqlstate.INVALID_AUTHORIZATION) and self.startup is not None:
             self._log(True, f"login failed: db={self.startup.database} user={self.startup.user}")
-        self._log(self.proxy.settings.log_pooler_errors, f"pooler error: {sentence}")
+        about = f"{sentence}: {note}" if note else sentence
+        self._log(self.proxy.settings.log_pooler_errors, f"pooler error: {about}")
         self._log(self.proxy.settings.log_disconnections, f"closing because: {sentence} (age=0s)")
         self.inbox.write(build_error("FATAL", state, sentence, detail=detail, hint=hint))
 

@@ -30,7 +30,7 @@ from proxy.laws import check_pool
 from proxy.log import Level, Voice
 from proxy.pool import Pool
 from proxy.server import Server
-from proxy.states import ACTIVE, CLOSED, GONE, IDLE, LINKED, USED, WAITING, ServerState, Waiting
+from proxy.states import ACTIVE, CLOSED, GONE, IDLE, LINKED, USED, WAITING, Leaving, ServerState, Waiting
 
 settings.register_profile("check", deadline=None, derandomize=True, max_examples=50, database=None)
 settings.register_profile(
@@ -337,6 +337,7 @@ class FakeWorld:
         self.followed = FOLLOWED
         self.is_slow = is_slow
         self.obstacle: Waiting | None = None
+        self.leaving: Leaving | None = None
         self.openings: list[Server] = []  # servers somebody wants opened
         self.cancels: list[Server] = []  # whose query we were asked to cancel
         self.left: list[Any] = []  # clients

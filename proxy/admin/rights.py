@@ -60,6 +60,7 @@ RIGHTS: Final = MappingProxyType(
         "SHOW PEERS": LOOK,
         "SHOW LISTENERS": LOOK,
         "SHOW PINS": LOOK,
+        "SHOW HOLDERS": LOOK,
         "SHOW AUDIT": LOOK,
         **{f"SHOW {name.upper()}": LOOK for name in CANNED},
         **{f"SET {name.upper()}": LOOK for name in CANNED},

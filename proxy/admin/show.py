@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from proxy import VERSION
 from proxy.admin.rows import Table, Value
+from proxy.admin.show_holders import show_holders
 from proxy.admin.show_listeners import show_listeners
 from proxy.admin.show_pins import show_audit, show_pins
 from proxy.admin.show_pools import list_databases, show_databases, show_pools
@@ -158,6 +159,7 @@ SHOWS: Final[Mapping[str, Callable[[Any], Table]]] = {
     "SHOW PEERS": show_peers,
     "SHOW LISTENERS": show_listeners,
     "SHOW PINS": show_pins,
+    "SHOW HOLDERS": show_holders,
     "SHOW AUDIT": show_audit,
 }
 """By the name in `rights.RIGHTS`. HELP and the canned parameters are the console's own."""

@@ -18,7 +18,8 @@ from typing import Any, Final
 from proxy.admin.rows import Table, Value
 from proxy.config.entries import CONSOLES, FALLBACK, Database
 from proxy.config.kinds import PoolMode
-from proxy.states import CLEANING, CLOSING, IDLE, LINKED, OPENING, TESTING, USED, Waiting
+from proxy.explain import Explanation
+from proxy.states import CLEANING, CLOSING, IDLE, LINKED, OPENING, TESTING, USED
 
 CONSOLE: Final = CONSOLES[0]
 
@@ -121,20 +122,12 @@ def _pool_row(proxy: Any, pool: Any) -> tuple[Value, ...]:
         pool.limits.pool_mode,
         database.load_balance_hosts if database is not None and len(database.hosts) > 1 else None,
         len(places[CLOSING]),
-        _explain(pool),
+        Explanation(pool).brief() if pool.is_wanted else None,
     )
 
 
 def _count_clients(tunnels: list[Any]) -> int:
     return sum(tunnel.has_client for tunnel in tunnels)
-
-
-def _explain(pool: Any) -> str | None:
-    """What the first in the queue waits for; NULL when nobody waits."""
-    if not pool.waiting:
-        return None
-    obstacle: Waiting = pool.find_obstacle() or Waiting.OPENING
-    return f"{obstacle.value}: {pool.failure}" if obstacle is Waiting.RETRY else obstacle.value
 
 
 def split_seconds(span: float) -> tuple[int, int]:

@@ -57,6 +57,8 @@ class Limits:
     listen_mode: ListenMode
     pin_functions: tuple[str, ...]
     deferred_begin: bool
+    disable_pqexec: bool
+    server_fast_close: bool
 
 
 _COMMON: Final = (
@@ -75,6 +77,8 @@ _COMMON: Final = (
     "listen_mode",
     "pin_functions",
     "deferred_begin",
+    "disable_pqexec",
+    "server_fast_close",
 )
 
 

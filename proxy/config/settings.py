@@ -75,7 +75,6 @@ NO_ZONES: Final = "the system's resolver looks up host names: it is set up in /e
 NO_SYSLOG: Final = "the log goes to stderr or to logfile only"
 NO_BUFFERS: Final = "it has no meaning here: the event loop sizes its reads itself"
 NO_PEERS: Final = "several processes do not pass cancel requests to each other yet"
-NO_CLEANUP: Final = "pools and databases nobody uses are kept until the next reload or restart"
 NO_SUSPEND: Final = "SUSPEND and taking over from a running process are not offered"
 NOT_YET: Final = "not acted on yet"
 
@@ -157,7 +156,7 @@ class Settings:
     auth_hba_file: str = row(TEXT, "", LIVE, NO_AUTH_FILES, "rules for auth_type = hba")
     auth_ident_file: str = row(TEXT, "", LIVE, NO_AUTH_FILES, "user name map for cert and peer rules")
     auth_ldap_options: str = row(TEXT, "", LIVE, NO_AUTH_FILES, "options for auth_type = ldap")
-    login_notify_message: str = row(TEXT, "", LIVE, NOT_YET, "notice to each client after its login")
+    login_notify_message: str = row(TEXT, "", LIVE, ACTED, "notice to each client after its login")
     application_name_add_host: bool = row(TRUTH, False, LIVE, ACTED, "add the client's address to application_name")
     admin_users: tuple[str, ...] = row(NAMES, (), LIVE, ACTED, "who may do everything on the console, comma between")
     stats_users: tuple[str, ...] = row(NAMES, (), LIVE, ACTED, "who may only look on the console, comma between")
@@ -177,7 +176,7 @@ class Settings:
     max_user_client_connections: int | None = row(COUNT_OR_OFF, None, LIVE, ACTED, "clients per user; 0 = no limit")
     server_round_robin: bool = row(TRUTH, False, LIVE, ACTED, "use servers in turn rather than the last used first")
     pool_idle_timeout: float | None = row(
-        SECONDS_OR_OFF, None, LIVE, NO_CLEANUP, "an unused pool is forgotten; 0 = never"
+        SECONDS_OR_OFF, None, LIVE, ACTED, "a pool without clients is forgotten; 0 = never"
     )
     autodb_idle_timeout: float | None = row(
         SECONDS_OR_OFF, 3600.0, LIVE, ACTED, "an unused * database is forgotten; 0 = never"
@@ -196,7 +195,9 @@ class Settings:
     query_wait_timeout: float | None = row(
         SECONDS_OR_OFF, 120.0, LIVE, ACTED, "longest wait for a server; 0 = for ever"
     )
-    query_wait_notify: float | None = row(SECONDS_OR_OFF, 5.0, LIVE, ACTED, "a waiting client gets a notice; 0 = never")
+    query_wait_notify: float | None = row(
+        SECONDS_OR_OFF, 5.0, LIVE, ACTED, "a waiting client gets a notice, the log a warning; 0 = never"
+    )
     cancel_wait_timeout: float | None = row(
         SECONDS_OR_OFF, 10.0, LIVE, ACTED, "longest wait of a cancel request; 0 = no limit"
     )
@@ -218,7 +219,7 @@ class Settings:
         NAMES, ("dblink_connect", "dblink_connect_u"), LIVE, ACTED, "functions that tie a client to its server"
     )
     deferred_begin: bool = row(TRUTH, True, LIVE, ACTED, "a lone BEGIN waits for the statement after it")
-    disable_pqexec: bool = row(TRUTH, False, RESTART, NOT_YET, "refuse the simple query protocol")
+    disable_pqexec: bool = row(TRUTH, False, RESTART, ACTED, "refuse the simple query protocol")
 
     # Servers: opening, checking, cleaning, closing.
     server_connect_timeout: float | None = row(SECONDS_OR_OFF, 15.0, LIVE, ACTED, "connect and login; 0 = no limit")
@@ -233,7 +234,7 @@ class Settings:
     )
     server_reset_query: str = row(TEXT, "DISCARD ALL", LIVE, ACTED, "cleans a server after a session")
     server_reset_query_always: bool = row(TRUTH, False, LIVE, ACTED, "run it in the other pool modes too")
-    server_fast_close: bool = row(TRUTH, False, LIVE, NOT_YET, "in session mode, close outdated servers sooner")
+    server_fast_close: bool = row(TRUTH, False, LIVE, ACTED, "in session mode, close outdated servers sooner")
 
     # Log.
     logfile: str = row(TEXT, "", LIVE, ACTED, "log file, opened anew on SIGHUP; empty = stderr")

@@ -1,5 +1,6 @@
 """Every timeout: it strikes, it says so with PostgreSQL's SQLSTATE, and it strikes nobody else."""
 
+import re
 import time
 
 import pytest
@@ -51,6 +52,7 @@ def test_query_timeout(stand, admin):
         line.send(query("select pg_sleep(30)"))
         words = last_words(line)
         assert (words["S"], words["C"], words["M"]) == ("FATAL", "57014", "query_timeout")
+        assert re.match(r"The statement has been running for \d\.\d s; query_timeout is 0\.5 s\.", words["D"])
         assert sqlstate(other.read_until()) == ""
     running = "select count(*) from pg_stat_activity where usename='hasty' and state='active'"
     wait_until(lambda: admin.execute(running).fetchone() == (0,), "the query is cancelled in PostgreSQL too")
@@ -63,6 +65,9 @@ def test_transaction_timeout(stand):
         line.send(query("select pg_sleep(30)"))
         words = last_words(line)
         assert (words["S"], words["C"], words["M"]) == ("FATAL", "25P04", "transaction timeout")
+        assert re.match(
+            r"The transaction has been open for \d\.\d s, and its last statement has been running", words["D"]
+        )
     with stand.raw("lingerer") as line:
         for _ in range(15):
             assert sqlstate(line.ask("select pg_sleep(0.05)")) == ""
@@ -73,6 +78,9 @@ def test_idle_transaction_timeout(stand, admin):
         line.ask("begin; create table public.dream (n int)")
         words = last_words(line)
         assert (words["S"], words["C"], words["M"]) == ("FATAL", "25P03", "idle transaction timeout")
+        assert re.match(
+            r"The client has done nothing for \d\.\d s in a transaction that is open for \d\.\d s", words["D"]
+        )
     with stand.raw("dreamer") as line:
         assert line.value("select to_regclass('public.dream')") is None
         line.ask("begin; select 1")
@@ -83,6 +91,7 @@ def test_client_idle_timeout(stand):
     with stand.raw("sleeper") as line, stand.raw("app") as other:
         words = last_words(line)
         assert (words["S"], words["C"], words["M"]) == ("FATAL", "57P05", "client_idle_timeout")
+        assert re.match(r"The client has said nothing for \d\.\d s; client_idle_timeout is 0\.5 s\.", words["D"])
         assert rows(other.ask("select 1")) == [("1",)]
     with stand.raw("sleeper") as line:
         assert sqlstate(line.ask("select pg_sleep(1.2)")) == "", "working is not idling"

@@ -174,3 +174,10 @@ def test_memory_is_bounded(tmp_path):
         assert 0 < len(proxy.express) <= MAX_PASSES
 
     play(main())
+
+
+def test_what_the_operator_has_to_say_is_said_each_time(tmp_path):
+    is_express, first, second, _ = meet_twice(tmp_path, login_notify_message="be quick")
+    assert is_express
+    assert b"Mbe quick\0" in first
+    assert without_key(first) == without_key(second)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.failing import FIRST_RETRY, PASSING_RETRY, LoginFailed
+from proxy.failing import FIRST_RETRY, PASSING_RETRY, LoginFailed, describe_failing
 
 LASTING = LoginFailed("28P01", "password authentication failed")
 PASSING = LoginFailed("57P03", "the database system is starting up")
@@ -28,8 +28,28 @@ def test_what_passes_is_tried_again_soon_however_often_it_failed():
 
 
 def test_who_comes_later_is_told_that_it_is_old_news():
-    later = LASTING.as_cached()
+    later = LASTING.as_cached(Pool(112.0))
     assert later.sqlstate == "28P01"
     assert str(later) == (
         "server login has been failing, cached error: password authentication failed (server_login_retry)"
+    )
+
+
+class Pool:
+    failing_since, retry_at = 100.0, 115.0
+
+    def __init__(self, now):
+        self.now = lambda: now
+
+
+def test_a_remembered_failure_keeps_the_servers_sqlstate_and_words_and_says_since_when():
+    failure = LoginFailed("28P01", "no such password").as_cached(Pool(112.0))
+    assert failure.sqlstate == "28P01"
+    assert failure.sentence == "server login has been failing, cached error: no such password (server_login_retry)"
+    assert failure.detail == "Server logins have been failing for 12 s; the next try is in 3.0 s."
+
+
+def test_when_the_time_has_come_the_next_try_is_under_way():
+    assert describe_failing(Pool(116.0), "down") == (
+        "Server logins have been failing for 16 s: down; another try is under way."
     )

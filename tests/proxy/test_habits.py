@@ -2,9 +2,10 @@
 
 import pytest
 
+from protocol import codes
 from proxy.config.kinds import ListenMode
 from proxy.habits import Habits, is_anything
-from proxy.requests import LOOKS_OF_AUDITED, LOOKS_OF_PRIVATE, LOOKS_OF_SHARED
+from proxy.requests import LOOKS_OF_AUDITED, LOOKS_OF_PRIVATE, LOOKS_OF_SHARED, LOOKS_OF_TAGGED, refuse_query
 from tests.fakes import make_limits
 
 
@@ -67,3 +68,15 @@ def test_functions_that_pin_are_read_for():
     one = habits(pin_functions=("grab",))
     assert not one.is_plain(b"select grab(1)")
     assert one.is_plain(b"select grip(1)")
+
+
+@pytest.mark.parametrize("said", [{}, {"pool_mode": "session"}, {"session_state": "audit"}])
+def test_where_simple_queries_are_refused_no_text_is_plain_and_no_table_lets_them_pass(said):
+    one = habits(disable_pqexec=True, **said)
+    assert not one.is_plain(b"select 1")
+    assert one.looks[codes.QUERY] is one.looks_of_tagged[codes.QUERY] is refuse_query
+    assert habits(**said).looks[codes.QUERY] is not refuse_query
+
+
+def test_elsewhere_the_tables_are_the_very_same():
+    assert habits().looks_of_tagged is LOOKS_OF_TAGGED

@@ -262,3 +262,37 @@ def test_those_who_wait_are_served_as_soon_as_a_failed_login_may_be_tried_again(
     assert not play.world.openings
     play >> later(1.0)
     assert len(play.world.openings) == 1
+
+
+def outdated(why=Closing.STALE, **said):
+    """A session whose server is to leave."""
+    play = Night(**{"pool_mode": "session", "server_fast_close": True, **said}) >> client("Q:a") >> server("C Z:I")
+    play << to_client("C Z:I")
+    play.world.pool.retire_servers(why)
+    return play
+
+
+@pytest.mark.parametrize("why", [Closing.STALE, Closing.RECONNECT])
+def test_a_session_that_rests_on_an_outdated_server_is_ended_where_that_is_wanted(why):
+    play = outdated(why) >> later(TICK) << error_to_client("database configuration changed")
+    assert play.client.state is GONE
+    assert play.server.state in (CLEANING, CLOSING)
+
+
+def test_not_in_a_transaction_nor_in_a_query_nor_in_a_batch():
+    play = outdated() >> client("Q:begin") >> later(5.0) << stays_linked >> server("C Z:T") << to_client("C Z:T")
+    play >> later(5.0) << stays_linked >> client("P H") >> server("1") << to_client("1") >> later(5.0) << stays_linked
+    play >> client("S Q:commit") >> server("Z:T C Z:I") << to_client("Z:T C Z:I")
+    play >> later(TICK) << error_to_client("database configuration changed")
+
+
+@pytest.mark.parametrize(
+    "said", [{"server_fast_close": False}, {"pool_mode": "transaction"}, {"pool_mode": "statement"}]
+)
+def test_nor_where_it_is_not_wanted_or_servers_are_shared(said):
+    play = outdated(**said) >> later(5.0)
+    assert play.client.state is not GONE
+
+
+def test_nor_because_a_server_is_old():
+    outdated(Closing.LIFETIME) >> later(5.0) << stays_linked

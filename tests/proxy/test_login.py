@@ -6,7 +6,7 @@ import random
 import pytest
 
 from protocol import codes
-from protocol.backend import READY_IDLE_MESSAGE, build_backend_key, build_parameter_status, parse_error
+from protocol.backend import READY_IDLE_MESSAGE, build_backend_key, build_notice, build_parameter_status, parse_error
 from protocol.frontend import build_password, build_query
 from protocol.startup import build_cancel_request, build_gss_request, build_ssl_request, build_startup
 from proxy.auth.users import NOBODY, read_users
@@ -215,3 +215,10 @@ def test_a_cancel_request_is_answered_by_silence(tmp_path):
 def test_nobody_is_a_user_of_an_empty_file():
     assert NOBODY.secrets_of("anna") == ()
     assert build_backend_key(b"12345678")[0] == codes.BACKEND_KEY_DATA
+
+
+def test_whoever_has_logged_in_hears_what_the_operator_has_to_say(tmp_path):
+    heard = visit(a_proxy(tmp_path, login_notify_message="maintenance at 22:00; no DDL, please"), HELLO)
+    notice = build_notice("NOTICE", "00000", "maintenance at 22:00; no DDL, please")
+    assert heard.endswith(notice + READY_IDLE_MESSAGE)
+    assert b"N\0\0" not in visit(a_proxy(tmp_path), HELLO)

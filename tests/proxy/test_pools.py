@@ -429,3 +429,63 @@ def test_hosts_in_use_are_those_that_servers_are_connected_to():
     at(world.pool("blog"), "10.0.0.1", "", LINKED)
     world.pool("shop").open_one()
     assert world.pools.hosts_in_use() == {"db", "10.0.0.1"}
+
+
+def lines(world, text):
+    return [line for line in world.log.lines if text in line]
+
+
+def test_the_first_pool_of_a_database_that_only_the_star_knows_is_worth_a_line():
+    world = World([SHOP, ANYTHING])
+    world.pool("found", "anna"), world.pool("found", "bert"), world.pool("shop")
+    assert lines(world, "auto-database") == ["LOG registered new auto-database: found"]
+
+
+def test_a_pool_without_clients_goes_after_its_time_with_its_idle_servers():
+    world = World([SHOP], pool_idle_timeout=30.0)
+    pool = world.pool("shop")
+    pool.clients.add(client := Client(pool))
+    client.ask()
+    world.finish()
+    client.give_back()
+    world.clock.advance(100.0)
+    world.pools.forget_unused()
+    assert list(world.pools) == [pool], "somebody is there"
+    pool.clients.discard(client)
+    for _ in range(2):
+        world.pools.forget_unused()
+        world.clock.advance(30.0)
+    assert list(world.pools) == [pool]
+    (server,) = pool.places[IDLE]
+    world.clock.advance(0.1)
+    world.pools.forget_unused()
+    assert server.why is Closing.POOL_IDLE
+    assert lines(world, "cleaning up idle pool") == ["LOG cleaning up idle pool shop/web"]
+    pool.server_closed(server)
+    assert list(world.pools) == list(world.pools.dying) == []
+
+
+@pytest.mark.parametrize("keep", ["warm", "paused", "asked for", "waited for", "no limit"])
+def test_a_pool_that_is_needed_stays(keep):
+    world = World([SHOP], pool_idle_timeout=None if keep == "no limit" else 30.0)
+    pool = world.pool("shop")
+    pool.is_kept_warm = keep == "warm"
+    if keep == "paused":
+        world.pools.pause("shop")
+    if keep == "waited for":
+        world.ask(pool)
+    for _ in range(4):
+        world.pools.forget_unused()
+        world.clock.advance(20.0)
+        if keep == "asked for":
+            world.pool("shop")
+    assert list(world.pools) == [pool]
+
+
+def test_the_same_pool_may_come_again():
+    world = World([SHOP], pool_idle_timeout=30.0)
+    old = world.pool("shop")
+    world.pools.forget_unused()
+    world.clock.advance(31.0)
+    world.pools.forget_unused()
+    assert world.pool("shop") is not old

@@ -24,9 +24,9 @@ from proxy.requests import (
     look_at_query,
     read,
 )
-from proxy.states import BEGUN
+from proxy.states import BEGUN, GONE
 from tests.fakes import FakeWorld
-from tests.play import Play, asked, client, error_to_client, to_server
+from tests.play import Play, asked, client, error_to_client, server, to_client, to_server
 
 
 def a_client(**more):
@@ -237,3 +237,26 @@ def test_there_is_a_look_for_what_may_need_one_and_for_nothing_else():
 def test_with_a_portal_whose_tag_means_something_every_bind_and_execute_is_translated():
     assert look("E", looks=LOOKS_OF_TAGGED) == CARE
     assert look(build_bind(Bind(b"", b"")), parsed=True, looks=LOOKS_OF_TAGGED) == CARE
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session", "statement"])
+@pytest.mark.parametrize("state", ["track", "leak", "audit"])
+def test_a_simple_query_is_refused_where_that_is_wanted_whatever_it_says(mode, state):
+    for words in ("Q:select_1", "Q:begin", "Q:set_a_=_1", "Q:"):
+        play = Play(pool_mode=mode, session_state=state, disable_pqexec=True) >> client(words)
+        play << error_to_client("PQexec disallowed") << to_server("")
+        assert play.client.state is GONE
+
+
+def test_a_long_one_is_refused_at_its_first_bytes_and_one_behind_a_batch_too():
+    play = Play(disable_pqexec=True) >> client(asked("Q:" + "x" * 200_000)[:70_000])
+    play << error_to_client("PQexec disallowed") << to_server("")
+    play = Play(disable_pqexec=True) >> client("P B E S") >> client("Q:a")
+    play << error_to_client("PQexec disallowed")
+
+
+def test_the_extended_protocol_goes_on_there():
+    play = Play(disable_pqexec=True, session_state="track")
+    batch = build_parse(b"", b"select 1") + build_bind(Bind(b"", b"")) + asked("D E S")
+    for _ in range(2):
+        play >> client(batch) << to_server(batch) >> server("1 2 T:a D C Z:I") << to_client("1 2 T:a D C Z:I")

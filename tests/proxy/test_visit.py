@@ -2,10 +2,15 @@
 
 import asyncio
 
+from protocol.backend import parse_error
 from protocol.startup import build_cancel_request, build_startup
+from proxy.config.entries import Database
+from proxy.pool import LoginFailed
+from proxy.server import Server
+from proxy.states import CLOSING
 from proxy.visit import LAST_WORDS, Visit
 from tests.proxy.auth.wire import alone, play, wired
-from tests.proxy.test_login import HELLO, a_proxy, meet, refusal, visit
+from tests.proxy.test_login import HELLO, a_proxy, find_pool, meet, refusal, visit
 
 
 def test_a_refused_visitor_hears_why_before_the_socket_is_closed(tmp_path):
@@ -65,3 +70,84 @@ def test_a_visitor_counts_as_a_client_until_he_is_gone(tmp_path):
         return [*counts, proxy.client_count]
 
     assert play(main()) == [1, 0]
+
+
+class _Deaf:
+    """Servers that are never opened."""
+
+    def __init__(self, proxy):
+        self.proxy = proxy
+
+    def open_server(self, pool):
+        return Server(pool)
+
+
+def late(proxy, said=HELLO, *, prepare=lambda pool: None):
+    """What somebody hears whose login takes longer than client_login_timeout; what the log says of it."""
+
+    async def main():
+        proxy.opener = _Deaf(proxy)
+        prepare(find_pool(proxy))
+        inbox = alone(said)
+        await asyncio.wait_for(meet(proxy, inbox, warm=False), 5)
+        return wired(inbox).written
+
+    heard = play(main())
+    error = parse_error(heard[heard.index(b"E\0") + 5 :])
+    assert error.severity == "FATAL"
+    return error, next(line for line in proxy.log.lines if "pooler error" in line)
+
+
+def test_who_does_not_finish_his_login_in_time_is_told_so(tmp_path):
+    error, line = late(a_proxy(tmp_path, client_login_timeout=0.02), HELLO[:9])
+    assert (error.sqlstate, error.message) == ("57014", "client_login_timeout")
+    assert error.detail == "The login has taken 0.0 s, which is more than client_login_timeout allows."
+    assert line.endswith("pooler error: client_login_timeout")
+
+
+def test_who_waits_for_the_first_server_is_told_that_it_is_down(tmp_path):
+    error, line = late(a_proxy(tmp_path, client_login_timeout=0.02))
+    assert (error.sqlstate, error.message) == ("08006", "client_login_timeout (server down)")
+    assert error.detail == "A server connection is being opened, since 0.0 s."
+    assert line.endswith("pooler error: client_login_timeout (server down): " + error.detail)
+
+
+def test_who_waits_through_a_start_of_postgresql_is_told_in_its_words(tmp_path):
+    def fail(pool):
+        pool.opening_failed(LoginFailed("57P03", "the database system is starting up"))
+        pool.world.clock.advance(0.1)
+
+    error, _ = late(a_proxy(tmp_path, client_login_timeout=0.2), prepare=fail)
+    assert (error.sqlstate, error.message) == ("57P03", "client_login_timeout (server down)")
+    assert error.detail == (
+        "Server logins have been failing for 0.1 s: the database system is starting up; the next try is in 0.1 s."
+    )
+
+
+def test_a_pause_is_no_server_that_is_down(tmp_path):
+    error, _ = late(a_proxy(tmp_path, client_login_timeout=0.02), prepare=lambda pool: pool.pause())
+    assert (error.sqlstate, error.message) == ("57P03", "client_login_timeout")
+    assert error.detail == "The database is paused by an administrator."
+
+
+def test_a_limit_is_none_either(tmp_path):
+    proxy = a_proxy(tmp_path, client_login_timeout=0.02, max_user_connections=1)
+
+    def fill(pool):
+        other = proxy.pools.find(Database(name="other"), "anna")
+        other.places[CLOSING][Server(other)] = None
+
+    error, _ = late(proxy, prepare=fill)
+    assert (error.sqlstate, error.message) == ("53300", "client_login_timeout")
+    assert "max_user_connections (1) is reached" in error.detail
+
+
+def test_who_comes_while_logins_fail_hears_since_when(tmp_path):
+    def fail(pool):
+        pool.opening_failed(LoginFailed("28P01", "no such password"))
+        pool.world.clock.advance(0.1)
+
+    error, _ = late(a_proxy(tmp_path), prepare=fail)
+    assert error.sqlstate == "28P01"
+    assert error.message == "server login has been failing, cached error: no such password (server_login_retry)"
+    assert error.detail == "Server logins have been failing for 0.1 s; the next try is in 0.1 s."

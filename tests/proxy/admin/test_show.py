@@ -31,6 +31,7 @@ PGBOUNCER = {
         "maxwait_us i, pool_mode s, load_balance_hosts s"
     ),
     "PEERS": "peer_id i, host s, port i, pool_size i",
+    "HOLDERS": "",
     "PINS": "database s, user s, reason s, now i, total q",
     "AUDIT": "database s, user s, application_name s, what s, would_be s, count q, statement s",
     "CLIENTS": SOCKET + ", pinned i, pin_reason s",
@@ -60,6 +61,10 @@ PGBOUNCER = {
     "LISTENERS": "",
 }
 OURS = {
+    "HOLDERS": (
+        "database s, user s, application_name s, addr s, port i, id i, server_pid i, state s, xact_age N, "
+        "query_age N, idle_in_xact N, servers i, pinned s"
+    ),
     "LISTENERS": "database s, user s, channel s, state s, listeners i, waiting i, notifications q, lost q",
     "POOLS": "sv_closing i, waiting_for s",
     "STATS": "total_client_login_count N, avg_client_login_count N",

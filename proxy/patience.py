@@ -1,0 +1,92 @@
+"""
+Those who wait in the queues: told why, sent away when it takes too long, and a word to the log about who is in the way.
+
+Theory. The front of a queue has waited longest, so a look at it ends at the first who has not waited long enough. Why
+they wait is worked out once per pool and sweep, when the first of them must be told (explain.py).
+
+The log hears of an exhausted pool too: when somebody has waited for longer than `query_wait_notify`, and then at most
+once per WARN_AGAIN, with the name of whoever holds a server for longest. It does not when an administrator has paused
+the pool, who knows.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+from protocol import sqlstate
+from protocol.backend import build_notice
+from proxy.clock import span
+from proxy.explain import SENTENCE, Explanation, Reason, place_in_queue
+from proxy.farewell import ERRORS
+from proxy.states import Closing, Waiting
+
+MAX_TOLD: Final = 1000  # notices in one sweep, 20 us each; the others hear theirs in the next
+WARN_AGAIN: Final = 60.0  # seconds between two warnings about one pool
+_KNOWN: Final = frozenset({Waiting.PAUSED, Waiting.SHUTDOWN})
+
+
+class Patience:
+    """One per proxy."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._warned: WeakKeyDictionary[Any, float] = WeakKeyDictionary()  # when, by pool
+
+    def sweep(self, pool: Any) -> None:
+        """Everybody in `pool`'s queue whose time has come."""
+        limits, now = pool.limits, self._now()
+        explanation: Explanation | None = None
+        waiting, told = list(pool.waiting), 0
+        for place, client in enumerate(waiting, 1):
+            waited = now - client.waiting_since
+            is_over = limits.query_wait_timeout is not None and waited > limits.query_wait_timeout
+            if not is_over and (limits.query_wait_notify is None or waited <= limits.query_wait_notify):
+                break
+            if client.is_notified and not is_over:
+                continue
+            if told == MAX_TOLD:
+                break
+            explanation = explanation or Explanation(pool)
+            where = place_in_queue(place, len(waiting), is_over=is_over)
+            reason = _address(explanation, client, where)
+            if is_over:
+                _send_away(client, reason, explanation, waited)
+            else:
+                told += 1
+                _notify(client, reason)
+        self._warn(pool, explanation)
+
+    def _warn(self, pool: Any, explanation: Explanation | None) -> None:
+        """One line about a pool that has been exhausted for long."""
+        patience, waited = pool.limits.query_wait_notify, pool.longest_wait
+        if patience is None or waited <= patience or self._now() < self._warned.get(pool, -WARN_AGAIN) + WARN_AGAIN:
+            return
+        explanation = explanation or Explanation(pool)
+        if explanation.obstacle in _KNOWN:
+            return
+        self._warned[pool] = self._now()
+        count = pool.count_waiting()
+        who = "1 client waits" if count == 1 else f"{count} clients wait"
+        pool.world.log.warning(
+            f"{pool}: {who} for a server, the first for {span(waited)}: {explanation.tell(None).detail}"
+        )
+
+
+def _address(explanation: Explanation, client: Any, where: str) -> Reason:
+    """The reason as this client may hear it, and where it stands in the queue."""
+    reason = explanation.tell(client.user)
+    return replace(reason, detail=f"{reason.detail} {where}")
+
+
+def _notify(client: Any, reason: Reason) -> None:
+    client.is_notified = True
+    client.deliver(
+        build_notice("NOTICE", sqlstate.SUCCESSFUL_COMPLETION, SENTENCE, detail=reason.detail, hint=reason.hint)
+    )
+
+
+def _send_away(client: Any, reason: Reason, explanation: Explanation, waited: float) -> None:
+    why = Closing.QUERY_WAIT_TIMEOUT
+    error = replace(ERRORS[why], sqlstate=reason.sqlstate, detail=reason.detail, hint=reason.hint)
+    client.refuse(error, why, note=f"waited for {span(waited)}: {explanation.tell(None).detail}")

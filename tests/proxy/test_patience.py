@@ -1,0 +1,158 @@
+"""Those who wait are told why, sent away when it takes too long, and the log hears who is in the way."""
+
+from dataclasses import replace
+
+import pytest
+
+from protocol.backend import parse_error
+from proxy.explain import SENTENCE
+from proxy.janitor import TICK
+from proxy.patience import WARN_AGAIN, Patience
+from proxy.pool import LoginFailed
+from proxy.states import GONE, OPENING, WAITING, Waiting
+from tests.fakes import FakeWorld
+from tests.play import Play, another_client, asked, client, server
+from tests.proxy.test_janitor import Night, later
+from tests.ward import messages
+
+
+def queue(count, **limits):
+    """One server, held in a transaction, and so many who wait for it."""
+    play = Night(**{"query_wait_timeout": None, **limits}) >> client("Q:begin") >> server("C Z:T")
+    play.holder, play.waiting = play.client, []
+    for _ in range(count):
+        play >> another_client >> client("Q:a")
+        play.waiting.append(play.client)
+    return play
+
+
+def heard(one):
+    return [(chr(message[0]), parse_error(message[5:])) for message in messages(bytes(one.transport.arrived))]
+
+
+def test_the_notice_begins_with_pgbouncers_sentence_and_says_what_it_is_about():
+    play = queue(2, query_wait_notify=1.0) >> later(2.0)
+    ((kind, notice),) = heard(play.waiting[1])
+    assert (kind, notice.severity, notice.sqlstate, notice.message) == ("N", "NOTICE", "00000", SENTENCE)
+    assert notice.detail.startswith("The one server of pool shop/web is busy: 1 idle in a transaction; ")
+    assert notice.detail.endswith("You are number 2 of 2 in the queue.")
+    assert notice.hint
+
+
+def test_everybody_gets_one_and_nobody_two():
+    play = queue(5, query_wait_notify=1.0) >> later(5.0)
+    assert [len(heard(one)) for one in play.waiting] == [1] * 5
+
+
+def test_those_who_come_later_are_told_later():
+    play = queue(1, query_wait_notify=2.0) >> later(1.5) >> another_client >> client("Q:a") >> later(1.0)
+    assert (len(heard(play.waiting[0])), len(heard(play.client))) == (1, 0)
+
+
+def test_the_reason_is_worked_out_once_for_a_whole_queue(monkeypatch):
+    count = []
+    monkeypatch.setattr("proxy.explain.find_holders", lambda pool: count.append(1) or [])
+    queue(50, query_wait_notify=1.0) >> later(1.2)
+    assert len(count) == 1
+
+
+def test_a_crowd_is_told_in_slices(monkeypatch):
+    monkeypatch.setattr("proxy.patience.MAX_TOLD", 3)
+    play = queue(8, query_wait_notify=1.0) >> later(0.9)
+    counts = []
+    for _ in range(4):
+        play >> later(TICK)
+        counts.append(sum(len(heard(one)) for one in play.waiting))
+    assert counts == [3, 6, 8, 8]
+
+
+def last_words(one):
+    (*_, (kind, error)) = heard(one)
+    assert kind == "E"
+    return error
+
+
+def test_who_has_waited_too_long_hears_why_and_so_does_the_log():
+    play = queue(1, query_wait_timeout=2.0) >> later(2.5)
+    error = last_words(play.waiting[0])
+    assert (error.severity, error.sqlstate, error.message) == ("FATAL", "53300", "query_wait_timeout")
+    assert "The one server of pool shop/web is busy" in error.detail
+    assert "idle_transaction_timeout" in error.hint
+    (line,) = [line for line in play.world.log.lines if "pooler error" in line]
+    assert "pooler error: query_wait_timeout: waited for 2." in line
+    assert 'the longest belongs to application ""' in line
+    assert "closing because: query_wait_timeout (age=2s)" in play.world.log.text
+
+
+def test_a_pause_gives_another_sqlstate():
+    play = queue(1, query_wait_timeout=2.0) >> (lambda play: play.world.pool.pause()) >> later(2.5)
+    assert last_words(play.waiting[0]).sqlstate == "57P03"
+
+
+def test_logins_that_fail_give_the_servers_own():
+    world = FakeWorld(pool_size=1, query_wait_timeout=2.0)
+    with world.loop.running():
+        one = world.new_client()
+        one.transport.peer_sends(asked("Q:a"))
+        (failed,) = world.pool.places[OPENING]
+        world.openings.remove(failed)
+        world.pool.opening_failed(LoginFailed("53300", "too many clients already"))
+        world.pool.server_closed(failed)
+        world.advance(2.1)
+        Patience(world.clock.now).sweep(world.pool)
+    error = last_words(one)
+    assert error.sqlstate == "53300"
+    assert "too many clients already" in error.detail
+
+
+def warnings(play):
+    return [line for line in play.world.log.lines if line.startswith("WARNING")]
+
+
+def test_the_log_hears_of_an_exhausted_pool_once_a_minute_and_who_holds_it():
+    play = queue(3, query_wait_notify=5.0) >> later(4.0)
+    assert warnings(play) == []
+    play >> later(2.0)
+    (line,) = warnings(play)
+    assert line.startswith("WARNING shop/web: 3 clients wait for a server, the first for 5.")
+    assert 'the longest belongs to application "" (user web at 127.0.0.1:1), for 5.' in line
+    play >> later(WARN_AGAIN - 3.0)
+    assert len(warnings(play)) == 1
+    play >> later(4.0)
+    assert len(warnings(play)) == 2
+
+
+def test_a_machine_that_has_just_been_switched_on_is_no_exception():
+    play = queue(1, query_wait_notify=1.0)
+    play.world.advance(2.0)
+    Patience(lambda: 3.0).sweep(play.world.pool)
+    assert len(warnings(play)) == 1
+
+
+def test_it_does_not_when_nobody_waits_for_long_nor_when_notices_are_off():
+    assert warnings(queue(0, query_wait_notify=5.0) >> later(90.0)) == []
+    assert warnings(queue(3, query_wait_notify=None) >> later(90.0)) == []
+
+
+def test_nor_of_a_pause():
+    play = queue(1, query_wait_notify=1.0) >> (lambda play: play.world.pool.pause()) >> later(5.0)
+    assert warnings(play) == []
+
+
+def test_a_limit_that_comes_and_goes_is_the_one_of_the_moment():
+    play = queue(1, query_wait_notify=1.0, query_wait_timeout=3.0)
+    play.world.pool.set_limits(replace(play.world.pool.limits, pool_size=2))
+    play.world.obstacle = Waiting.SHUTDOWN
+    play >> later(2.0)
+    assert play.waiting[0].state is WAITING
+    assert "shutting down" in heard(play.waiting[0])[0][1].detail
+    play >> later(2.0)
+    assert last_words(play.waiting[0]).sqlstate == "57P01"
+    assert play.waiting[0].state is GONE
+
+
+@pytest.mark.parametrize("notify", [None, 1.0])
+def test_a_play_without_waiting_says_nothing(notify):
+    play = Night(query_wait_notify=notify) >> client("Q:a") >> later(10.0)
+    assert isinstance(play, Play)
+    assert play.hear("client") == b""
