@@ -78,6 +78,10 @@ class Told:
         value = self._values.get(self._names.get(lower, ""))
         return value if value is None or value.isascii() or lower in self._spelled else None
 
+    def spell(self, key: str) -> str:
+        """The server's name for it."""
+        return self._names.get(key.lower(), key)
+
 
 class Ground(NamedTuple):
     """What does not change while a client lives."""
