@@ -104,7 +104,7 @@ class Doubts:
     """Gathered from one or several texts of one client. `before` is what it believed in before them."""
 
     __slots__ = (
-        "_undone", "before", "candidates", "facts", "is_all_reset", "is_unclear", "resets", "sets", "text",
+        "_undone", "before", "candidates", "facts", "has_failed", "is_all_reset", "is_unclear", "resets", "sets", "text",
     )  # fmt: skip
 
     def __init__(self, before: ParameterSet, text: bytes = b"") -> None:
@@ -114,6 +114,7 @@ class Doubts:
         self.resets: set[str] = set()
         self.is_all_reset = False
         self.is_unclear = False  # nobody knows which parameters
+        self.has_failed = False  # the transaction they are of, and so it was rolled back as likely as not
         self.candidates: set[str] = set()
         self.facts: set[Fact] = set()
         self._undone: set[str] = set()  # what has been reset since somebody asked; "" is all
@@ -143,6 +144,7 @@ class Doubts:
         self.resets |= older.resets
         self.is_all_reset |= older.is_all_reset
         self.is_unclear |= older.is_unclear
+        self.has_failed |= older.has_failed
         self.candidates |= older.candidates
         self.facts |= older.facts
 
@@ -240,7 +242,10 @@ class Doubts:
         if value is None and ("." in key or key in IDENTITY):
             value = _first(told.get(key), answer.values.get(key))
             value = None if ground.is_nothing(key, value) else value
-        return (ground.origin.get(key) if value is None else value), value
+        if value is not None:
+            return value, value
+        is_kept = self.has_failed and key.lower() in ground.spelled and told.get(key) == self.before.get(key)
+        return (self.before if is_kept else ground.origin).get(key), None
 
 
 def after_reset_all(server: ParameterSet, spelled: Mapping[str, str]) -> ParameterSet:

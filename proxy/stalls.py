@@ -57,7 +57,8 @@ class Stall:
 
     def note(self, reading: Reading) -> None:
         """It is on its way to the server."""
-        self._pending += [act for act in reading.acts if act.what in _OF_CHANNELS]
+        begins = [act for act in reading.acts[:1] if act.what is What.BEGIN]  # what was said before is settled by then
+        self._pending += begins + [act for act in reading.acts if act.what in _OF_CHANNELS]
 
     def settle(self) -> None:
         """The transaction is over: what it has said of channels counts now, unless it was rolled back.
@@ -100,6 +101,10 @@ def _sum_up(acts: list[Act], before: frozenset[bytes], *, has_failed: bool) -> d
         elif act.what is What.ROLLBACK:
             said = {name: False for name, is_wanted in said.items() if is_wanted and name not in before}
             settled, said = {**settled, **said}, {}
+        elif act.what is What.BEGIN:
+            # Not for certain: all may stand in one batch, and be rolled back. Then one is heard that need not be.
+            settled |= {name: True for name, is_wanted in said.items() if is_wanted}
+            said = {name: False for name, is_wanted in said.items() if not is_wanted}
         elif act.what is What.COMMIT:
             settled, said = {**settled, **said}, {}
     return {name: is_wanted for name, is_wanted in {**settled, **said}.items() if is_wanted or not has_failed}

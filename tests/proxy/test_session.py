@@ -261,6 +261,14 @@ def test_in_a_transaction_that_has_failed_nothing_is_brought_back():
     assert b"set_config" not in play.hear("server")
 
 
+def test_a_reset_in_a_transaction_that_has_failed_is_none_though_the_value_is_the_servers_own():
+    play = a_play(followed={"TimeZone": "CET"})
+    play.client.followed = play.server.followed
+    play >> client(q("begin; discard all")) >> server("C ERROR:no Z:E") >> client("Q:commit") >> server("C Z:I")
+    play >> server(said("T Z:I")) << released
+    assert play.client.followed["TimeZone"] == "UTC"
+
+
 def test_what_is_set_beside_its_reset_is_not_brought_back():
     play = with_work_mem() >> client(q("begin; reset work_mem; set work_mem = 1")) >> server("C C C Z:T")
     assert b"set_config" not in play.hear("server")

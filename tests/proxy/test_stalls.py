@@ -174,6 +174,12 @@ def test_what_was_not_committed_takes_no_channel_away(begun, ended):
     assert play.hub.heard == {b"news"}
 
 
+def test_a_listen_that_a_transaction_comes_right_behind_is_none_of_that():
+    play = a_play() >> client(LISTEN + build_query("begin")) >> hears >> server("C:UNLISTEN Z:I C Z:T")
+    play >> client("Q:rollback") >> server("C Z:I")
+    assert play.hub.heard == {b"news"}
+
+
 def test_an_unlisten_behind_a_rollback_counts():
     play = a_play() >> client(LISTEN) >> hears >> server("C:UNLISTEN Z:I")
     play >> client("Q:begin") >> server("C Z:T") >> client("Q:rollback Q:unlisten_news")
