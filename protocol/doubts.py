@@ -244,8 +244,9 @@ class Doubts:
             value = None if ground.is_nothing(key, value) else value
         if value is not None:
             return value, value
-        is_kept = self.has_failed and key.lower() in ground.spelled and told.get(key) == self.before.get(key)
-        return (self.before if is_kept else ground.origin).get(key), None
+        is_same = key.lower() in ground.spelled and told.get(key) == self.before.get(key)  # perhaps the server's own value
+        is_reset = (self.is_all_reset or key.lower() in self.resets) and not self.has_failed
+        return (self.before if is_same and not is_reset else ground.origin).get(key), None
 
 
 def after_reset_all(server: ParameterSet, spelled: Mapping[str, str]) -> ParameterSet:

@@ -157,6 +157,13 @@ def test_a_value_that_is_the_servers_own_does_not_tell_a_reset_and_the_failure_o
     assert client["TimeZone"] == theirs
 
 
+def test_a_value_that_is_the_servers_own_is_not_lost_where_everything_is_asked():
+    """It is not in the list, since on this server nobody had to set it."""
+    case = Case("do ''", origin={**BASE, "TimeZone": "CET"}, before={**BASE, "TimeZone": "UTC"})
+    client, _ = case.conclude(listed={})
+    assert client["TimeZone"] == "UTC"
+
+
 def test_what_the_list_does_not_have_is_asked_by_name():
     origin = {**BASE, "my.x": "1", "work_mem": "5MB"}
     case = Case("reset all", origin=origin, before={**origin, "my.x": "2"})
