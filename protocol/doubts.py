@@ -78,6 +78,10 @@ class Told:
         value = self._values.get(self._names.get(lower, ""))
         return value if value is None or value.isascii() or lower in self._spelled else None
 
+    def spell(self, key: str) -> str:
+        """The server's name for it."""
+        return self._names.get(key.lower(), key)
+
 
 class Ground(NamedTuple):
     """What does not change while a client lives."""
@@ -100,7 +104,7 @@ class Doubts:
     """Gathered from one or several texts of one client. `before` is what it believed in before them."""
 
     __slots__ = (
-        "_undone", "before", "candidates", "facts", "is_all_reset", "is_unclear", "resets", "sets", "text",
+        "_undone", "before", "candidates", "facts", "has_failed", "is_all_reset", "is_unclear", "resets", "sets", "text",
     )  # fmt: skip
 
     def __init__(self, before: ParameterSet, text: bytes = b"") -> None:
@@ -110,6 +114,7 @@ class Doubts:
         self.resets: set[str] = set()
         self.is_all_reset = False
         self.is_unclear = False  # nobody knows which parameters
+        self.has_failed = False  # the transaction they are of, and so it was rolled back as likely as not
         self.candidates: set[str] = set()
         self.facts: set[Fact] = set()
         self._undone: set[str] = set()  # what has been reset since somebody asked; "" is all
@@ -139,6 +144,7 @@ class Doubts:
         self.resets |= older.resets
         self.is_all_reset |= older.is_all_reset
         self.is_unclear |= older.is_unclear
+        self.has_failed |= older.has_failed
         self.candidates |= older.candidates
         self.facts |= older.facts
 
@@ -236,7 +242,11 @@ class Doubts:
         if value is None and ("." in key or key in IDENTITY):
             value = _first(told.get(key), answer.values.get(key))
             value = None if ground.is_nothing(key, value) else value
-        return (ground.origin.get(key) if value is None else value), value
+        if value is not None:
+            return value, value
+        is_same = key.lower() in ground.spelled and told.get(key) == self.before.get(key)  # perhaps the server's own value
+        is_reset = (self.is_all_reset or key.lower() in self.resets) and not self.has_failed
+        return (self.before if is_same and not is_reset else ground.origin).get(key), None
 
 
 def after_reset_all(server: ParameterSet, spelled: Mapping[str, str]) -> ParameterSet:

@@ -162,6 +162,8 @@ class Names:
     def take_all(self) -> dict[bytes, Statement]:
         """None stands for anything any more; what they stood for."""
         before, self._statements, self._size = self._statements, {}, 0
+        for name, statement in before.items():
+            self._lose(name, statement)
         return before
 
     def put_back(self, before: dict[bytes, Statement]) -> None:

@@ -131,8 +131,10 @@ def _was_set_again(client: Any, server: Any, values: ParameterSet, chore: Chore)
     if client.server is not server:
         return
     if chore.error is None:
-        for name in client.pool.world.followed & values.keys():
-            client.deliver(build_parameter_status(name, values[name]))
+        names = client.pool.learnt.name_reported(server)
+        for key in sorted(values):
+            if key.lower() in names:
+                client.deliver(build_parameter_status(names[key.lower()], values[key]))
     if client.held:
         client.play(server)
     else:

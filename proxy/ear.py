@@ -112,6 +112,10 @@ class EarPool(Pool):
         super().__init__(pool.database, pool.user, pool.limits, pool.world)
         self.state = pool.state
 
+    @property
+    def is_deserted(self) -> bool:  # type: ignore[override]
+        return not self.ear.books.mailboxes
+
     def set_limits(self, limits: Limits) -> None:
         super().set_limits(find_limits(limits))
 

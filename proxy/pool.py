@@ -59,6 +59,8 @@ MAX_INTERNED = 1000  # different sets of parameters remembered per pool
 class Pool:
     """One pool. `database` is the name clients ask for, `user` who we are towards PostgreSQL."""
 
+    is_deserted = False  # is its server linked, and yet nobody's? (an ear's may be)
+
     def __init__(self, database: str, user: str, limits: Limits, world: World) -> None:
         self.database = database
         self.user = user

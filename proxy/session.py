@@ -136,6 +136,7 @@ class Session:
         """In a transaction that goes on: RESET means what the client came with, and this server does not know that."""
         if self._doubts is None or client.held is not None:
             return
+        self._doubts.has_failed |= server.status == codes.FAILED
         values = self._doubts.take_undone(self._find_ground(client), server.followed)
         if values and server.status == codes.IN_TRANSACTION:
             dispatch.set_again(client, server, values)
@@ -268,10 +269,9 @@ class Session:
         client.followed = server.followed if sets.client == server.followed else pool.intern(sets.client)
         if self._doubts is not None:
             self._doubts.before = client.followed
-        for name in pool.world.followed:
-            value = client.followed.get(name)
-            if value is not None and told.get(name) != value:
-                client.deliver(build_parameter_status(name, value))
+        for key, value in client.followed.items():
+            if told.get(key) not in (None, value):
+                client.deliver(build_parameter_status(told.spell(key), value))
 
     def _find_ground(self, client: Any) -> Ground:
         if self._ground is None:

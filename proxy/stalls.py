@@ -3,8 +3,9 @@ What must be done before a client's text may go on: a channel heard, a database 
 
 Theory. Two things a text asks for are not the server's alone. LISTEN, where servers are shared, needs the hub to listen
 first, so that nothing is lost from the moment the client is told so. CREATE and DROP DATABASE need a database that
-nobody is connected to, and our own idle servers are somebody. In both cases the stream stops before that message, does
-what is needed, and goes on (`client.go_on`), which looks at the message again: then there is nothing left to do.
+nobody is connected to, and our own servers that nobody uses are somebody. In both cases the stream stops before that
+message, does what is needed, and goes on (`client.go_on`), which looks at the message again: then there is nothing left
+to do.
 
 Neither makes a new error. If the hub cannot listen the client does it itself, and keeps its server; if the servers do
 not leave in time PostgreSQL says who is in the way.
@@ -15,7 +16,7 @@ from typing import Any, Final
 
 from protocol.backend import ErrorFields
 from protocol.effects import Act, Reading, What
-from proxy.states import CLOSED, GONE, IDLE, USED, Closing
+from proxy.states import CLEANING, CLOSED, GONE, IDLE, LINKED, TESTING, USED, Closing
 
 PATIENCE: Final = 2.0  # seconds for idle servers to hang up
 TICK: Final = 0.01
@@ -56,7 +57,8 @@ class Stall:
 
     def note(self, reading: Reading) -> None:
         """It is on its way to the server."""
-        self._pending += [act for act in reading.acts if act.what in _OF_CHANNELS]
+        begins = [act for act in reading.acts[:1] if act.what is What.BEGIN]  # what was said before is settled by then
+        self._pending += begins + [act for act in reading.acts if act.what in _OF_CHANNELS]
 
     def settle(self) -> None:
         """The transaction is over: what it has said of channels counts now, unless it was rolled back.
@@ -99,6 +101,10 @@ def _sum_up(acts: list[Act], before: frozenset[bytes], *, has_failed: bool) -> d
         elif act.what is What.ROLLBACK:
             said = {name: False for name, is_wanted in said.items() if is_wanted and name not in before}
             settled, said = {**settled, **said}, {}
+        elif act.what is What.BEGIN:
+            # Not for certain: all may stand in one batch, and be rolled back. Then one is heard that need not be.
+            settled |= {name: True for name, is_wanted in said.items() if is_wanted}
+            said = {name: False for name, is_wanted in said.items() if not is_wanted}
         elif act.what is What.COMMIT:
             settled, said = {**settled, **said}, {}
     return {name: is_wanted for name, is_wanted in {**settled, **said}.items() if is_wanted or not has_failed}
@@ -137,10 +143,19 @@ def is_cleared(client: Any, reading: Reading) -> bool:
         stall.cleared = None
         return True
     names = {act.name.decode("utf-8", "replace") for act in reading.acts if act.what is What.DATABASE}
-    leaving = [server for server in client.pool.world.servers_in(names) if server.state in (IDLE, USED)]
+    leaving = [server for server in client.pool.world.servers_in(names) if _is_sent_away(server)]
     if not leaving:
         return True
-    for server in leaving:
-        server.close(Closing.EVICTED)
     asyncio.get_running_loop().call_later(TICK, stall.clear, reading, leaving)
     return False
+
+
+def _is_sent_away(server: Any) -> bool:
+    """Nobody uses it, or nobody will in a moment, and it is told to leave. (One at work leaves when it is released: its
+    client may have said goodbye and we have not heard it yet. PostgreSQL itself waits five seconds for that.)"""
+    if server.state in (IDLE, USED) or server.pool.is_deserted:
+        server.close(Closing.EVICTED)
+        return True
+    if server.state in (TESTING, CLEANING, LINKED):
+        server.doomed = server.doomed or Closing.EVICTED
+    return server.state in (TESTING, CLEANING)

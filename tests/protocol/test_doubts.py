@@ -146,6 +146,24 @@ def test_where_a_value_does_not_tell_set_from_reset_the_list_does():
     assert case.conclude({"timezone": "Asia/Tokyo"}).client["TimeZone"] == "Asia/Tokyo"
 
 
+@pytest.mark.parametrize(("has_failed", "theirs"), [(False, "CET"), (True, "UTC")])
+def test_a_value_that_is_the_servers_own_does_not_tell_a_reset_and_the_failure_of_its_transaction_does(
+    has_failed, theirs
+):
+    case = Case("discard all", origin={**BASE, "TimeZone": "CET"}, before={**BASE, "TimeZone": "UTC"})
+    case.doubts.has_failed = has_failed
+    assert case.ask().lists
+    client, _ = case.conclude(listed={})
+    assert client["TimeZone"] == theirs
+
+
+def test_a_value_that_is_the_servers_own_is_not_lost_where_everything_is_asked():
+    """It is not in the list, since on this server nobody had to set it."""
+    case = Case("do ''", origin={**BASE, "TimeZone": "CET"}, before={**BASE, "TimeZone": "UTC"})
+    client, _ = case.conclude(listed={})
+    assert client["TimeZone"] == "UTC"
+
+
 def test_what_the_list_does_not_have_is_asked_by_name():
     origin = {**BASE, "my.x": "1", "work_mem": "5MB"}
     case = Case("reset all", origin=origin, before={**origin, "my.x": "2"})

@@ -212,6 +212,16 @@ def test_a_reset_brings_back_what_the_client_came_with_and_tells_it():
     play >> client(ASK) << to_server(q("SET TimeZone=E'CET'") + ASK)
 
 
+def test_a_reset_of_what_is_reported_but_not_followed_is_told_too():
+    """PostgreSQL 18 reports search_path."""
+    play = a_play(followed={"search_path": "mine"})
+    play.server.followed = play.client.followed
+    play.server.parameters["search_path"] = "mine"
+    public, mine = (build_parameter_status("search_path", value) for value in ("public", "mine"))
+    play >> client(q("reset search_path")) >> server(public + said("C Z:I")) << to_client(public + said("C Z:I") + mine)
+    play << released
+
+
 def test_a_pinned_client_gets_back_what_it_came_with_on_its_own_server():
     play = a_play(followed={"work_mem": "8MB"})
     play.server.followed = play.client.followed
@@ -251,6 +261,14 @@ def test_in_a_transaction_that_has_failed_nothing_is_brought_back():
     assert b"set_config" not in play.hear("server")
 
 
+def test_a_reset_in_a_transaction_that_has_failed_is_none_though_the_value_is_the_servers_own():
+    play = a_play(followed={"TimeZone": "CET"})
+    play.client.followed = play.server.followed
+    play >> client(q("begin; discard all")) >> server("C ERROR:no Z:E") >> client("Q:commit") >> server("C Z:I")
+    play >> server(said("T Z:I")) << released
+    assert play.client.followed["TimeZone"] == "UTC"
+
+
 def test_what_is_set_beside_its_reset_is_not_brought_back():
     play = with_work_mem() >> client(q("begin; reset work_mem; set work_mem = 1")) >> server("C C C Z:T")
     assert b"set_config" not in play.hear("server")
@@ -267,6 +285,15 @@ def test_what_was_brought_back_is_told():
     )
     play >> server("C S:TimeZone=CET Z:T")
     assert play.hear("client") == build_parameter_status("TimeZone", "CET")
+
+
+def test_what_was_brought_back_is_told_though_it_is_not_followed():
+    play = a_play(followed={"search_path": "mine"})
+    play.server.followed = play.client.followed
+    play.server.parameters["search_path"] = "mine"
+    public, mine = (build_parameter_status("search_path", value) for value in ("public", "mine"))
+    play >> client(q("begin; reset search_path")) >> server(public + said("C C Z:T"))
+    play << to_client(public + said("C C Z:T")) >> server(mine + said("C Z:T")) << to_client(mine)
 
 
 # Pins.

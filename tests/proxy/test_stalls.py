@@ -4,8 +4,9 @@ import pytest
 
 from protocol.backend import ErrorFields
 from protocol.frontend import build_query
+from proxy.hub import Hub
 from proxy.stalls import PATIENCE
-from proxy.states import CLOSED, CLOSING, GONE, IDLE, Closing
+from proxy.states import CLEANING, CLOSED, CLOSING, GONE, IDLE, LINKED, Closing, move
 from tests.play import (
     Play,
     client,
@@ -173,6 +174,12 @@ def test_what_was_not_committed_takes_no_channel_away(begun, ended):
     assert play.hub.heard == {b"news"}
 
 
+def test_a_listen_that_a_transaction_comes_right_behind_is_none_of_that():
+    play = a_play() >> client(LISTEN + build_query("begin")) >> hears >> server("C:UNLISTEN Z:I C Z:T")
+    play >> client("Q:rollback") >> server("C Z:I")
+    assert play.hub.heard == {b"news"}
+
+
 def test_an_unlisten_behind_a_rollback_counts():
     play = a_play() >> client(LISTEN) >> hears >> server("C:UNLISTEN Z:I")
     play >> client("Q:begin") >> server("C Z:T") >> client("Q:rollback Q:unlisten_news")
@@ -221,6 +228,43 @@ def test_those_that_work_are_left_alone():
     for other in others:
         other.close(Closing.ADMIN)
     play >> client(CREATE) << to_server(CREATE)
+
+
+def test_one_that_is_being_cleaned_leaves_as_soon_as_it_is_clean():
+    play, others = with_others(pool_size=3)
+    for other in others:
+        move(other, LINKED)
+        move(other, CLEANING)
+    play >> client(CREATE) << to_server("")
+    assert {other.state for other in others} == {CLEANING}
+    for other in others:
+        play >> (lambda play, other=other: other.rest())
+        assert other.state is CLOSING
+        play >> (lambda play, other=other: other.transport.peer_hangs_up())
+    play >> (lambda play: play.world.advance(0.02)) << to_server(CREATE)
+
+
+def test_one_that_is_at_work_is_not_waited_for_and_leaves_when_it_is_released():
+    """PostgreSQL waits for it, and its client may have said goodbye already."""
+    play = a_play(pool_size=3)
+    other, neighbour = play.world.new_server(), play.world.new_client()
+    play.world.servers_in = lambda names: [other]
+    play >> (lambda play: neighbour.transport.peer_sends(build_query("select 1")))
+    assert neighbour.server is other
+    play >> client(CREATE) << to_server(CREATE)
+    assert other.state is LINKED
+    play >> (lambda play: other.transport.peer_sends(said("C Z:I")))
+    assert other.state is CLOSING
+
+
+def test_a_connection_that_listens_for_nobody_any_more_leaves_too():
+    play = a_play(pool_size=3)
+    hub = Hub(play.world.pool)
+    server = play.world.new_server(hub.ear.pool)
+    play.world.servers_in = lambda names: [server]
+    hub.ear.resume(server)
+    play >> client(CREATE) << to_server("")
+    assert server.state is CLOSED
 
 
 def test_a_client_may_leave_while_others_do():
