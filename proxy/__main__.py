@@ -13,7 +13,6 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 
-from proxy import VERSION
 from proxy.auth.users import BadUserFile, Users, read_users
 from proxy.config.check import report
 from proxy.config.ini import BadConfig, Config, read
@@ -22,26 +21,32 @@ from proxy.daemon import (
     StartFailed,
     become_daemon,
     become_user,
+    describe_build,
     describe_user,
     keep_standard_fds_open,
     raise_open_files,
+    set_process_name,
 )
 from proxy.listener import open_sockets
 from proxy.log import Log
 from proxy.main import Proxy, install_signals
 from proxy.notify import take_listening_sockets
-from proxy.reloading import read_users_of
+from proxy.reloading import destination_of, read_users_of
 
 DESCRIPTORS_OF_OUR_OWN = 64  # log, event loop, listening sockets, cancel requests under way
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="pgshuttle", description="A PostgreSQL connection pooler.")
-    parser.add_argument("-d", "--daemon", action="store_true", help="run in the background (needs logfile and pidfile)")
+    parser = argparse.ArgumentParser(
+        prog="pgshuttle",
+        description="A PostgreSQL connection pooler.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,  # else the lines of --version would be joined
+    )
+    parser.add_argument("-d", "--daemon", action="store_true", help="run in the background (needs pidfile and a log)")
     parser.add_argument("-q", "--quiet", action="store_true", help="with a logfile: nothing on stderr")
     parser.add_argument("-v", "--verbose", action="count", default=0, help="log more; may be repeated")
     parser.add_argument("-u", "--user", default="", metavar="USER", help="run as this user")
-    parser.add_argument("-V", "--version", action="version", version=VERSION)
+    parser.add_argument("-V", "--version", action="version", version="\n".join(describe_build()))
     parser.add_argument("--check", action="store_true", help="read the file, say every mistake, start nothing")
     parser.add_argument("file", metavar="proxy.ini")
     return parser.parse_args(arguments)
@@ -70,8 +75,9 @@ def start(options: argparse.Namespace) -> int:
         user = options.user or config.settings.user
         if os.geteuid() == 0 and not user:
             raise StartFailed("running as root is refused: name another account with -u USER or user = in the file")
-        if options.daemon and not (config.settings.logfile and config.settings.pidfile):
-            raise StartFailed("-d needs logfile = and pidfile = in the file")
+        has_log = config.settings.logfile or config.settings.syslog
+        if options.daemon and not (has_log and config.settings.pidfile):
+            raise StartFailed("-d needs pidfile =, and logfile = or syslog = 1, in the file")
         return _start(options, config, users, user)
     except (BadConfig, BadUserFile) as bad:
         for mistake in bad.mistakes:
@@ -90,10 +96,13 @@ def _start(options: argparse.Namespace, config: Config, users: Users, user: str)
         become_daemon()
     if pid_file is not None:
         pid_file.write()
+    set_process_name(config.settings.job_name)  # while /proc/self is ours
     if user and os.geteuid() == 0:
         become_user(user)
-    log = Log(config.settings.logfile or None, quiet=options.quiet or options.daemon)
+    log = Log(destination_of(config.settings, is_quiet=options.quiet or options.daemon))
     log.log(f"running as {describe_user()}")
+    if user and describe_user().split(",")[0] != f"user {user}":
+        log.warning(f"user {user} is asked for, which only root could become")
     for warning in config.warnings:
         log.warning(str(warning))
     _warn_of_few_files(log, config, users, files)
@@ -129,10 +138,15 @@ def _warn_of_few_files(log: Log, config: Config, users: Users, files: tuple[int,
         size = database.pool_size if database.pool_size is not None else config.settings.default_pool_size
         servers += (size or 0) * (1 if database.user else max(len(users), 1))
     wanted = config.settings.max_client_conn + servers + DESCRIPTORS_OF_OUR_OWN
+    clients = config.settings.max_client_conn
+    log.log(
+        f"kernel file descriptor limit: {files[1]} (at start: {files[0]}); max_client_conn: {clients},"
+        f" max expected fd use: {wanted}"
+    )
     if files[1] < wanted:
         log.warning(
-            f"open files are limited to {files[1]}, but max_client_conn {config.settings.max_client_conn}"
-            f" and up to {servers} servers may need {wanted}: raise the limit (ulimit -n, LimitNOFILE=)"
+            f"open files are limited to {files[1]}, but max_client_conn {clients} and up to {servers} servers"
+            f" may need {wanted}: raise the limit (ulimit -n, LimitNOFILE=)"
         )
 
 

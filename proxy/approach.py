@@ -24,6 +24,7 @@ from protocol.startup import build_startup
 from proxy.auth.keys import KeyKeeper
 from proxy.auth.prove import MAX_MESSAGE, ServerRefused, prove_ourselves
 from proxy.inbox import Inbox
+from proxy.log import UNIX, Address
 
 MAX_GREETINGS = 1000  # messages between AuthenticationOk and ReadyForQuery
 LAST_WORDS = 1.0  # seconds a server that did not let us in has to hang up
@@ -43,7 +44,7 @@ class Approach:
     def head_for(self, endpoint: Any) -> None:
         self.began = self.owner.pool.now()
         self.owner.endpoint = endpoint
-        self.owner.address = (endpoint.where, endpoint.port)
+        self.owner.address = Address(UNIX if endpoint.path is not None else endpoint.where, endpoint.port)
 
     def connected(self, inbox: Inbox) -> None:
         self.inbox = inbox
@@ -118,7 +119,7 @@ class Approach:
         """Our end of it, for the log."""
         assert self.inbox is not None
         local = self.inbox.transport.get_extra_info("sockname")
-        return f"{local[0]}:{local[1]}" if isinstance(local, tuple) else "unix"
+        return str(Address(*local[:2])) if isinstance(local, tuple) else f"{UNIX}:{self.owner.address.port}"
 
     async def hang_up(self) -> None:
         """Returns when the server has hung up too; one that takes longer than LAST_WORDS is cut off."""

@@ -1,10 +1,13 @@
 """
 Cancelling: whose query a CancelRequest means, and how it gets there without hitting another's.
 
-Theory. A client's key is ours, random, and known to one client only. A request that carries it has three possible
+Theory. A client's key is ours, random, and known to one client only. A request that carries it has four possible
 fates: the client still waits for a server (its requests are taken out of the queue and answered 57014, PostgreSQL
 never hears of them); the client has a query running (we open a connection to that very server and send its own
-key); or there is nothing to cancel, and nothing happens.
+key); there is nothing to cancel, and nothing happens; or the client is another process's (peers.py).
+
+Whoever asks is kept until that is decided, as PostgreSQL does: libpq waits for it, so that what its program sends next
+is not what is hit.
 
 PostgreSQL cancels "whatever runs now", so a cancel that arrives late could hit the next client's query. Hence the
 server counts the cancels on their way to it (`server.cancels`) and is not given to anybody before they have arrived.
@@ -19,19 +22,24 @@ from typing import Any
 from protocol.startup import build_cancel_request
 from proxy.chores import hearer
 from proxy.inbox import PeerGone
+from proxy.peers import SENT, TIMED_OUT, UNKNOWN, Peers, as_given_out, stamp
 from proxy.states import Closing
 from proxy.tasks import Tasks
 
 KEY_LENGTH = 8  # protocol 3.0: an int32 "process id" and an int32 secret
 LONG_KEY_LENGTH = 36  # protocol 3.2 allows 4 + 4 to 256 bytes
+NOT_WAITING = "cancel request for a client that runs nothing"
+WAS_WAITING = "cancel request served while the client waited"
+FAILED = "cancel request failed"
 HEAD_STEP = 0.005  # seconds between two looks at a server that is busy with our own SET
 
 
 class Cancels:
     """The keys of all clients, and the cancel requests on their way."""
 
-    def __init__(self, tasks: Tasks) -> None:
+    def __init__(self, tasks: Tasks, peers: Peers | None = None) -> None:
         self._tasks = tasks
+        self._peers = peers
         self._clients: dict[bytes, Any] = {}
         self.timeout: float | None = None  # cancel_wait_timeout
         self.forwarding = 0
@@ -43,6 +51,9 @@ class Cancels:
         """A key no client has."""
         while True:
             key = secrets.token_bytes(LONG_KEY_LENGTH if is_long else KEY_LENGTH)
+            key = bytes([key[0] & 0x7F]) + key[1:]  # to many it is a process id, and no such is negative
+            if self._peers is not None and self._peers.own_number is not None:
+                key = stamp(key, self._peers.own_number)
             if key not in self._clients:
                 return key
 
@@ -52,29 +63,54 @@ class Cancels:
     def forget(self, client: Any) -> None:
         self._clients.pop(client.key, None)
 
-    def request(self, key: bytes) -> None:
-        """A CancelRequest with `key` has come. The asker learns nothing, as in PostgreSQL."""
+    def find(self, key: bytes) -> Any:
+        """The client that has `key`, however often that has been forwarded; None: it is not here."""
         client = self._clients.get(key)
-        if client is None or client.cancel_waiting():
-            return
+        if client is None and self._peers is not None and self._peers.own_number is not None:
+            client = self._clients.get(as_given_out(key))
+        return client
+
+    async def serve(self, key: bytes) -> str:
+        """A CancelRequest with `key` has come; what became of it, for the log. The asker learns nothing."""
+        client = self.find(key)
+        if client is None:
+            return await self._peers.forward(key) if self._peers is not None else UNKNOWN
+        if client.cancel_waiting():
+            return WAS_WAITING
+        sending = self._request(client)
+        if sending is None:
+            return NOT_WAITING
+        await asyncio.wait({sending})
+        return sending.result() if not sending.cancelled() else FAILED
+
+    def request(self, key: bytes) -> None:
+        """The same, and nobody waits for it."""
+        client = self.find(key)
+        if client is not None and not client.cancel_waiting():
+            self._request(client)
+
+    def _request(self, client: Any) -> "asyncio.Task[str] | None":
         server = client.server
-        if server is not None and server.ledger.is_owing:
-            self.issue(server, client)
+        return self.issue(server, client) if server is not None and server.ledger.is_owing else None
 
-    def issue(self, server: Any, client: Any = None) -> None:
+    def issue(self, server: Any, client: Any = None) -> "asyncio.Task[str] | None":
         """Cancel what `server` runs; with `client`, only once it runs that client's request."""
-        if server.key:
-            server.cancels += 1
-            self._tasks.start(self._issue(server, client), name=f"cancel on {server!r}")
+        if not server.key:
+            return None
+        server.cancels += 1
+        return self._tasks.start(self._issue(server, client), name=f"cancel on {server!r}")
 
-    async def _issue(self, server: Any, client: Any) -> None:
+    async def _issue(self, server: Any, client: Any) -> str:
         self.forwarding += 1
         try:
             async with asyncio.timeout(self.timeout):
-                if await self._wait_turn(server, client):
-                    await self._send(server)
+                if not await self._wait_turn(server, client):
+                    return NOT_WAITING
+                await self._send(server)
+                return SENT
         except (OSError, PeerGone, TimeoutError) as error:
-            server.pool.world.log.for_socket(repr(server)).warning(f"cancel request failed: {str(error) or 'timeout'}")
+            server.pool.world.log.for_socket(server.tag).warning(f"cancel request failed: {str(error) or 'timeout'}")
+            return TIMED_OUT if isinstance(error, TimeoutError) else FAILED
         finally:
             self.forwarding -= 1
             server.cancels -= 1

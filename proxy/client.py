@@ -32,6 +32,7 @@ from proxy.config.kinds import PoolMode
 from proxy.envoys import NO_ALIASES
 from proxy.holding import Holding
 from proxy.leaving import Leaving
+from proxy.log import Tag, tag_client
 from proxy.requests import (
     BEGIN,
     CARE,
@@ -98,9 +99,13 @@ class Client(Holding, Leaving, asyncio.Protocol):
         self.is_choked = False  # its socket takes no more for now
         self.is_notified = False  # has been told that it waits
 
+    @property
+    def tag(self) -> Tag:
+        """Who we are, for the log."""
+        return tag_client(self.address, self.pool.database, self.user)
+
     def __repr__(self) -> str:
-        host, port = self.address
-        return f"C-{id(self):#x}: {self.pool.database}/{self.user}@{host}:{port}"
+        return str(self.tag)
 
     def move(self, to: ClientState) -> None:
         """The only way a client changes state."""

@@ -160,17 +160,16 @@ class Opener:
     def _log_failure(self, approach: Approach, why: Closing, words: str) -> None:
         """What exactly went wrong, and the line that scripts look for."""
         owner = approach.owner
-        log = self._world.log.for_socket(repr(owner))
-        log.warning(words)
+        voice = self._world.log.for_socket(owner.tag)
+        voice.warning(words)
         if self._world.settings.log_disconnections:
-            log.log(f"closing because: {why.value} (age={owner.pool.now() - approach.began:.0f}s)")
+            voice.closing(why.value, owner.pool.now() - approach.began)
 
     async def _connect(self, approach: Approach) -> None:
         inbox = await approach.owner.endpoint.connect(asyncio.get_running_loop())
         self._world.tune_socket(inbox.transport.get_extra_info("socket"))
         approach.connected(inbox)
-        owner = approach.owner
-        self._world.log.for_socket(repr(owner)).log(f"new connection to server (from {approach.describe()})")
+        self._world.log.for_socket(approach.owner.tag).log(f"new connection to server (from {approach.describe()})")
 
     async def _log_in(self, approach: Approach, login: Login) -> None:
         """By the newest protocol we speak, and once more by the oldest where that is not understood."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from protocol.parameters import ParameterSet
 from proxy.clock import Clock
-from proxy.log import Voice
+from proxy.log import Tag, Voice
 from proxy.states import Closing, ServerState, Waiting
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ class PooledClient(Protocol):
 
     waiting_since: float
     followed: ParameterSet
+
+    @property
+    def tag(self) -> Tag | str: ...
 
     def resume(self, server: Any) -> None: ...
     def close(self, why: Closing) -> None: ...

@@ -15,9 +15,13 @@ import contextlib
 import fcntl
 import grp
 import os
+import platform
 import pwd
 import resource
+from importlib import metadata
 from typing import NoReturn
+
+from proxy import VERSION
 
 _PID_DIGITS = 20
 # Python loads these when they are first used (a host name, a log line with control characters), from files that the
@@ -93,6 +97,8 @@ class PidFile:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StartFailed(f"already running: pid file {self.path} is held by process {_pid_in(fd)}") from None
+        if is_pgbouncer(_pid_in(fd)):  # which takes no lock
+            raise StartFailed(f"already running: pid file {self.path} is that of PgBouncer, process {_pid_in(fd)}")
 
     def remove(self) -> None:
         """At the end. The lock goes last, so nobody can find the file both free and there. Does nothing if not ours."""
@@ -106,6 +112,14 @@ class PidFile:
 def _pid_in(fd: int) -> str:
     text = os.pread(fd, _PID_DIGITS, 0).strip()
     return text.decode() if text.isdigit() else "(unknown)"
+
+
+def is_pgbouncer(pid: str) -> bool:
+    """Is that a living PgBouncer, whose place we would take?"""
+    try:
+        return os.path.basename(os.readlink(f"/proc/{pid}/exe")) == "pgbouncer"
+    except OSError:
+        return False
 
 
 def become_user(name: str) -> None:
@@ -134,6 +148,20 @@ def describe_user() -> str:
         user = pwd.getpwuid(uid).pw_name
         group = grp.getgrgid(gid).gr_name
     return f"user {user}, group {group}"
+
+
+def set_process_name(name: str) -> None:
+    """What ps and top call us; the kernel keeps 15 bytes. Does nothing where there is no /proc."""
+    with contextlib.suppress(OSError), open("/proc/self/comm", "wb", buffering=0) as comm:
+        comm.write(os.fsencode(name))
+
+
+def describe_build() -> list[str]:
+    """Who we are and what we run on, the first part as SHOW VERSION says it."""
+    parts = [VERSION]
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        parts.append(f"uvloop {metadata.version('uvloop')}")
+    return [*parts, f"Python {platform.python_version()}"]
 
 
 def raise_open_files() -> tuple[int, int]:

@@ -238,7 +238,7 @@ def abandon(client: Any, *, cancel: bool) -> None:
     if server.recipient is client:
         server.recipient = heir
     if client.remain:
-        server.close(Closing.UNCLEAN)  # it waits for the rest of a message that will never come
+        server.close(Closing.ABANDONED)  # it waits for the rest of a message that will never come
         return
     move(server, CLEANING)
     reset.begin(server, cancel=cancel)

@@ -189,6 +189,11 @@ class Ear:
         self._reproach: LoginFailed | None = None  # why we close the connection ourselves
         self.pool = EarPool(pool, self)
 
+    @property
+    def tag(self) -> str:
+        """Who we are, for the log: no socket of our own."""
+        return repr(self)
+
     def __repr__(self) -> str:
         return f"E-{id(self):#x}: {self.pool}"
 

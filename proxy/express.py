@@ -88,8 +88,9 @@ class Express:
             del self._passes[packet]
             return False
         visitor, transport = known.visitor, door.transport
-        log_attempt(proxy, door, visitor, door.address)
+        log_attempt(proxy, door.address, visitor.database, visitor.user, visitor.replication.asked)
         client = settle(proxy, known.pool, visitor, known.greeting[0], door.address)
+        client.connected_at = door.arrived_at
         transport.set_protocol(client)
         client.connection_made(transport)
         transport.write(join_welcome(visitor, known.greeting[1], client.key, proxy.settings.login_notify_message))

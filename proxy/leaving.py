@@ -1,7 +1,7 @@
 """
 How a client's connection ends, whoever ends it.
 
-Theory. There is one way out (`_leave`): out of the queue, off the server, off the books, socket closed; everything else
+Theory. There is one way out (`_part`): out of the queue, off the server, off the books, socket closed; everything else
 only decides what is said before. A last word is said only where the client can hear it as a message: not in the middle
 of one that its server has begun. And it must be heard: a socket that is closed while something unread lies on it takes
 back what was written last, so ours is closed in two steps, with a little patience and never much.
@@ -30,6 +30,7 @@ class Leaving:
     server: Any
     pool: Any
     connected_at: float
+    tag: Any  # a property
     stall: Any
 
     def move(self, to: ClientState) -> None:
@@ -47,20 +48,22 @@ class Leaving:
         """Close with `error` as the last word. `note` is for the log, behind the message."""
         if self.state is GONE:
             return
-        about = f"{error.message}: {note}" if note else error.message
-        self._log(self.pool.world.settings.log_pooler_errors, f"pooler error: {about}")
+        self._log_closing(why)
+        if self.pool.world.settings.log_pooler_errors:
+            about = f"{error.message}: {note}" if note else error.message
+            self.pool.world.log.for_socket(self.tag).warning(f"pooler error: {about}")
         if not self.transport.is_closing() and not self._is_in_message():
             self.transport.write(
                 build_error("FATAL", error.sqlstate, error.message, detail=error.detail, hint=error.hint)
             )
-        self._leave(why, cancel=True)
+        self._part(why, cancel=True)
 
     def lose_server(self, why: Closing, said: ErrorFields | None, *, was_told: bool, is_cut: bool) -> None:
         """Our server is gone. `said` are its last words, if any; `is_cut`: it left in the middle of a message to us."""
         if self.state is GONE:
             return
         if was_told or is_cut:  # an error of ours would become the rest of the message that was cut
-            self._leave(Closing.SERVER_LOST, cancel=False)
+            self._leave(Closing.CRASHED, cancel=False)
         else:
             self.refuse(said or ERRORS[why], why)
 
@@ -69,12 +72,13 @@ class Leaving:
         return self.server is not None and hearer(self.server.recipient) is self
 
     def _leave(self, why: Closing, *, cancel: bool) -> None:
+        """Without a word to the client."""
+        if self.state is not GONE:
+            self._log_closing(why)
+            self._part(why, cancel=cancel)
+
+    def _part(self, why: Closing, *, cancel: bool) -> None:
         """The one way out: out of the queue, off the server, off the books, socket closed."""
-        if self.state is GONE:
-            return
-        if why not in QUIET or self.pool.world.settings.log_disconnections:
-            age = self.pool.now() - self.connected_at
-            self._log(self.pool.world.settings.log_disconnections, f"closing because: {why.value} (age={age:.0f}s)")
         self.pool.waiting.pop(self, None)
         if self.state is ACTIVE and self.server is not None:
             dispatch.abandon(self, cancel=cancel)
@@ -97,6 +101,8 @@ class Leaving:
         transport.resume_reading()  # what it still says is thrown away, its end is noticed
         loop.call_later(LAST_WORDS, transport.abort)
 
-    def _log(self, wanted: bool, text: str) -> None:
-        if wanted:
-            self.pool.world.log.for_socket(repr(self)).log(text)
+    def _log_closing(self, why: Closing) -> None:
+        """On disk before the client sees anything of it."""
+        world = self.pool.world
+        if world.settings.log_disconnections:
+            world.log.for_socket(self.tag).closing(why.value, self.pool.now() - self.connected_at)

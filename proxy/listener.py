@@ -14,28 +14,36 @@ import errno
 import grp
 import os
 import socket
+import struct
 from collections.abc import Callable
 
 from proxy.config.settings import Settings
-from proxy.log import Voice
+from proxy.log import UNIX, Address, Voice
+from proxy.notify import InheritedSocket
 
 ACCEPT_AT_ONCE = 32
 PAUSE = 0.5  # seconds
-UNIX = "unix"  # stands for the address of a client on a Unix socket
+DEFER_SECONDS = 45  # as PgBouncer; then the kernel gives up on a silent caller
 
-Arrival = Callable[[socket.socket, tuple[str, int]], object]
+Arrival = Callable[[socket.socket, Address], object]
 
+_CREDENTIALS = struct.Struct("3i")  # of SO_PEERCRED: pid, uid, gid
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class Listener:
-    """One listening socket. `arrive` is called with each connected socket and where it comes from."""
+    """
+    One listening socket. `arrive` is called with each connected socket and where it comes from.
 
-    def __init__(self, listening: socket.socket, arrive: Arrival, log: Voice) -> None:
+    `port` stands for that of clients on a Unix socket, who have none.
+    """
+
+    def __init__(self, listening: socket.socket, arrive: Arrival, log: Voice, port: int = 0) -> None:
         self.socket = listening
         self.socket.setblocking(False)
         self._arrive = arrive
         self._log = log
+        self._port = port
         self._loop = asyncio.get_running_loop()
         self._resume: asyncio.TimerHandle | None = None
         self._kind = (int(listening.family), int(listening.type), listening.proto)
@@ -43,7 +51,7 @@ class Listener:
 
     def __str__(self) -> str:
         name = self.socket.getsockname()
-        return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else f"unix:{_printable_path(name)}"
+        return str(Address(*name[:2])) if isinstance(name, tuple) else f"{UNIX}:{_printable_path(name)}"
 
     def _accept(self) -> None:
         for _ in range(ACCEPT_AT_ONCE):
@@ -57,7 +65,12 @@ class Listener:
                 self._pause(error)
                 return
             connected = Connected(*self._kind, fileno=descriptor)
-            self._arrive(connected, (str(address[0]), int(address[1])) if isinstance(address, tuple) else (UNIX, 0))
+            self._arrive(connected, self._address_of(connected, address))
+
+    def _address_of(self, connected: socket.socket, address: object) -> Address:
+        if isinstance(address, tuple):
+            return Address(str(address[0]), int(address[1]))
+        return Address.of_unix(self._port, peer_pid(connected))
 
     def _pause(self, error: OSError) -> None:
         self._log.warning(f"accepting on {self} pauses for {PAUSE:g}s: {error.strerror}")
@@ -69,14 +82,15 @@ class Listener:
         self._loop.add_reader(self.socket.fileno(), self._accept)
 
     def close(self) -> None:
-        """Take no more callers. The path of a Unix socket goes too."""
+        """Take no more callers. The path of a Unix socket goes too, unless somebody else made it."""
         if self._resume is not None:
             self._resume.cancel()
         elif self.socket.fileno() >= 0:
             self._loop.remove_reader(self.socket.fileno())
         name = self.socket.getsockname() if self.socket.fileno() >= 0 else None
         self.socket.close()
-        if isinstance(name, str) and name.startswith("/"):
+        is_ours = not isinstance(self.socket, InheritedSocket)
+        if is_ours and isinstance(name, str) and name.startswith("/"):
             with contextlib.suppress(OSError):
                 os.unlink(name)
 
@@ -89,6 +103,16 @@ class Connected(socket.socket):
 
     family = _socket.socket.family  # type: ignore[assignment]
     type = _socket.socket.type  # type: ignore[assignment]
+
+
+def peer_pid(connected: socket.socket) -> int:
+    """The process at the other end of a Unix socket; 0 where the system does not tell."""
+    try:
+        credentials = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    except (OSError, AttributeError):  # macOS has another way
+        return 0
+    pid: int = _CREDENTIALS.unpack(credentials)[0]
+    return pid
 
 
 def open_sockets(settings: Settings) -> list[socket.socket]:
@@ -195,31 +219,43 @@ def _printable_path(path: str | bytes) -> str:
 
 
 def tune(connected: socket.socket, settings: Settings) -> None:
-    """Keepalive and its kin on a connected TCP socket."""
-    for level, option, value in _options(settings):
+    """Keepalive and its kin on a connected TCP socket. Without tcp_keepalive its times mean nothing."""
+    for level, name, value in _options(settings):
         if value:
+            with contextlib.suppress(OSError, AttributeError):  # not every system has every option
+                connected.setsockopt(level, getattr(socket, name), value)
+    tune_buffers(connected, settings)
+
+
+def tune_buffers(connected: socket.socket, settings: Settings) -> None:
+    """Not inherited from the listening socket: once set there, the system's own way could not be had again."""
+    if settings.tcp_socket_buffer:
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             with contextlib.suppress(OSError):
-                connected.setsockopt(level, option, value)
+                connected.setsockopt(socket.SOL_SOCKET, option, settings.tcp_socket_buffer)
 
 
 def tune_all(listening: socket.socket, settings: Settings) -> None:
     """The same for everybody who will be accepted: a connection inherits these, which saves it a system call or more.
 
-    What the settings no longer ask for goes back to the system's own value, which a fresh socket tells.
+    What the settings no longer ask for goes back to the system's own value, which a fresh socket tells. With
+    tcp_defer_accept the kernel keeps a caller until he has said something.
     """
     if listening.family == socket.AF_UNIX:
         return
+    defer = (socket.IPPROTO_TCP, "TCP_DEFER_ACCEPT", DEFER_SECONDS if settings.tcp_defer_accept else None)
     with socket.socket(listening.family) as fresh:
-        for level, option, value in _options(settings):
-            with contextlib.suppress(OSError):
+        for level, name, value in (*_options(settings), defer):
+            with contextlib.suppress(OSError, AttributeError):
+                option = getattr(socket, name)
                 listening.setsockopt(level, option, value or fresh.getsockopt(level, option))
 
 
-def _options(settings: Settings) -> tuple[tuple[int, int, int | None], ...]:
+def _options(settings: Settings) -> tuple[tuple[int, str, int | None], ...]:
     return (
-        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(settings.tcp_keepalive)),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, settings.tcp_keepcnt),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, settings.tcp_keepidle),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, settings.tcp_keepintvl),
-        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, settings.tcp_user_timeout),
+        (socket.SOL_SOCKET, "SO_KEEPALIVE", int(settings.tcp_keepalive)),
+        (socket.IPPROTO_TCP, "TCP_KEEPCNT", settings.tcp_keepcnt),
+        (socket.IPPROTO_TCP, "TCP_KEEPIDLE", settings.tcp_keepidle),
+        (socket.IPPROTO_TCP, "TCP_KEEPINTVL", settings.tcp_keepintvl),
+        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", settings.tcp_user_timeout),
     )

@@ -38,6 +38,7 @@ from proxy.client import Client
 from proxy.config.entries import CONSOLES, Database
 from proxy.fitting import wait_spelled
 from proxy.inbox import Inbox
+from proxy.log import DEBUG, as_address, tag_client
 
 MAX_ENCRYPTION_REQUESTS = 2  # one for TLS, one for GSSAPI
 MAX_GREETINGS = 1000  # different ones remembered per pool
@@ -248,7 +249,7 @@ async def welcome(inbox: Inbox, proxy: Any, visitor: Visitor, address: tuple[str
     parameters = await pool.wait_welcome()
     wishes = visitor.wishes
     if proxy.settings.application_name_add_host:
-        host = f"{wishes.get('application_name', 'app')} - {address[0]}:{address[1]}"
+        host = f"{wishes.get('application_name', 'app')} - {as_address(address)}"
         wishes = {**wishes, "application_name": clean(host)}
     followed, told = await wait_greeting(proxy, pool, parameters, wishes)
     check_client_limits(proxy, pool, visitor.user)  # again: others may have come while we waited
@@ -262,12 +263,13 @@ def settle(proxy: Any, pool: Any, visitor: Visitor, followed: ParameterSet, addr
     key = proxy.cancels.mint_key(is_long=visitor.minor >= LONG_KEYS_SINCE)
     client = Client(pool, visitor.user, key, followed, address)
     proxy.client_arrived(client)
+    if proxy.log.level >= DEBUG:
+        proxy.log.for_socket(client.tag).debug("logged in")
     return client
 
 
-def log_attempt(proxy: Any, who: object, visitor: Visitor, address: tuple[str, int]) -> None:
-    """`who` is the object whose address stands in the line."""
+def log_attempt(proxy: Any, address: tuple[str, int], database: str, user: str, replication: str) -> None:
+    """The line of the log for everybody who says who he is, before it is known whether that is true."""
     if proxy.settings.log_connections:
-        tag = f"C-{id(who):#x}: {visitor.database}/{visitor.user}@{address[0]}:{address[1]}"
-        asked = visitor.replication.asked
-        proxy.log.log(f"{tag} login attempt: db={visitor.database} user={visitor.user} tls=no replication={asked}")
+        words = f"login attempt: db={database} user={user} tls=no replication={replication}"
+        proxy.log.for_socket(tag_client(address, database, user)).log(words)

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from typing import Any
 
 from protocol.parameters import FOLLOWED, spelling
-from proxy import __version__
 from proxy.audit import build_report
 from proxy.auth.keys import KeyKeeper
 from proxy.auth.users import Users
@@ -26,13 +25,15 @@ from proxy.clock import Clock
 from proxy.config.entries import Database, hosts_of
 from proxy.config.ini import Config
 from proxy.connect import Opener
+from proxy.daemon import describe_build
 from proxy.doorstep import Doorstep
 from proxy.express import Express
 from proxy.hub import Hub
 from proxy.janitor import Janitor
-from proxy.listener import Arrival, Listener, open_sockets, tune, tune_all
-from proxy.log import Level, Log
+from proxy.listener import Arrival, Listener, open_sockets, tune, tune_all, tune_buffers
+from proxy.log import UNIX, Address, Level, Log
 from proxy.notify import Notifier
+from proxy.peers import Peers
 from proxy.pool import Pool
 from proxy.pools import Pools
 from proxy.reloading import Reloader
@@ -66,7 +67,8 @@ class Proxy:
         self.spelling = spelling((*FOLLOWED, *config.settings.track_extra_parameters))
         self.followed = frozenset(self.spelling.values())
         self.pools = Pools(self, config)
-        self.cancels = Cancels(self.tasks)
+        self.peers = Peers(self)
+        self.cancels = Cancels(self.tasks, self.peers)
         self.cancels.timeout = config.settings.cancel_wait_timeout
         self.listeners: list[Listener] = []
         self.notifier = Notifier()
@@ -96,12 +98,12 @@ class Proxy:
             self._listen(each, self.arrive)
         self.tasks.start(Janitor(self).run(), name="janitor")
         self.tasks.start(self.resolver.run(), name="resolver")
-        self.log.log(f"process up: pgshuttle {__version__}")
+        self.log.log(f"process up: {', '.join(describe_build())}")
         self.notifier.ready()
 
     def _listen(self, listening: socket.socket, arrive: Arrival) -> None:
         tune_all(listening, self.settings)
-        listener = Listener(listening, arrive, self.log)
+        listener = Listener(listening, arrive, self.log, self.settings.listen_port)
         self.listeners.append(listener)
         self.log.log(f"listening on {listener}")
 
@@ -126,10 +128,12 @@ class Proxy:
 
     # Clients arrive.
 
-    def arrive(self, connected: socket.socket, address: tuple[str, int]) -> None:
+    def arrive(self, connected: socket.socket, address: Address) -> None:
+        if address.host != UNIX:
+            tune_buffers(connected, self.settings)
         drive(self._let_in(connected, address))
 
-    async def _let_in(self, connected: socket.socket, address: tuple[str, int]) -> None:
+    async def _let_in(self, connected: socket.socket, address: Address) -> None:
         try:
             await asyncio.get_running_loop().connect_accepted_socket(lambda: Doorstep(self, address), connected)
         except OSError:
@@ -262,6 +266,9 @@ class Proxy:
     # Pause and resume.
 
     def on_pause(self) -> None:
+        if self.pools.is_paused:
+            self.log.log("got SIGUSR1, but already paused/suspended")
+            return
         self.log.log("got SIGUSR1, pausing all activity")
         self.pools.pause(None)
 
@@ -269,10 +276,17 @@ class Proxy:
         if self.leaving is not None:
             self.log.log("got SIGUSR2 while shutting down, ignoring")
             return
-        self.log.log("got SIGUSR2, continuing from PAUSE")
+        words = "continuing from PAUSE" if self.pools.is_paused else "but not paused/suspended"
+        self.log.log(f"got SIGUSR2, {words}")
         self.pools.resume(None)
 
     # Leave.
+
+    def on_leave(self, number: signal.Signals, how: Leaving) -> None:
+        """A signal wants us gone."""
+        words = _LEAVING_WORDS[how] if self.leaving is None else " while shutting down, fast exit"
+        self.log.log(f"got {number.name}{words}")
+        self.leave(how)
 
     def leave(self, how: Leaving) -> None:
         """Stop taking clients, and end as `how` says. A second call is immediate."""
@@ -321,14 +335,21 @@ class Proxy:
             self.log.log(line)
 
 
+_LEAVING_WORDS = {  # PgBouncer's
+    Leaving.WAIT_FOR_CLIENTS: ", shutting down, waiting for all clients disconnect",
+    Leaving.WAIT_FOR_SERVERS: ", shutting down, waiting for all servers connections to be released",
+    Leaving.IMMEDIATE: ", fast exit",
+}
+
+
 def install_signals(proxy: Proxy) -> None:
     """HUP reload, TERM wait for clients, INT wait for servers, QUIT at once, USR1 pause, USR2 resume."""
     loop = asyncio.get_running_loop()
     handlers: dict[signal.Signals, Callable[[], None]] = {
         signal.SIGHUP: proxy.on_hangup,
-        signal.SIGTERM: lambda: proxy.leave(Leaving.WAIT_FOR_CLIENTS),
-        signal.SIGINT: lambda: proxy.leave(Leaving.WAIT_FOR_SERVERS),
-        signal.SIGQUIT: lambda: proxy.leave(Leaving.IMMEDIATE),
+        signal.SIGTERM: lambda: proxy.on_leave(signal.SIGTERM, Leaving.WAIT_FOR_CLIENTS),
+        signal.SIGINT: lambda: proxy.on_leave(signal.SIGINT, Leaving.WAIT_FOR_SERVERS),
+        signal.SIGQUIT: lambda: proxy.on_leave(signal.SIGQUIT, Leaving.IMMEDIATE),
         signal.SIGUSR1: proxy.on_pause,
         signal.SIGUSR2: proxy.on_resume,
     }

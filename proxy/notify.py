@@ -19,6 +19,10 @@ from collections.abc import MutableMapping
 FIRST_FD = 3  # SD_LISTEN_FDS_START
 
 
+class InheritedSocket(socket.socket):
+    """A socket that systemd made: its path is systemd's too, which goes on listening when we are gone."""
+
+
 class Notifier:
     """The line to systemd, or to nobody when it did not start us."""
 
@@ -64,6 +68,6 @@ def take_listening_sockets(environ: MutableMapping[str, str] = os.environ) -> li
 
 def _adopt(fd: int) -> socket.socket:
     os.set_inheritable(fd, False)
-    listening = socket.socket(fileno=fd)
+    listening = InheritedSocket(fileno=fd)
     listening.setblocking(False)
     return listening

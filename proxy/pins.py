@@ -82,7 +82,7 @@ class PinBook:
         application = client.followed.get("application_name", "")
         if (application, reason) not in self._sights and len(self._sights) < MAX_SIGHTS:
             self._sights.add((application, reason))
-            client.pool.world.log.for_socket(repr(client)).log(
+            client.pool.world.log.for_socket(client.tag).log(
                 f"pinned to its server: {reason.value} (application {application!r}, by: {pin.statement})"
             )
 

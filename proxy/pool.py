@@ -240,7 +240,9 @@ class Pool:
     def open_one(self) -> None:
         """Begin to open one server. The caller has looked at `find_obstacle`."""
         if self.limits.pool_size is not None and self.size >= self.limits.pool_size:
-            self.world.log.log(f"{self}: taking connection from reserve_pool")
+            first = next(iter(self.waiting), None)
+            voice = self.world.log.for_socket(first.tag) if first is not None else self.world.log
+            voice.warning("taking connection from reserve_pool")
         server = self.world.open_server(self)
         self.places[OPENING][server] = None
 

@@ -81,7 +81,7 @@ class Pools:
         if self.is_pausing(database):
             pool.state = PoolState.PAUSED
         if database not in self._config.databases and not self._by_database[database]:
-            self._world.log.log(f"registered new auto-database: {database}")
+            self._world.log.log(f"registered new auto-database: db={database}")
         self._pools[database, user] = pool
         self._enter(pool)
         return pool

@@ -13,8 +13,9 @@ from typing import Any
 from proxy.auth.users import NOBODY, BadUserFile, Users, read_users
 from proxy.config.ini import BadConfig, Config, read, why_unsafe
 from proxy.config.reload import Changes, compare
-from proxy.config.settings import assign
+from proxy.config.settings import Settings, assign
 from proxy.listener import tune_all
+from proxy.log import Destination
 
 
 class Reloader:
@@ -45,6 +46,7 @@ class Reloader:
         changes = compare(proxy.config, config)
         await proxy.keeper.warm(users.secrets.items())
         self._swap(changes, users)
+        proxy.log.reopen()  # whoever rotates logs may say RELOAD instead of SIGHUP
         return []
 
     def _refuse(self, mistakes: list[str]) -> list[str]:
@@ -58,6 +60,7 @@ class Reloader:
         proxy.config = changes.effective
         proxy.forget_found()
         proxy.settings = settings = proxy.config.settings
+        proxy.log.direct(destination_of(settings, is_quiet=proxy.log.is_quiet))
         proxy.log.level = proxy.find_level()
         proxy.users = users
         proxy.keeper.iterations = settings.scram_iterations
@@ -86,6 +89,17 @@ class Reloader:
                 raise ValueError(str(bad)) from bad
             await proxy.keeper.warm(users.secrets.items())
             self._swap(compare(proxy.config, config), users)
+
+
+def destination_of(settings: Settings, *, is_quiet: bool) -> Destination:
+    """Where the settings want the log; `is_quiet`: the command line wants nothing on stderr."""
+    return Destination(
+        settings.logfile or None,
+        is_quiet=is_quiet,
+        format=settings.log_format,
+        facility=settings.syslog_facility if settings.syslog else None,
+        ident=settings.syslog_ident,
+    )
 
 
 def read_users_of(config: Config) -> Users:

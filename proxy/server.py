@@ -31,6 +31,7 @@ from protocol.parameters import ParameterSet, with_value
 from proxy import dispatch, reset
 from proxy.chores import Chore, hearer
 from proxy.failing import LoginFailed
+from proxy.log import Tag, tag_server
 from proxy.states import CLEANING, CLOSED, CLOSING, LINKED, OPENING, TESTING, Closing, ServerState, move
 
 MAX_MESSAGE = 0x3FFFFFFF + 4  # PostgreSQL's own limit is just under 1 GB
@@ -42,7 +43,9 @@ GOODBYE = 5.0  # seconds a server has to hang up after our Terminate
 _IDLE = codes.IDLE
 _length_at = Struct("!I").unpack_from
 _WHOLE = frozenset({codes.READY_FOR_QUERY, codes.PARAMETER_STATUS, codes.NOTIFICATION_RESPONSE})
-_ABRUPT = frozenset({Closing.UNCLEAN, Closing.HOSTILE})  # no goodbye: it would not be understood
+# What PgBouncer has one text for. What a server said on its way has a line of its own.
+_TOLD_AS = {Closing.SAID_GOODBYE: Closing.CRASHED, Closing.RECONNECT: Closing.STALE}
+_ABRUPT = frozenset({Closing.UNCLEAN, Closing.ABANDONED, Closing.HOSTILE})  # no goodbye: it would not be understood
 _ERRORS = frozenset({codes.ERROR_RESPONSE, codes.NOTICE_RESPONSE})
 _STATUSES = frozenset({codes.IDLE, codes.IN_TRANSACTION, codes.FAILED})
 
@@ -94,9 +97,13 @@ class Server(asyncio.Protocol):
         self.repeatable: tuple[Any, bytes] | None = None  # whose batch it runs last that might be run again, and what
         self.unnamed: bytes | None = None  # the Parse that made its unnamed statement, if that is still there
 
+    @property
+    def tag(self) -> Tag:
+        """Who we are, for the log."""
+        return tag_server(self, self.pool.database, self.pool.user, self.address)
+
     def __repr__(self) -> str:
-        host, port = self.address
-        return f"S-{id(self):#x}: {self.pool}@{host}:{port}"
+        return str(self.tag)
 
     # What the event loop calls.
 
@@ -154,7 +161,7 @@ class Server(asyncio.Protocol):
         if self.state < CLOSING:
             why = Closing.SAID_GOODBYE if self.last_error else Closing.CRASHED
             self._note_stillborn(why)
-            self._log().log(f"closing because: {self._words(why)} (age={self.age:.0f}s)")
+            self._log_closing(why)
             self._part(why)
         if self.state is not CLOSED:
             self.pool.server_closed(self)
@@ -316,8 +323,7 @@ class Server(asyncio.Protocol):
         if self.opening is not None:
             self.opening.cancel(why.value)
             return
-        if self.pool.world.settings.log_disconnections:
-            self._log().log(f"closing because: {why.value} (age={self.age:.0f}s)")
+        self._log_closing(why)
         is_mid_message = self.client is not None and self.client.remain
         is_between_messages = why not in _ABRUPT and self.ledger.is_settled and not is_mid_message
         is_busy = not self.ledger.is_settled
@@ -360,12 +366,12 @@ class Server(asyncio.Protocol):
             dispatch.detach(client, self)
             client.lose_server(why, self.last_error, was_told=self.was_client_told, is_cut=is_cut)
 
-    def _words(self, why: Closing) -> str:
-        error = self.last_error
-        return f"{why.value}: {error.severity} {error.message}" if error else why.value
+    def _log_closing(self, why: Closing) -> None:
+        if self.pool.world.settings.log_disconnections:
+            self._log().closing(_TOLD_AS.get(why, why).value, self.age)
 
     def _log(self) -> Any:
-        return self.pool.world.log.for_socket(repr(self))
+        return self.pool.world.log.for_socket(self.tag)
 
 
 def _deliver_before(answer: Answer, recipient: Owner, data: bytes, start: int, pos: int) -> int:

@@ -259,7 +259,7 @@ class Session:
             self._doubts.absorb(inspector.doubts)
         self._has_failed = True
         why = inspector.error.message if inspector.error else "it makes no sense"
-        client.pool.world.log.for_socket(repr(server)).warning(f"no answer to what a session is like: {why}")
+        client.pool.world.log.for_socket(server.tag).warning(f"no answer to what a session is like: {why}")
         client.pool.learnt.pins.enter(client, self.pins, PinReason.UNKNOWN, inspector.doubts.text)
 
     def _settle(self, client: Any, server: Any, sets: Sets, told: Told) -> None:

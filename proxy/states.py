@@ -110,6 +110,7 @@ class Closing(enum.Enum):
     STALE = "database configuration changed"
     OBSOLETE = "obsolete connection"  # its address is no longer its host's
     UNCLEAN = "unclean server"
+    ABANDONED = "client disconnected with query in progress"
     CRASHED = "server conn crashed?"
     SAID_GOODBYE = "server closed the connection"
     LOOKUP_FAILED = "server DNS lookup failed"
@@ -135,7 +136,6 @@ class Closing(enum.Enum):
     IDLE_TRANSACTION_TIMEOUT = "idle transaction timeout"
     CLIENT_IDLE_TIMEOUT = "client_idle_timeout"
     STATEMENT_MODE = "transaction blocks not allowed in statement pooling mode"
-    SERVER_LOST = "server connection lost"
     BEGIN_FAILED = "a transaction could not be begun"
     SET_FAILED = "session parameters were refused by the server"
     # both

@@ -24,6 +24,7 @@ from typing import Any, cast
 
 from protocol.frontend import TERMINATE_MESSAGE
 from protocol.replication import Replication
+from proxy.log import Tag, tag_client, tag_server
 from proxy.states import Closing
 
 FLUSH_TIME = 10.0  # seconds a client has to read what PostgreSQL said last
@@ -128,9 +129,13 @@ class Far(End):
         self.is_over = False  # PostgreSQL has said its last word
         self._nudge: asyncio.TimerHandle | None = None
 
+    @property
+    def tag(self) -> Tag:
+        """Who we are, for the log."""
+        return tag_server(self, self.pool.database, self.pool.user, self.address)
+
     def __repr__(self) -> str:
-        host, port = self.address
-        return f"S-{id(self):#x}: {self.pool}@{host}:{port}"
+        return str(self.tag)
 
     def data_received(self, data: bytes) -> None:
         self.pool.stats.sent += len(data)
@@ -147,7 +152,7 @@ class Far(End):
 
     def ended(self) -> None:
         self.is_over = True
-        self.tunnel.end(Closing.SERVER_LOST)
+        self.tunnel.end(Closing.CRASHED)
         self.transport.abort()  # a plain close would wait until it has read everything
 
     def rest(self) -> None:
@@ -188,9 +193,13 @@ class Tunnel:
         self.near.other, self.far.other = self.far, self.near
         self.doom: asyncio.Future[Closing] = asyncio.get_running_loop().create_future()  # closed before it was open
 
+    @property
+    def tag(self) -> Tag:
+        """Who we are, for the log."""
+        return tag_client(self.address, self.pool.database, self.user)
+
     def __repr__(self) -> str:
-        host, port = self.address
-        return f"C-{id(self):#x}: {self.pool.database}/{self.user}@{host}:{port}"
+        return str(self.tag)
 
     @property
     def has_client(self) -> bool:
@@ -233,5 +242,5 @@ class Tunnel:
         world = self.pool.world
         if world.settings.log_disconnections:
             age = self.pool.now() - self.connected_at
-            world.log.for_socket(repr(self)).log(f"closing because: {why.value} (age={age:.0f}s)")
-            world.log.for_socket(repr(self.far)).log(f"closing because: {why.value} (age={age:.0f}s)")
+            world.log.for_socket(self.tag).closing(why.value, age)
+            world.log.for_socket(self.far.tag).closing(why.value, self.pool.now() - self.opened_at)

@@ -12,6 +12,7 @@ from typing import Any
 from protocol import sqlstate
 from protocol.backend import build_error
 from protocol.errors import ProtocolError, Refused
+from protocol.replication import parse_replication
 from protocol.startup import CancelRequest, Startup, negotiate
 from proxy import login, replication
 from proxy.admin.console import converse
@@ -20,7 +21,11 @@ from proxy.config.entries import CONSOLES
 from proxy.explain import Explanation
 from proxy.failing import LoginFailed
 from proxy.inbox import Inbox, PeerGone
+from proxy.log import Voice, tag_client
 from proxy.pool import Pool
+from proxy.states import Closing
+
+_NOT_LET_IN = frozenset({sqlstate.INVALID_PASSWORD, sqlstate.INVALID_AUTHORIZATION, sqlstate.INVALID_CATALOG})
 
 LAST_WORDS = 1.0  # seconds a refused visitor has to read why
 
@@ -65,6 +70,7 @@ class Visit:
             if visitor is not None:
                 await converse(self.inbox, self.proxy, visitor, self.address)
         except Refused as no:
+            self._log_failed_login(no)
             self._refuse(no.sqlstate, no.sentence, no.detail, no.hint)
         except LoginFailed as failed:
             self._refuse(failed.sqlstate, failed.sentence, failed.detail)
@@ -73,10 +79,9 @@ class Visit:
         except TimeoutError:
             self._refuse_late()
         except PeerGone as gone:
-            is_known = self.startup is not None  # else a port scan or a health check, not worth a line
-            self._log(
-                is_known and self.proxy.settings.log_disconnections, f"closing because: client unexpected eof ({gone})"
-            )
+            if self.startup is not None:  # else a port scan or a health check, not worth a line
+                self._log_closing(Closing.CLIENT_EOF.value)
+                self.voice.debug(str(gone))
             return True
         else:
             return True
@@ -91,15 +96,16 @@ class Visit:
         proxy, inbox = self.proxy, self.inbox
         request, packet = await login.wait_startup(inbox, self._declined)
         if isinstance(request, CancelRequest):
-            proxy.cancels.request(request.key)
+            self._log_closing(await proxy.cancels.serve(request.key))
             return None
         self.startup = request
         is_console = request.database in CONSOLES
         if not is_console:
             self._count()
             login.check_max_clients(proxy)
+        asked = parse_replication(request.parameters.get("replication")).asked
+        login.log_attempt(proxy, self.address, request.database, request.user, asked)
         visitor = self.visitor = await login.wait_visitor(inbox, proxy, request)
-        login.log_attempt(proxy, self, visitor, self.address)
         if is_console:
             return visitor
         phase: asyncio.Protocol
@@ -107,6 +113,7 @@ class Visit:
             phase = await replication.welcome(inbox, proxy, visitor, self.address)
         else:
             phase = client = await login.welcome(inbox, proxy, visitor, self.address)
+            client.connected_at = self.arrived_at  # its age is that of its connection, not of its login
             if negotiate(request) is None:
                 proxy.express.remember(packet, visitor, client.pool)
         self._discount()
@@ -150,15 +157,25 @@ class Visit:
         pool: Pool | None = self.proxy.pools.find_old(database, self.visitor.user)
         return pool
 
+    def _log_failed_login(self, no: Refused) -> None:
+        startup = self.startup
+        if no.sqlstate in _NOT_LET_IN and startup is not None and self.proxy.settings.log_connections:
+            self.voice.log(f"login failed: db={startup.database} user={startup.user}")
+
     def _refuse(self, state: str, sentence: str, detail: str = "", hint: str = "", *, note: str = "") -> None:
-        if state in (sqlstate.INVALID_PASSWORD, sqlstate.INVALID_AUTHORIZATION) and self.startup is not None:
-            self._log(True, f"login failed: db={self.startup.database} user={self.startup.user}")
-        about = f"{sentence}: {note}" if note else sentence
-        self._log(self.proxy.settings.log_pooler_errors, f"pooler error: {about}")
-        self._log(self.proxy.settings.log_disconnections, f"closing because: {sentence} (age=0s)")
+        self._log_closing(sentence)
+        if self.proxy.settings.log_pooler_errors:
+            self.voice.warning(f"pooler error: {sentence}: {note}" if note else f"pooler error: {sentence}")
         self.inbox.write(build_error("FATAL", state, sentence, detail=detail, hint=hint))
 
-    def _log(self, wanted: bool, text: str) -> None:
-        if wanted:
-            who = f"{self.startup.database}/{self.startup.user}" if self.startup else "(nodb)/(nouser)"
-            self.proxy.log.log(f"C-{id(self):#x}: {who}@{self.address[0]}:{self.address[1]} {text}")
+    def _log_closing(self, reason: str) -> None:
+        if self.proxy.settings.log_disconnections:
+            self.voice.closing(reason, self.proxy.clock.now() - self.arrived_at)
+
+    @property
+    def voice(self) -> Voice:
+        """Our lines in the log."""
+        startup = self.startup
+        database, user = (startup.database, startup.user) if startup is not None else ("", "")
+        voice: Voice = self.proxy.log.for_socket(tag_client(self.address, database, user))
+        return voice

@@ -10,7 +10,7 @@ closed raises, and nothing is ever called back from inside a call.
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import Context
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -27,7 +27,8 @@ from proxy.config.kinds import PoolMode, SessionState
 from proxy.config.limits import Limits, resolve
 from proxy.config.settings import Settings
 from proxy.laws import check_pool
-from proxy.log import Level, Voice
+from proxy.log import Destination, Level, Voice
+from proxy.log.lines import NO_FACTS
 from proxy.pool import Pool
 from proxy.server import Server
 from proxy.states import ACTIVE, CLOSED, GONE, IDLE, LINKED, USED, WAITING, Leaving, ServerState, Waiting
@@ -284,15 +285,21 @@ class FakeTransport(asyncio.Transport):
 class FakeLog(Voice):
     """A log that remembers."""
 
+    is_quiet = False
+    level = Level.LOG
+
     def __init__(self, lines: list[str] | None = None, tag: str = "") -> None:
         self.lines: list[str] = [] if lines is None else lines
         self._tag = tag
 
-    def say(self, level: Level, text: str) -> None:
+    def say(self, level: Level, text: str, facts: Mapping[str, object] = NO_FACTS) -> None:
         self.lines.append(f"{level.name} {self._tag}{text}")
 
-    def for_socket(self, tag: str) -> "FakeLog":
+    def for_socket(self, tag: object) -> "FakeLog":
         return FakeLog(self.lines, f"{tag} ")
+
+    def direct(self, destination: Destination) -> None:
+        pass
 
     def reopen(self) -> None:
         pass

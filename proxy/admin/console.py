@@ -72,7 +72,7 @@ async def converse(inbox: Inbox, proxy: Any, visitor: Visitor, address: tuple[st
             await _answer(session, text)
         if proxy.settings.log_disconnections:
             age = proxy.clock.now() - session.connected_at
-            session.log(f"closing because: {Closing.CLIENT_REQUEST.value} (age={age:.0f}s)")
+            proxy.log.for_socket(session.tag).closing(Closing.CLIENT_REQUEST.value, age)
     except asyncio.CancelledError:  # the proxy ends
         session.close(Closing.SHUTDOWN)
         raise
@@ -102,6 +102,8 @@ async def _answer(session: Session, text: bytes) -> None:
         else:
             await _obey(session, command)
     except Refused as no:
+        if session.proxy.settings.log_pooler_errors:
+            session.proxy.log.for_socket(session.tag).warning(f"pooler error: {no.sentence}")
         error = build_error("ERROR", no.sqlstate, no.sentence, detail=no.detail, hint=no.hint)
         session.inbox.write(error + READY_IDLE_MESSAGE)
     await session.inbox.wait_writable()

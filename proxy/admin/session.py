@@ -15,6 +15,7 @@ from protocol import sqlstate
 from protocol.backend import build_error
 from protocol.errors import Refused
 from proxy.inbox import Inbox, PeerGone
+from proxy.log import Tag, tag_client
 from proxy.states import Closing
 
 
@@ -36,11 +37,16 @@ class Session:
         self.request_at: float = self.connected_at
         self._called_off: asyncio.Future[None] | None = None
 
+    @property
+    def tag(self) -> Tag:
+        """Who it is, for the log."""
+        return tag_client(self.address, self.database, self.user)
+
     def __repr__(self) -> str:
-        return f"C-{id(self):#x}: {self.database}/{self.user}@{self.address[0]}:{self.address[1]}"
+        return str(self.tag)
 
     def log(self, text: str) -> None:
-        self.proxy.log.for_socket(repr(self)).log(text)
+        self.proxy.log.for_socket(self.tag).log(text)
 
     async def wait(self, hope: Coroutine[Any, Any, None]) -> None:
         """Until `hope` is done. Refused (57014): a cancel request came first. PeerGone: the operator left."""

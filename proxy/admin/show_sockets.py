@@ -95,7 +95,7 @@ def _client_row(client: Any, times: "_Times") -> tuple[Value, ...]:
         times.at(client.request_at),
         *split_seconds(waited),
         0,
-        f"{id(client):#x}",
+        f"{client.tag.ptr:#x}",
         _link(client.server),
         0,
         "",
@@ -119,7 +119,7 @@ def _console_row(session: Any, times: "_Times") -> tuple[Value, ...]:
         0,
         0,
         0,
-        f"{id(session):#x}",
+        f"{session.tag.ptr:#x}",
         "",
         0,
         "",
@@ -188,8 +188,8 @@ def _tunnel_row(tunnel: Tunnel, times: "_Times", end: int) -> Iterator[tuple[Val
         0,
         0,
         0,
-        f"{id(tunnel.far if is_far else tunnel):#x}",
-        f"{id(tunnel if is_far else tunnel.far):#x}",
+        f"{(tunnel.far if is_far else tunnel).tag.ptr:#x}",
+        f"{(tunnel if is_far else tunnel.far).tag.ptr:#x}",
         tunnel.far.pid if is_far else 0,
         "",
         tunnel.application_name,
@@ -206,7 +206,7 @@ def local_address(owner: Any) -> tuple[str, int]:
 
 
 def _link(other: Any) -> str:
-    return "" if other is None else f"{id(other):#x}"
+    return "" if other is None else f"{other.tag.ptr:#x}"
 
 
 class _Times:

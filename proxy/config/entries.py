@@ -37,7 +37,7 @@ from proxy.config.kinds import (
     PoolMode,
     or_unsaid,
 )
-from proxy.config.settings import ACTED, LIVE, NO_AUTH_QUERY, NO_PEERS, Setting, row, table_of
+from proxy.config.settings import ACTED, LIVE, NO_AUTH_QUERY, Setting, row, table_of
 
 T = TypeVar("T")
 
@@ -113,9 +113,9 @@ class Peer:
     """One entry of [peers]: another process of the same service."""
 
     number: int
-    host: str = row(TEXT, "", LIVE, NO_PEERS, "its address")
-    port: int = row(PORT, 6432, LIVE, NO_PEERS, "its port")
-    pool_size: int | None = said(COUNT, "connections kept to it", NO_PEERS)
+    host: str = row(TEXT, "", LIVE, ACTED, "its address; /folder or @name = Unix socket")
+    port: int = row(PORT, 6432, LIVE, ACTED, "its port")
+    pool_size: int | None = said(COUNT, "cancel requests on their way to it at a time; 0 = no limit")
 
 
 _ROWS: Final = table_of(Database)
@@ -127,7 +127,7 @@ DATABASE_KEYS: Final[Mapping[str, Setting]] = {
 USER_KEYS: Final = table_of(User)
 PEER_KEYS: Final = table_of(Peer)
 
-DEPRECATED: Final = {"reserve_pool": "reserve_pool_size", "service_name": "job_name"}
+DEPRECATED: Final = {"reserve_pool": "reserve_pool_size"}
 
 
 class BadEntry(ValueError):

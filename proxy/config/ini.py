@@ -33,7 +33,7 @@ from proxy.config.entries import (
 )
 from proxy.config.kinds import AuthType, SslMode
 from proxy.config.lines import MAX_MISTAKES, Line, Mistake, Reader
-from proxy.config.settings import MAIN_SECTIONS, NO_ZONES, SETTINGS, Setting, Settings, defaults
+from proxy.config.settings import MAIN_SECTIONS, SETTINGS, Setting, Settings, defaults
 
 __all__ = ["BadConfig", "Config", "Mistake", "read"]
 
@@ -161,7 +161,7 @@ class _Reading:
             self.reader.note(line.mistake(f"{line.key} = {value} {sentence}"))
         elif line.key in DEPRECATED:
             self.warnings.append(line.mistake(f"{line.key} is the old name of {DEPRECATED[line.key]}"))
-        elif not setting.acted and not (setting.reason == NO_ZONES and value == setting.default):
+        elif not setting.acted and value != setting.default:  # a file full of defaults is no reason to complain
             self.warnings.append(line.mistake(f"{line.key} is accepted but has no effect: {setting.reason}"))
 
     def _take_entry(self, line: Line, entries: _Entries[E]) -> None:

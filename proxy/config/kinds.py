@@ -13,11 +13,12 @@ with base 0, so `0777` is octal and `0x10` is sixteen. Times are float seconds a
 
 import enum
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from protocol.passwords import Secret
+from proxy.log import FACILITIES, Format
 
 T = TypeVar("T")
 E = TypeVar("E", bound=enum.StrEnum)
@@ -204,6 +205,18 @@ def one_of(words: type[E]) -> Kind[E]:
     return Kind(parse, str)
 
 
+def word_of(words: Iterable[str]) -> Kind[str]:
+    """One of these words, in upper or lower case."""
+    known = tuple(words)
+
+    def parse(text: str) -> str:
+        if text.lower() not in known:
+            raise ValueError(f"is none of {', '.join(known)}")
+        return text.lower()
+
+    return Kind(parse, str)
+
+
 def name_of(longest: int) -> Kind[str]:
     """A name of at most `longest` bytes; it may not be empty."""
 
@@ -242,3 +255,5 @@ LISTEN_MODE: Final = one_of(ListenMode)
 AUTH_TYPE: Final = one_of(AuthType)
 SSL_MODE: Final = one_of(SslMode)
 LOAD_BALANCE: Final = one_of(LoadBalance)
+LOG_FORMAT: Final = one_of(Format)
+FACILITY: Final = word_of(FACILITIES)

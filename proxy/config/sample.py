@@ -9,7 +9,7 @@ test says that the file in the repository is the one this module writes.
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from proxy.config.entries import DATABASE_KEYS, DEPRECATED, USER_KEYS
+from proxy.config.entries import DATABASE_KEYS, DEPRECATED, PEER_KEYS, USER_KEYS
 from proxy.config.settings import RESTART, SETTINGS, Setting
 
 HEAD: Final = """\
@@ -55,6 +55,16 @@ USERS: Final = """\
 ; The keys:
 """
 
+PEERS: Final = """\
+
+[peers]
+; peer_id = host=... : the other processes behind the same address; what our own is, peer_id says above.
+;1 = host=10.0.0.1
+;2 = host=10.0.0.2 port=6433
+
+; The keys:
+"""
+
 # Where each group of the table begins, and its title.
 THEMES: Final[Mapping[str, str]] = {
     "listen_addr": "Where clients connect",
@@ -74,7 +84,7 @@ THEMES: Final[Mapping[str, str]] = {
 def build_sample() -> str:
     """The text of proxy.ini."""
     parts = [HEAD, *_setting_lines(SETTINGS.values())]
-    parts += [DATABASES, *_key_lines(DATABASE_KEYS), USERS, *_key_lines(USER_KEYS)]
+    parts += [DATABASES, *_key_lines(DATABASE_KEYS), USERS, *_key_lines(USER_KEYS), PEERS, *_key_lines(PEER_KEYS)]
     return "".join(parts)
 
 

@@ -29,9 +29,11 @@ from proxy.config.kinds import (
     COUNT,
     COUNT_OR_OFF,
     DURATION,
+    FACILITY,
     HOSTS,
     ITERATIONS,
     LISTEN_MODE,
+    LOG_FORMAT,
     MODE,
     NAMES,
     PACKET_SIZE,
@@ -51,6 +53,7 @@ from proxy.config.kinds import (
     SessionState,
     SslMode,
 )
+from proxy.log import Format
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -72,9 +75,8 @@ NO_TLS: Final = "TLS is not spoken yet: clients that ask for it are told no, ser
 NO_AUTH_QUERY: Final = "auth_query is not run yet: only users of auth_file can log in"
 NO_AUTH_FILES: Final = "only auth_type trust, any, plain, md5 and scram-sha-256 work yet"
 NO_ZONES: Final = "the system's resolver looks up host names: it is set up in /etc/resolv.conf and knows no zones"
-NO_SYSLOG: Final = "the log goes to stderr or to logfile only"
 NO_BUFFERS: Final = "it has no meaning here: the event loop sizes its reads itself"
-NO_PEERS: Final = "several processes do not pass cancel requests to each other yet"
+NO_WINDOWS: Final = "it is for Windows services: job_name names the process here"
 NO_SUSPEND: Final = "SUSPEND and taking over from a running process are not offered"
 NOT_YET: Final = "not acted on yet"
 
@@ -136,8 +138,8 @@ class Settings:
     tcp_user_timeout: int | None = row(
         COUNT_OR_OFF, None, LIVE, ACTED, "milliseconds sent data may stay unacknowledged; 0 = system default"
     )
-    tcp_defer_accept: bool = row(TRUTH, True, LIVE, NOT_YET, "the kernel hands over a connection with its first bytes")
-    tcp_socket_buffer: int | None = row(COUNT_OR_OFF, None, LIVE, NOT_YET, "socket buffers, bytes; 0 = system default")
+    tcp_defer_accept: bool = row(TRUTH, True, LIVE, ACTED, "the kernel hands over a connection with its first bytes")
+    tcp_socket_buffer: int | None = row(COUNT_OR_OFF, None, LIVE, ACTED, "socket buffers, bytes; 0 = system default")
 
     # Who may connect.
     auth_type: AuthType = row(AUTH_TYPE, AuthType.MD5, LIVE, ACTED, "any, trust, plain, md5 (or SCRAM), scram-sha-256")
@@ -244,20 +246,21 @@ class Settings:
     log_stats: bool = row(TRUTH, True, LIVE, ACTED, "log a line of numbers each stats_period")
     stats_period: float = row(DURATION, 60.0, LIVE, ACTED, "over how many seconds averages are taken")
     verbose: int = row(COUNT, 0, LIVE, ACTED, "more words in the log, as -v")
-    syslog: bool = row(TRUTH, False, LIVE, NO_SYSLOG, "log to syslog")
-    syslog_facility: str = row(TEXT, "daemon", LIVE, NO_SYSLOG, "syslog facility")
-    syslog_ident: str = row(TEXT, "pgbouncer", LIVE, NO_SYSLOG, "name in syslog")
+    log_format: Format = row(LOG_FORMAT, Format.TEXT, LIVE, ACTED, "text as PgBouncer's, or json: one object per line")
+    syslog: bool = row(TRUTH, False, LIVE, ACTED, "log to syslog too")
+    syslog_facility: str = row(FACILITY, "daemon", LIVE, ACTED, "daemon, user, local0 to local7 and their kin")
+    syslog_ident: str = row(TEXT, "pgbouncer", LIVE, ACTED, "name in syslog")
 
     # The process.
     user: str = row(TEXT, "", RESTART, ACTED, "account to become when started as root")
     pidfile: str = row(TEXT, "", RESTART, ACTED, "file for the process id; empty = none")
     conffile: str = row(TEXT, "", LIVE, ACTED, "file the next RELOAD reads; empty = this one")
-    job_name: str = row(TEXT, "pgbouncer", RESTART, NOT_YET, "name of the process")
-    service_name: str = row(TEXT, "", RESTART, NOT_YET, "old name of job_name, for Windows")
+    job_name: str = row(TEXT, "pgbouncer", RESTART, ACTED, "name of the process, its first 15 bytes")
+    service_name: str = row(TEXT, "", RESTART, NO_WINDOWS, "name of a Windows service")
     suspend_timeout: float | None = row(
         SECONDS_OR_OFF, 10.0, LIVE, NO_SUSPEND, "longest SUSPEND before clients are cut"
     )
-    peer_id: int | None = row(PEER_ID, None, LIVE, NO_PEERS, "our own number among the [peers]; 0 = none")
+    peer_id: int | None = row(PEER_ID, None, LIVE, ACTED, "our own number among the [peers]; 0 = none")
     pkt_buf: int = row(COUNT, 4096, RESTART, NO_BUFFERS, "buffer per connection, bytes")
     sbuf_loopcnt: int = row(COUNT, 5, LIVE, NO_BUFFERS, "reads from one connection before others have a turn")
 

@@ -52,6 +52,7 @@ class Stand:
         databases: Entries | None = None,
         users: Entries | None = None,
         secrets: Entries | None = None,
+        peers: Entries | None = None,
         limits: Callable[[], None] | None = None,
         program: Sequence[str] = ("-m", "proxy"),
     ) -> None:
@@ -60,6 +61,7 @@ class Stand:
         self.settings: dict[str, object] = dict(settings or {})
         self.databases = dict(databases or {"*": ""})
         self.users = dict(users or {})
+        self.peers = dict(peers or {})
         self.secrets = dict(upstream.secrets if secrets is None else secrets)
         self.folder = Path(tempfile.mkdtemp(prefix="pgshuttle-stand-"))
         self.folder.chmod(0o755)
@@ -88,6 +90,7 @@ class Stand:
         lines = ["[proxy]", *(f"{name} = {value}" for name, value in settings.items()), "[databases]"]
         lines += [f"{name} = {self._place(text)}" for name, text in self.databases.items()]
         lines += ["[users]", *(f"{name} = {text}" for name, text in self.users.items())]
+        lines += ["[peers]", *(f"{name} = {text}" for name, text in self.peers.items())]
         self.file.write_text("\n".join(lines) + "\n")
         self.user_list.write_text("".join(f"{_quote(user)} {_quote(word)}\n" for user, word in self.secrets.items()))
 

@@ -207,7 +207,7 @@ def test_a_pool_nobody_uses_is_forgotten_and_comes_again(upstream):
         with stand.connect("postgres", "pgbouncer") as console:
             with stand.raw() as line:
                 line.ask("select 1")
-                stand.wait_log("registered new auto-database: postgres")
+                stand.wait_log("registered new auto-database: db=postgres")
                 time.sleep(1.6)
                 assert "cleaning up" not in stand.log
             stand.wait_log("cleaning up idle pool postgres/app", 4)
@@ -223,7 +223,7 @@ def test_a_database_that_only_the_star_knows_is_forgotten_after_its_time(upstrea
         for name in ("template1", "shop"):
             with stand.raw(database=name) as line:
                 line.ask("select 1")
-        stand.wait_log("registered new auto-database: template1")
+        stand.wait_log("registered new auto-database: db=template1")
         stand.wait_log("cleaning up idle pool template1/app", 5)
         assert "auto-database: shop" not in stand.log
         assert "idle pool shop" not in stand.log

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from proxy import VERSION
 from proxy import __main__ as command
 from proxy.auth.users import parse_users
 from proxy.config.ini import read
@@ -76,3 +77,32 @@ def test_too_few_open_files_are_warned_of_with_the_numbers(tmp_path, limit, warn
     log, config = FakeLog(), read(a_file(tmp_path, GOOD + "[proxy]\nmax_client_conn = 500\n"))
     command._warn_of_few_files(log, config, parse_users('"anna" "x"\n"bert" "y"\n', "users.txt"), (limit, limit))
     assert bool([line for line in log.lines if "max_client_conn 500 and up to 40 servers" in str(line)]) is warns
+
+
+def test_the_first_line_of_version_is_what_show_version_says(capsys):
+    for option in ("-V", "--version"):
+        with pytest.raises(SystemExit) as end:
+            command.parse_arguments([option])
+        assert end.value.code == 0
+        assert capsys.readouterr().out.splitlines()[0] == VERSION
+
+
+def test_long_options_are_the_short_ones():
+    long = ["--daemon", "--quiet", "--verbose", "--verbose", "--user", "web", "proxy.ini"]
+    short = ["-d", "-q", "-vv", "-u", "web", "proxy.ini"]
+    assert command.parse_arguments(long) == command.parse_arguments(short)
+
+
+def test_the_background_may_log_to_syslog_alone(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(command, "_start", lambda *_: 7)
+    file = a_file(tmp_path, GOOD + f"[proxy]\npidfile = {tmp_path}/pid\nsyslog = 1\n")
+    assert command.start(command.parse_arguments(["-d", file])) == 7
+
+
+def test_the_limit_of_open_files_has_pgbouncers_line(tmp_path):
+    log, config = FakeLog(), read(a_file(tmp_path, GOOD))
+    command._warn_of_few_files(log, config, parse_users('"anna" "x"\n', "users.txt"), (1024, 20_000))
+    assert log.lines == [
+        "LOG kernel file descriptor limit: 20000 (at start: 1024); max_client_conn: 100, max expected fd use: 184"
+    ]

@@ -19,7 +19,7 @@ KEY = backend.build_backend_key(b"\0\0\0\x07" + b"k" * 32)
 TZ = backend.build_parameter_status("TimeZone", "UTC")
 READY = backend.READY_IDLE_MESSAGE
 SAID = {"user": "web", "database": "shop", "search_path": "a, b"}
-HERE = SimpleNamespace(where="10.0.0.1", port=5432)
+HERE = SimpleNamespace(where="10.0.0.1", port=5432, path=None)
 
 
 def approaching(said):

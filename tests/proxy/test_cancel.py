@@ -1,8 +1,9 @@
 """Cancelling: it reaches the query it means, or nothing."""
 
 from protocol.startup import CancelRequest, parse_startup
-from proxy.cancel import KEY_LENGTH, LONG_KEY_LENGTH, Cancels
+from proxy.cancel import FAILED, KEY_LENGTH, LONG_KEY_LENGTH, NOT_WAITING, WAS_WAITING, Cancels
 from proxy.inbox import Inbox
+from proxy.peers import SENT, TIMED_OUT, UNKNOWN, stamp
 from proxy.states import CLEANING, CLOSED, IDLE, RESTING, WAITING
 from tests.fakes import FakeTransport
 from tests.play import Play, asked, client, released, server, stays_linked, to_client, to_server
@@ -150,3 +151,111 @@ def test_two_cancels_for_one_query_are_both_waited_for():
     assert play.server.state is CLEANING
     play >> arrives
     assert play.server.state is IDLE
+
+
+# The asker waits.
+
+
+class Peers:
+    """Those that know no key, and what they were asked."""
+
+    def __init__(self, own_number=None):
+        self.own_number, self.asked = own_number, []
+
+    async def forward(self, key):
+        self.asked.append(key)
+        return UNKNOWN
+
+
+def asks(play, key=None):
+    """A task: what the asker is told in the end."""
+    tasks = []
+    play >> (lambda play: tasks.append(play.world.loop.create_task(play.cancels.serve(key or play.client.key))))
+    return tasks[0]
+
+
+def test_the_asker_is_kept_until_the_signal_has_been_sent():
+    play = play_with_cancels() >> client("Q:long")
+    task = asks(play)
+    assert not task.done()
+    play >> server("ERROR:canceled Z:I") >> arrives
+    assert task.result() == SENT
+
+
+def test_the_asker_is_told_at_once_where_nothing_is_to_be_sent():
+    play = play_with_cancels()
+    assert asks(play).result() == NOT_WAITING
+    assert asks(play, b"x" * 8).result() == UNKNOWN
+
+
+def test_the_asker_for_one_who_waits_is_told_at_once():
+    play = play_with_cancels()
+    with play.world.loop.running():
+        other = play.world.new_client()
+        other.transport.peer_sends(asked("Q:other"))
+    play >> client("Q:mine")
+    assert asks(play).result() == WAS_WAITING
+
+
+def test_the_asker_is_told_that_it_could_not_be_delivered_or_took_too_long():
+    play = play_with_cancels(refuses=True) >> client("Q:long")
+    assert asks(play).result() == FAILED
+    play = play_with_cancels()
+    play.cancels.timeout = 10.0
+    play >> client("Q:long")
+    task = asks(play)
+    play >> (lambda play: play.world.advance(10.1))
+    assert task.result() == TIMED_OUT
+
+
+# Several processes.
+
+
+def play_among_peers(own_number, **said):
+    play = play_with_cancels(**said)
+    play.cancels = Cancels(Tasks(play.world.loop), Peers(own_number))
+    play.world.issue_cancel = play.cancels.issue
+    return play
+
+
+def test_a_key_of_ours_has_our_number_and_is_no_negative_process_id():
+    play = play_among_peers(258)
+    for is_long in (False, True):
+        key = play.cancels.mint_key(is_long=is_long)
+        assert (key[1], key[2], key[-1] & 3) == (2, 1, 3)
+    for number in (None, 258):
+        assert all(play_among_peers(number).cancels.mint_key()[0] < 128 for _ in range(50))
+
+
+def test_a_key_that_came_by_way_of_others_is_known_again():
+    play = play_among_peers(7) >> client("Q:long")
+    play.client.key = stamp(b"12345678", 7)
+    play.cancels.register(play.client)
+    for hops in (3, 2, 1, 0):
+        key = play.client.key[:-1] + bytes([play.client.key[-1] & ~3 | hops])
+        play >> (lambda play, key=key: play.cancels.request(key))
+    assert play.endpoint.keys() == [play.server.key] * 4
+
+
+def test_without_a_number_a_key_must_be_right_to_the_last_bit():
+    play = play_among_peers(None) >> client("Q:long")
+    play.client.key = stamp(b"12345678", 7)
+    play.cancels.register(play.client)
+    play >> (lambda play: play.cancels.request(play.client.key[:-1] + bytes([play.client.key[-1] & ~3])))
+    assert not play.endpoint.lines
+
+
+def test_a_key_given_out_before_we_had_a_number_goes_on():
+    play = play_among_peers(None) >> client("Q:long")
+    play.client.key = play.cancels.mint_key()
+    play.cancels.register(play.client)
+    play.cancels._peers.own_number = 7
+    play >> asks_to_cancel
+    assert play.endpoint.keys() == [play.server.key]
+
+
+def test_a_key_nobody_has_here_is_the_peers_business():
+    play = play_among_peers(7)
+    key = stamp(b"12345678", 8)
+    assert asks(play, key).result() == UNKNOWN
+    assert play.cancels._peers.asked == [key]

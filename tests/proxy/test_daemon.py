@@ -2,12 +2,14 @@
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 
 import pytest
 
-from proxy.daemon import PidFile, StartFailed, become_user, describe_user, raise_open_files
+from proxy import VERSION
+from proxy.daemon import PidFile, StartFailed, become_user, describe_build, describe_user, raise_open_files
 
 IS_ROOT = os.geteuid() == 0
 
@@ -185,3 +187,35 @@ def test_a_limit_that_cannot_be_lifted_is_left_and_told(monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (256, resource.RLIM_INFINITY))
     monkeypatch.setattr(resource, "setrlimit", refuse)
     assert raise_open_files() == (256, 256)
+
+
+def test_the_name_of_the_process_is_what_ps_shows():
+    program = """
+from proxy.daemon import set_process_name
+set_process_name("pgbouncer")
+print(open("/proc/self/comm").read().strip())
+set_process_name("a name that is much too long")
+print(open("/proc/self/comm").read().strip())
+"""
+    assert run_in_child(program).stdout.splitlines() == ["pgbouncer", "a name that is "[:15].strip()]
+
+
+def test_a_living_pgbouncer_whose_place_we_would_take_is_refused(tmp_path):
+    path = tmp_path / "pid"
+    program = tmp_path / "pgbouncer"
+    shutil.copy("/bin/sleep", program)
+    theirs = subprocess.Popen([program, "60"])
+    path.write_text(f"{theirs.pid}\n")
+    try:
+        with pytest.raises(StartFailed, match=f"already running: .* is that of PgBouncer, process {theirs.pid}"):
+            PidFile(str(path)).write()
+        assert path.read_text() == f"{theirs.pid}\n"
+    finally:
+        theirs.kill()
+        theirs.wait()
+    PidFile(str(path)).write()
+
+
+def test_what_we_are_begins_with_what_show_version_says():
+    assert describe_build()[0] == VERSION
+    assert any(part.startswith("Python 3") for part in describe_build())

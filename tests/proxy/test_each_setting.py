@@ -37,8 +37,8 @@ from tests.proxy.test_login import HELLO, meet
 from tests.whole import a_client
 
 ELSEWHERE = {
-    "logfile", "syslog", "syslog_facility", "syslog_ident", "tcp_defer_accept", "tcp_socket_buffer", "peer_id",
-    "dns_max_ttl", "dns_nxdomain_ttl", "suspend_timeout",
+    "logfile", "log_format", "syslog", "syslog_facility", "syslog_ident", "tcp_defer_accept", "tcp_socket_buffer",
+    "peer_id", "dns_max_ttl", "dns_nxdomain_ttl", "suspend_timeout",
 }  # fmt: skip
 """What is done about these after a reload is tested where it is done: log, listener, peers, names, suspend."""
 

@@ -2,13 +2,16 @@
 
 import asyncio
 import errno
+import grp
 import os
 import socket
 
 import pytest
 
+from proxy import listener as listener_module
 from proxy.config.settings import Settings
 from proxy.listener import Listener, open_sockets, tune_all
+from proxy.notify import InheritedSocket
 from tests.fakes import FakeClock, FakeLog, FakeLoop
 
 
@@ -154,6 +157,140 @@ def test_closing_takes_the_path_of_the_unix_socket_along(tmp_path):
 
     asyncio.run(main())
     assert not list(tmp_path.iterdir())
+
+
+# Options of sockets, read back from the kernel.
+
+
+def a_pair(**said):
+    """A listener's socket and a connected one, tuned."""
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    listening.listen()
+    caller = socket.create_connection(listening.getsockname())
+    connected, _ = listening.accept()
+    listener_module.tune(connected, Settings(**said))
+    caller.close()
+    listening.close()
+    return connected
+
+
+@pytest.mark.parametrize(
+    ("said", "level", "name", "expected"),
+    [
+        ({}, socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
+        ({"tcp_keepalive": False}, socket.SOL_SOCKET, "SO_KEEPALIVE", 0),
+        ({"tcp_keepcnt": 3}, socket.IPPROTO_TCP, "TCP_KEEPCNT", 3),
+        ({"tcp_keepidle": 77}, socket.IPPROTO_TCP, "TCP_KEEPIDLE", 77),
+        ({"tcp_keepintvl": 11}, socket.IPPROTO_TCP, "TCP_KEEPINTVL", 11),
+        ({"tcp_user_timeout": 12_345}, socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", 12_345),
+        ({"tcp_socket_buffer": 16_384}, socket.SOL_SOCKET, "SO_SNDBUF", 32_768),  # Linux doubles it
+        ({"tcp_socket_buffer": 16_384}, socket.SOL_SOCKET, "SO_RCVBUF", 32_768),
+    ],
+)
+def test_every_option_is_there_when_the_kernel_is_asked(said, level, name, expected):
+    with a_pair(**said) as connected:
+        assert connected.getsockopt(level, getattr(socket, name)) == expected
+
+
+def test_what_is_not_said_is_left_to_the_system():
+    with a_pair() as tuned, socket.socket() as plain:
+        for name in ("TCP_KEEPCNT", "TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_USER_TIMEOUT"):
+            option = getattr(socket, name)
+            assert tuned.getsockopt(socket.IPPROTO_TCP, option) == plain.getsockopt(socket.IPPROTO_TCP, option)
+
+
+def test_the_kernel_may_keep_a_silent_caller_and_a_reload_may_change_that():
+    async def main():
+        (listening,) = open_sockets(a_settings("", listen_addr=("127.0.0.1",), listen_port=0))
+        kept = []
+        for is_on in (True, False, True):
+            tune_all(listening, Settings(tcp_defer_accept=is_on))
+            kept.append(listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT) > 0)
+        listening.close()
+        return kept
+
+    assert asyncio.run(main()) == [True, False, True]
+
+
+def test_two_processes_may_share_a_port_with_so_reuseport():
+    (first,) = open_sockets(a_settings("", listen_addr=("127.0.0.1",), listen_port=0, so_reuseport=True))
+    port = first.getsockname()[1]
+    (second,) = open_sockets(a_settings("", listen_addr=("127.0.0.1",), listen_port=port, so_reuseport=True))
+    assert second.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) == 1
+    second.close()
+    with pytest.raises(OSError, match="cannot listen on"):
+        open_sockets(a_settings("", listen_addr=("127.0.0.1",), listen_port=port))
+    first.close()
+
+
+# Unix sockets.
+
+
+def test_an_abstract_socket_is_found_where_libpq_looks_for_it():
+    name = f"@pgshuttle-test-{os.getpid()}"
+    (listening,) = open_sockets(a_settings(name))
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.connect(f"\0{name[1:]}/.s.PGSQL.6432")
+    listening.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file to any group")
+def test_the_socket_belongs_to_the_group_asked_for(tmp_path):
+    group = grp.getgrall()[-1]
+    (listening,) = open_sockets(a_settings(tmp_path, unix_socket_group=group.gr_name))
+    assert os.stat(tmp_path / ".s.PGSQL.6432").st_gid == group.gr_gid
+    listening.close()
+
+
+def test_a_group_that_is_not_there_is_said(tmp_path):
+    with pytest.raises(OSError, match="no such group: nobody-at-all"):
+        open_sockets(a_settings(tmp_path, unix_socket_group="nobody-at-all"))
+
+
+def test_a_caller_on_a_unix_socket_is_known_by_its_process_and_our_port(tmp_path):
+    async def main():
+        (listening,) = open_sockets(a_settings(tmp_path))
+        arrived = asyncio.get_running_loop().create_future()
+
+        def arrive(connected, address):
+            connected.close()
+            arrived.set_result(address)
+
+        listener = Listener(listening, arrive, FakeLog(), 6432)
+        with socket.socket(socket.AF_UNIX) as caller:
+            caller.connect(str(tmp_path / ".s.PGSQL.6432"))
+            address = await asyncio.wait_for(arrived, 5)
+        listener.close()
+        return str(address)
+
+    assert asyncio.run(main()) == f"unix({os.getpid()}):6432"
+
+
+def test_a_listener_names_itself_as_pgbouncer_does(tmp_path):
+    async def main():
+        settings = a_settings(tmp_path, listen_addr=("127.0.0.1", "::1"), listen_port=0)
+        listeners = [Listener(each, lambda *_: None, FakeLog()) for each in open_sockets(settings)]
+        names = [str(listener) for listener in listeners]
+        ports = [listener.socket.getsockname()[1] for listener in listeners[:2]]
+        for listener in listeners:
+            listener.close()
+        return names, ports
+
+    names, ports = asyncio.run(main())
+    assert names == [f"127.0.0.1:{ports[0]}", f"[::1]:{ports[1]}", f"unix:{tmp_path}/.s.PGSQL.0"]
+
+
+def test_the_path_of_a_socket_that_systemd_made_stays(tmp_path):
+    async def main():
+        path = str(tmp_path / "socket")
+        theirs = socket.socket(socket.AF_UNIX)
+        theirs.bind(path)
+        theirs.listen()
+        Listener(InheritedSocket(fileno=theirs.detach()), lambda *_: None, FakeLog()).close()
+        return os.path.exists(path)
+
+    assert asyncio.run(main())
 
 
 KEEPALIVE = (

@@ -1,6 +1,9 @@
 """The whole: every way to leave comes to its end."""
 
 import asyncio
+import signal
+import socket
+from dataclasses import replace
 
 import pytest
 
@@ -87,6 +90,55 @@ def test_resuming_while_leaving_is_ignored(path):
         assert pool.state is PoolState.PAUSED
 
     asyncio.run(main())
+
+
+def test_signals_are_told_in_pgbouncers_words(path):
+    async def main():
+        proxy = a_proxy(path)
+        a_client(proxy)
+        proxy.on_pause()
+        proxy.on_pause()
+        proxy.on_resume()
+        proxy.on_resume()
+        proxy.on_leave(signal.SIGINT, Leaving.WAIT_FOR_CLIENTS)
+        proxy.on_resume()
+        proxy.on_leave(signal.SIGTERM, Leaving.WAIT_FOR_CLIENTS)
+        return [line.removeprefix("LOG ") for line in proxy.log.lines if line.startswith("LOG got")]
+
+    assert asyncio.run(main()) == [
+        "got SIGUSR1, pausing all activity",
+        "got SIGUSR1, but already paused/suspended",
+        "got SIGUSR2, continuing from PAUSE",
+        "got SIGUSR2, but not paused/suspended",
+        "got SIGINT, shutting down, waiting for all clients disconnect",
+        "got SIGUSR2 while shutting down, ignoring",
+        "got SIGTERM while shutting down, fast exit",
+    ]
+
+
+def test_the_sockets_of_clients_and_servers_are_tuned(path):
+    async def main():
+        proxy = a_proxy(path)
+        proxy.settings = replace(proxy.settings, tcp_keepidle=77, tcp_socket_buffer=16_384, tcp_defer_accept=False)
+        proxy._listen(socket.create_server(("127.0.0.1", 0)), proxy.arrive)
+        caller = socket.create_connection(proxy.listeners[0].socket.getsockname())
+        while not proxy.doorsteps:
+            await asyncio.sleep(0.001)
+        (door,) = proxy.doorsteps
+        proxy.tune_socket(caller)
+        found = [options_of(each) for each in (door.transport.get_extra_info("socket"), caller)]
+        door.transport.abort()
+        caller.close()
+        proxy.leave(Leaving.IMMEDIATE)
+        assert await is_gone(proxy)
+        return found
+
+    assert asyncio.run(main()) == [(77, 32_768, 32_768)] * 2
+
+
+def options_of(each):
+    idle = each.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+    return idle, *(each.getsockopt(socket.SOL_SOCKET, option) for option in (socket.SO_SNDBUF, socket.SO_RCVBUF))
 
 
 def test_a_host_that_moves_takes_its_servers_along(path):

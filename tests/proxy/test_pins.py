@@ -13,7 +13,8 @@ class Client(SimpleNamespace):
         pool = SimpleNamespace(now=lambda: 7.0, world=SimpleNamespace(log=log))
         super().__init__(pool=pool, followed={"application_name": application}, log=log)
 
-    def __repr__(self):
+    @property
+    def tag(self):
         return "C-1"
 
 

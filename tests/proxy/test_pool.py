@@ -52,6 +52,7 @@ class Server:
 
 class Client:
     followed = Server.followed
+    tag = "C-0x1: shop/web@10.0.0.7:51234"
 
     def __init__(self, pool, on_resume=None):
         self.pool, self.server, self.waiting_since, self.on_resume, self.closed = pool, None, 0.0, on_resume, None
@@ -236,7 +237,7 @@ def test_the_reserve_is_opened_for_those_who_have_waited_long_and_only_for_them(
     world.finish()
     world.pool.grow()
     assert world.pool.size == 2
-    assert "reserve_pool" in world.log.text
+    assert world.log.lines == ["WARNING C-0x1: shop/web@10.0.0.7:51234 taking connection from reserve_pool"]
 
 
 @pytest.mark.parametrize("timeout", [None, 0.0])

@@ -438,7 +438,7 @@ def lines(world, text):
 def test_the_first_pool_of_a_database_that_only_the_star_knows_is_worth_a_line():
     world = World([SHOP, ANYTHING])
     world.pool("found", "anna"), world.pool("found", "bert"), world.pool("shop")
-    assert lines(world, "auto-database") == ["LOG registered new auto-database: found"]
+    assert lines(world, "auto-database") == ["LOG registered new auto-database: db=found"]
 
 
 def test_a_pool_without_clients_goes_after_its_time_with_its_idle_servers():

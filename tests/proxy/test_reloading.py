@@ -1,9 +1,13 @@
 """A reload is all or nothing: one that is refused leaves everything as it was, and says why."""
 
 import asyncio
+import json
 
 import pytest
 
+from proxy.config.settings import Settings
+from proxy.log import Destination, Log
+from proxy.reloading import destination_of
 from proxy.states import Closing
 from tests.whole import INI, a_client, a_pool, a_proxy
 
@@ -65,3 +69,27 @@ def test_a_reload_without_the_database_lets_its_clients_go(path):
         assert client.transport.is_closing()
 
     asyncio.run(main())
+
+
+def test_a_reload_takes_the_log_to_where_the_file_says(path, tmp_path):
+    async def main():
+        proxy = a_proxy(path)
+        proxy.log = Log(None, quiet=True)
+        log = tmp_path / "log"
+        path.write_text(INI + f"logfile = {log}\nlog_format = json\nverbose = 1\n")
+        assert await proxy.reload() == []
+        proxy.log.debug("told")
+        proxy.log.close()
+        return [json.loads(line)["text"] for line in log.read_text().splitlines()]
+
+    texts = asyncio.run(main())
+    assert texts[0].startswith("reloaded: ")
+    assert texts[-1] == "told"
+
+
+def test_the_settings_of_syslog_are_those_of_the_file():
+    settings = Settings(logfile="", syslog=True, syslog_facility="local3", syslog_ident="shop")
+    destination = destination_of(settings, is_quiet=True)
+    assert destination == Destination(None, is_quiet=True, facility="local3", ident="shop")
+    assert not destination.has_stderr
+    assert destination_of(Settings(logfile="x"), is_quiet=False).facility is None

@@ -3,8 +3,11 @@
 import asyncio
 
 from protocol.backend import parse_error
-from protocol.startup import build_cancel_request, build_startup
+from protocol.frontend import build_password
+from protocol.startup import build_cancel_request, build_startup, parse_startup
+from proxy.client import Client
 from proxy.config.entries import Database
+from proxy.log import Address
 from proxy.pool import LoginFailed
 from proxy.server import Server
 from proxy.states import CLOSING
@@ -50,9 +53,58 @@ def test_whoever_leaves_in_the_middle_of_his_login_is_named_in_the_log(tmp_path)
 def test_a_cancel_request_is_answered_by_nothing(tmp_path):
     proxy = a_proxy(tmp_path)
     asked = []
-    proxy.cancels.request = asked.append
+
+    async def serve(key):
+        asked.append(key)
+        return "successfully sent cancel request"
+
+    proxy.cancels.serve = serve
     assert visit(proxy, build_cancel_request(b"12345678")) == b""
     assert asked == [b"12345678"]
+    assert "(nodb)/(nouser)@10.0.0.7:51234 closing because: successfully sent cancel request (age=0s)" in proxy.log.text
+
+
+def test_the_age_of_a_visitor_is_real_and_a_failed_login_has_its_lines_in_pgbouncers_order(tmp_path):
+    proxy = a_proxy(tmp_path, auth_type="plain")
+
+    async def main():
+        inbox = alone(HELLO)
+        talk = Visit(proxy, inbox, ("10.0.0.7", 1))
+        meeting = asyncio.ensure_future(talk.serve())
+        await asyncio.wait([meeting], timeout=0.01)
+        proxy.clock.advance(7.9)
+        lines_before = list(proxy.log.lines)
+        inbox.data_received(build_password("wrong"))
+        inbox.eof_received()
+        await meeting
+        return lines_before, proxy.log.lines
+
+    before, after = play(main())
+    texts = [line.split("10.0.0.7:1 ", 1)[1] for line in after]
+    assert len(before) == 1, "the attempt is told before it is known what comes of it"
+    assert texts == [
+        "login attempt: db=shop user=anna tls=no replication=no",
+        "login failed: db=shop user=anna",
+        'closing because: password authentication failed for user "anna" (age=7s)',
+        'pooler error: password authentication failed for user "anna"',
+    ]
+    assert after[-1].startswith("WARNING C-0x")
+
+
+def test_one_connection_has_one_name_in_the_log_from_its_first_line_to_its_last(tmp_path):
+    proxy, address = a_proxy(tmp_path), Address("fe80::1", 4)
+
+    async def main():
+        talk = Visit(proxy, alone(b""), address)
+        talk.startup = parse_startup(HELLO[4:])
+        talk.voice.log("as a visitor")
+        client = Client(find_pool(proxy), "anna", b"12345678", {}, address)
+        proxy.log.for_socket(client.tag).log("as a client")
+
+    play(main())
+    first, second = (line.rpartition("as a ")[0] for line in proxy.log.lines)
+    assert first == second
+    assert first.endswith(": shop/anna@[fe80::1]:4 ")
 
 
 def test_a_visitor_counts_as_a_client_until_he_is_gone(tmp_path):

@@ -16,7 +16,8 @@ def test_a_linked_pair_points_at_each_other(tmp_path: Path) -> None:
         client = a_client(proxy, server)
         first, console = (await operator.ask("SHOW CLIENTS")).dicts()
         (row,) = (await operator.ask("SHOW SERVERS")).dicts()
-        assert (first["ptr"], first["link"]) == (row["link"], row["ptr"]) == (f"{id(client):#x}", f"{id(server):#x}")
+        assert (first["ptr"], first["link"]) == (row["link"], row["ptr"])
+        assert (first["ptr"], row["ptr"]) == (f"{client.tag.ptr:#x}", f"{server.tag.ptr:#x}"), "as in the log"
         assert (first["type"], first["state"], first["user"], first["addr"]) == ("C", "active", "joe", "10.1.1.1")
         assert (row["type"], row["state"], row["user"], row["remote_pid"]) == ("S", "active", "web", "4711")
         assert len({first["id"], console["id"], row["id"]}) == 3

@@ -94,20 +94,26 @@ def test_a_file_that_cannot_be_read_is_one_mistake(make) -> None:  # type: ignor
 
 def test_what_has_no_effect_yet_is_warned_about(make) -> None:  # type: ignore[no-untyped-def]
     config = make(
-        "[proxy]\nauth_type = any\nsyslog = 1\nserver_tls_sslmode = prefer\nservice_name = x\n"
+        "[proxy]\nauth_type = any\npkt_buf = 8192\nserver_tls_sslmode = allow\nservice_name = x\n"
         "[databases]\nshop = auth_user=ann reserve_pool=1\n[peers]\n1 = host=a\n"
     )
     assert [str(warning) for warning in config.warnings] == [
-        "a.ini:3: syslog is accepted but has no effect: the log goes to stderr or to logfile only",
+        "a.ini:3: pkt_buf is accepted but has no effect: it has no meaning here: the event loop sizes its reads itself",
         "a.ini:4: server_tls_sslmode is accepted but has no effect: " + SETTINGS["server_tls_sslmode"].reason,
-        "a.ini:5: service_name is the old name of job_name",
+        "a.ini:5: service_name is accepted but has no effect: "
+        "it is for Windows services: job_name names the process here",
         "a.ini:7: shop: auth_user is accepted but has no effect: auth_query is not run yet: "
         "only users of auth_file can log in",
         "a.ini:7: shop: reserve_pool is the old name of reserve_pool_size",
-        "a.ini:9: 1: host is accepted but has no effect: "
-        "several processes do not pass cancel requests to each other yet",
     ]
     assert config.peers[1].host == "a"
+
+
+def test_a_file_full_of_defaults_is_no_reason_to_complain(make) -> None:  # type: ignore[no-untyped-def]
+    lines = [f"{name} = {setting.default_text}" for name, setting in SETTINGS.items() if not setting.acted]
+    assert make("[proxy]\nauth_type = any\n" + "\n".join(lines) + "\n").warnings == ()
+    (warning,) = make("[proxy]\nauth_type = any\nsbuf_loopcnt = 5\nresolv_conf = /etc/other.conf\n").warnings
+    assert "resolv_conf is accepted but has no effect" in str(warning)
 
 
 def test_what_only_another_resolver_does_is_warned_about_when_it_is_wanted(make) -> None:  # type: ignore[no-untyped-def]
@@ -139,7 +145,7 @@ def test_a_promise_of_safety_that_cannot_be_kept_is_a_mistake(make, line: str) -
 
 def test_warnings_are_told_beside_mistakes(make) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(BadConfig) as caught:
-        make("[proxy]\nsyslog = 1\nverbose = x\n")
+        make("[proxy]\npkt_buf = 8192\nverbose = x\n")
     assert (len(caught.value.mistakes), len(caught.value.warnings)) == (1, 1)
 
 

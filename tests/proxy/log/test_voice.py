@@ -1,12 +1,15 @@
 """What the log writes, what it refuses to write, and that it never fails."""
 
+import json
 import os
 import re
+import socket
 
 import pytest
 
-from proxy import log as logs
-from proxy.log import DEBUG, ERROR, LOG, NOISE, Log, printable
+from proxy.log import DEBUG, ERROR, LOG, NOISE, Address, Destination, Format, Log, Tag, printable, sinks
+from proxy.log import lines as looks
+from proxy.log.sinks import SyslogSink
 
 LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} \S+ \[\d+\] (FATAL|ERROR|WARNING|LOG|DEBUG|NOISE) .*")
 
@@ -122,9 +125,9 @@ def test_a_client_cannot_forge_a_line(log, path, hostile, shown):
 
 def test_a_text_without_end_is_capped_and_its_size_told():
     shown = printable("\n" * 1_000_000)
-    assert len(shown) < logs.TEXT_LIMIT + 50
+    assert len(shown) < looks.TEXT_LIMIT + 50
     assert shown.endswith("... (1000000 characters)")
-    assert printable("x" * logs.TEXT_LIMIT) == "x" * logs.TEXT_LIMIT
+    assert printable("x" * looks.TEXT_LIMIT) == "x" * looks.TEXT_LIMIT
 
 
 def test_after_a_rotation_lines_go_to_the_new_file(log, path):
@@ -202,7 +205,7 @@ def test_lines_lost_on_a_full_disk_are_counted_and_told_when_there_is_room_again
 
     log.log("before")
     with monkeypatch.context() as patch:
-        patch.setattr(logs.os, "write", full)
+        patch.setattr(sinks.os, "write", full)
         log.log("lost")
         log.log("lost")
     log.log("after")
@@ -226,7 +229,7 @@ def test_a_line_cut_short_by_a_full_disk_does_not_swallow_the_next_one(log, path
         return written
 
     with monkeypatch.context() as patch:
-        patch.setattr(logs.os, "write", nearly_full)
+        patch.setattr(sinks.os, "write", nearly_full)
         log.log("cut")
     log.log("whole")
     cut, *rest = lines(path)
@@ -238,6 +241,132 @@ def test_a_line_cut_short_by_a_full_disk_does_not_swallow_the_next_one(log, path
 
 def test_a_write_in_pieces_still_gives_whole_lines(log, path, monkeypatch):
     write = os.write
-    monkeypatch.setattr(logs.os, "write", lambda fd, data: write(fd, data[:7]))
+    monkeypatch.setattr(sinks.os, "write", lambda fd, data: write(fd, data[:7]))
     log.log("in pieces")
     assert texts(path) == ["LOG in pieces"]
+
+
+# Where it goes, and how.
+
+
+class Daemon:
+    """A syslog daemon where the sinks look for it."""
+
+    def __init__(self, path, monkeypatch):
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(path)
+        self.socket.settimeout(5)
+        monkeypatch.setattr(SyslogSink.__init__, "__defaults__", (path,))
+
+    def heard(self):
+        return self.socket.recv(10_000).decode()
+
+
+@pytest.fixture
+def daemon(tmp_path, monkeypatch):
+    daemon = Daemon(str(tmp_path / "dev-log"), monkeypatch)
+    yield daemon
+    daemon.socket.close()
+
+
+def test_the_end_of_a_connection_is_told_with_its_age_in_whole_seconds(log, path):
+    log.for_socket("C-0x1: x").closing("client close request", 7.99)
+    log.closing("it never was", -0.1)
+    assert texts(path) == [
+        "LOG C-0x1: x closing because: client close request (age=7s)",
+        "LOG closing because: it never was (age=0s)",
+    ]
+
+
+def test_json_goes_to_the_file_with_the_facts_of_an_end(path):
+    log = Log(Destination(path, is_quiet=True, format=Format.JSON))
+    log.for_socket(Tag("C", 1, "shop", "web", Address("::1", 5))).closing("client close request", 7.2)
+    log.close()
+    line = json.loads(lines(path)[0])
+    assert (line["kind"], line["host"], line["reason"], line["age"]) == ("client", "::1", "client close request", 7)
+    assert line["text"] == "closing because: client close request (age=7s)"
+
+
+def test_syslog_hears_what_the_file_hears_without_its_head(path, daemon):
+    log = Log(Destination(path, is_quiet=True, facility="daemon", ident="shuttle"))
+    log.for_socket("C-0x1: x").warning("careful\nnow")
+    log.close()
+    assert daemon.heard().endswith(f" shuttle[{os.getpid()}]: C-0x1: x careful\\nnow")
+    assert texts(path) == ["WARNING C-0x1: x careful\\nnow"]
+
+
+def test_syslog_hears_json_where_the_log_is_json(daemon):
+    log = Log(Destination(is_quiet=True, format=Format.JSON, facility="daemon", ident="x"))
+    log.log("hello")
+    log.close()
+    assert json.loads(daemon.heard().split(": ", 1)[1])["text"] == "hello"
+
+
+def test_lines_lost_by_syslog_are_told_there_and_nowhere_else(path, daemon, tmp_path):
+    log = Log(Destination(path, is_quiet=True, facility="daemon", ident="x"))
+    os.rename(tmp_path / "dev-log", tmp_path / "away")
+    log.log("lost")
+    os.rename(tmp_path / "away", tmp_path / "dev-log")
+    log.log("heard")
+    log.close()
+    assert daemon.heard().endswith(": 1 log lines were lost here: No such file or directory")
+    assert daemon.heard().endswith(": heard")
+    assert texts(path) == ["LOG lost", "LOG heard"]
+
+
+def test_a_reload_takes_the_log_to_another_file(log, path, tmp_path):
+    other = str(tmp_path / "other.log")
+    log.log("here")
+    log.direct(Destination(other, is_quiet=log.is_quiet))
+    log.log("there")
+    assert texts(path) == ["LOG here"]
+    assert texts(other) == ["LOG there"]
+
+
+def test_a_file_that_cannot_be_opened_at_a_reload_costs_a_warning_and_not_the_log(log, path, tmp_path):
+    log.direct(Destination(str(tmp_path / "missing" / "x"), is_quiet=True))
+    log.log("still here")
+    warning, line = texts(path)
+    assert warning.startswith(f"WARNING cannot open the log file {tmp_path}/missing/x, keeping the old one: No such")
+    assert line == "LOG still here"
+
+
+def test_a_reload_that_changes_nothing_opens_nothing(log, path):
+    log.log("first")
+    os.rename(path, path + ".1")
+    log.direct(Destination(path, is_quiet=True))
+    log.log("second")
+    assert texts(path + ".1") == ["LOG first", "LOG second"]
+
+
+def test_a_reload_may_change_the_format_and_keep_the_file(log, path):
+    log.log("text")
+    log.direct(Destination(path, is_quiet=True, format=Format.JSON))
+    log.log("json")
+    first, second = lines(path)
+    assert LINE.fullmatch(first)
+    assert json.loads(second)["text"] == "json"
+
+
+def test_syslog_may_come_and_go_with_a_reload(log, path, daemon):
+    log.direct(Destination(path, is_quiet=True, facility="local0", ident="x"))
+    log.log("to both")
+    assert daemon.heard().startswith("<134>")
+    log.direct(Destination(path, is_quiet=True))
+    log.log("to the file")
+    assert texts(path) == ["LOG to both", "LOG to the file"]
+
+
+@pytest.mark.parametrize(
+    ("destination", "expected"),
+    [
+        (Destination(), True),
+        (Destination("x"), True),
+        (Destination("x", is_quiet=True), False),
+        (Destination(is_quiet=True), True),  # else nobody would hear anything
+        (Destination(is_quiet=True, facility="daemon"), False),
+        (Destination(facility="daemon"), True),
+    ],
+)
+def test_whoever_wants_quiet_gets_it_unless_all_would_be_silent(destination, expected):
+    assert destination.has_stderr is expected

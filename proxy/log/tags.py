@@ -1,0 +1,88 @@
+"""
+Who a line of the log is about: one socket, its database, its user, where the other end is.
+
+Theory. A connection is called many things in its life: a visitor, then a client, an operator or the near end of a
+tunnel. What stays is the `Address` made when it arrived, and so that is what gives it its name in the log: `ptr` is the
+same from the first line to the last, and no two living connections have the same.
+
+The form is PgBouncer's: `C-0x55d0c8: shop/web@10.0.0.7:51234`. IPv6 stands in brackets; on a Unix socket, where the
+other end has no address, stands its process: `unix(4711)`, with the port that our socket is named after.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+UNIX = "unix"  # stands for the host of whoever comes by a Unix socket
+NO_DATABASE, NO_USER = "(nodb)", "(nouser)"
+
+
+class _Pair(NamedTuple):
+    host: str
+    port: int
+
+
+class Address(_Pair):
+    """The other end of one connection. On a Unix socket `host` is UNIX and `pid` its process, 0 when not known."""
+
+    pid: int = 0
+
+    @classmethod
+    def of_unix(cls, port: int, pid: int) -> "Address":
+        address = cls(UNIX, port)
+        address.pid = pid
+        return address
+
+    @property
+    def shown_host(self) -> str:
+        """As it stands in the log."""
+        if self.pid:
+            return f"{self.host}({self.pid})"
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+    def __str__(self) -> str:
+        return f"{self.shown_host}:{self.port}"
+
+
+class Tag(NamedTuple):
+    """One socket: `kind` is C for a client, S for a server."""
+
+    kind: str
+    ptr: int
+    database: str
+    user: str
+    address: Address
+
+    def __str__(self) -> str:
+        database, user = self.database or NO_DATABASE, self.user or NO_USER
+        return f"{self.kind}-{self.ptr:#x}: {database}/{user}@{self.address}"
+
+    @property
+    def fields(self) -> Mapping[str, object]:
+        """The same for a line of JSON: what is not known is not there."""
+        known = {
+            "kind": _KINDS.get(self.kind, self.kind),
+            "ptr": f"{self.ptr:#x}",
+            "database": self.database,
+            "user": self.user,
+            "host": self.address.host,
+            "port": self.address.port,
+            "client_pid": self.address.pid,
+        }
+        return {name: value for name, value in known.items() if value}
+
+
+_KINDS = {"C": "client", "S": "server"}
+
+
+def tag_client(address: tuple[str, int], database: str = "", user: str = "") -> Tag:
+    """Of the connection that came from `address`, whatever it is by now."""
+    return Tag("C", id(address), database, user, as_address(address))
+
+
+def tag_server(server: object, database: str, user: str, address: tuple[str, int]) -> Tag:
+    """Of a connection to PostgreSQL."""
+    return Tag("S", id(server), database, user, as_address(address))
+
+
+def as_address(address: tuple[str, int]) -> Address:
+    return address if isinstance(address, Address) else Address(*address)
