@@ -39,7 +39,7 @@ def _stand(upstream):
         "hasty": "query_timeout=0.3",
         "lingerer": "transaction_timeout=0.3",
         "dreamer": "idle_transaction_timeout=0.3",
-        "sleeper": "client_idle_timeout=0.3",
+        "sleeper": "client_idle_timeout=0.6",
         "impatient": "query_wait_timeout=0.3 pool_size=1",
         "other": "max_user_client_connections=1",
     }
@@ -157,8 +157,8 @@ def after_command(command, undo=None, user="app", database="shut"):
 
 
 def killed(stand):
-    with stand.raw() as line:
-        number = next(row[20] for row in rows(stand.console.ask("SHOW CLIENTS")) if row[1] == "app")
+    with stand.raw("copier") as line:
+        number = next(row[20] for row in rows(stand.console.ask("SHOW CLIENTS")) if row[1] == "copier")
         stand.console.ask(f"KILL_CLIENT {number}")
         return error(line.read_to_end())
 
@@ -214,12 +214,14 @@ def removed_from_the_file(stand):
     return words
 
 
-def again(provoke):
-    """The second time."""
+def again(provoke, words):
+    """When it is no news any more: between two tries, which come more and more seldom."""
 
     def act(stand):
-        provoke(stand)
-        return provoke(stand)
+        heard = [provoke(stand)]
+        while not heard[-1]["M"].startswith(words) and len(heard) < 50:
+            heard.append(provoke(stand))
+        return heard[-1]
 
     return act
 
@@ -260,7 +262,7 @@ REFUSALS = {
     "disabled database": Row("FATAL", "08004", 'database "shut" is disabled', "DH", disabled),
     "max_client_conn": Row(
         "FATAL", "53300", "no more connections allowed (max_client_conn)", "",
-        while_set("max_client_conn", "1", "1000", beside(refused())),
+        beside(while_set("max_client_conn", "1", "1000", refused())),
     ),
     "max_db_client_connections": Row(
         "FATAL", "53300", "client connections exceeded (max_db_client_connections)", "DH",
@@ -298,7 +300,7 @@ REFUSALS = {
     "nobody listens": Row("FATAL", "08006", "connect failed: ", "", refused(database="closed")),
     "nobody listened a moment ago": Row(
         "FATAL", "08006", "server login has been failing, cached error: connect failed: ", "D",
-        again(refused("hasty", database="closed")),
+        again(refused("hasty", database="closed"), "server login has been failing"),
     ),
     "PostgreSQL knows no such database": Row(
         "FATAL", "3D000", 'database "no_such_database" does not exist', "", refused(database="gone")

@@ -219,6 +219,13 @@ class Place:
         pool.places[state][self] = None
 
 
+class Carried:
+    """A tunnel, as far as it is counted."""
+
+    def __init__(self, pool):
+        self.pool = pool
+
+
 def test_a_limit_of_the_database_says_who_has_the_places(proxy):
     async def main():
         shop = proxy.config.find_database("shop")
@@ -232,6 +239,8 @@ def test_a_limit_of_the_database_says_who_has_the_places(proxy):
         assert about.tell("anna").detail == words + "2 in 2 other pools."
         assert about.tell(None).detail == words + "1 in shop/bert, 1 in shop/carl."
         assert about.brief() == "max_db_connections is reached"
+        proxy.pools.tunnels[Carried(others[0])] = None
+        assert Explanation(mine).tell("anna").detail == words + "2 in 2 other pools, 1 replication connection."
 
     asyncio.run(main())
 

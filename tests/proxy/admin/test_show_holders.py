@@ -7,7 +7,9 @@ from protocol.ledger import ONE_QUERY
 from proxy.main import Proxy
 from proxy.pins import PinReason
 from proxy.session import Session
+from proxy.tunnel import Stage
 from tests.proxy.admin.desk import Operator, a_client, a_server, at_desk
+from tests.proxy.admin.test_show_sockets import a_tunnel
 
 WATCHER = "watcher"
 
@@ -58,5 +60,19 @@ def test_nobody_holds_anything(tmp_path: Path) -> None:
         answer = await operator.ask("show holders;")
         assert (answer.rows, answer.tag) == ([], "SHOW")
         assert [name for name, _ in answer.columns][:3] == ["database", "user", "application_name"]
+
+    at_desk(tmp_path, story)
+
+
+def test_a_tunnel_holds_its_connection_for_as_long_as_it_lasts(tmp_path: Path) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        tunnel = a_tunnel(proxy, Stage.OPEN)
+        (row,) = (await operator.ask("SHOW HOLDERS")).rows
+        number = str(tunnel.number)
+        assert row[:7] == ("bare", "joe", "standby", "10.1.1.1", "40000", number, "4712")
+        assert row[7:] == ("replication", None, None, None, "1", "")
+        tunnel.stage = Stage.CLOSING
+        assert (await operator.ask("SHOW HOLDERS")).rows == []
+        proxy.pools.tunnels.clear()
 
     at_desk(tmp_path, story)
