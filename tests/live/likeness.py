@@ -237,8 +237,8 @@ class Worlds:
             self.checked = self.pairs.index(looked)
             looked.check_settings()
         if is_about(unit, b"notify", b"commit", b"end"):
-            for self.checked in range(len(self.pairs)):
-                self.pairs[self.checked].check_heard()
+            for each in self.pairs:
+                each.check_heard()
 
     def close(self) -> None:
         for pair in self.pairs:
