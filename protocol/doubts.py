@@ -179,6 +179,11 @@ class Doubts:
         self.sets.update(key.lower() for key in values)
         return values
 
+    def fail(self) -> None:
+        """Their transaction has failed. What was reset since somebody asked is so no more."""
+        self.has_failed = True
+        self._undone.clear()
+
     # What to ask.
 
     def ask(self, ground: Ground, server: ParameterSet, told: Told, known: Iterable[str]) -> Question:
