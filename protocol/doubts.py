@@ -104,7 +104,8 @@ class Doubts:
     """Gathered from one or several texts of one client. `before` is what it believed in before them."""
 
     __slots__ = (
-        "_undone", "before", "candidates", "facts", "has_failed", "is_all_reset", "is_unclear", "resets", "sets", "text",
+        "_undone", "before", "candidates", "facts", "has_failed", "is_all_reset", "is_unclear", "resets", "sets",
+        "text",
     )  # fmt: skip
 
     def __init__(self, before: ParameterSet, text: bytes = b"") -> None:
@@ -178,6 +179,11 @@ class Doubts:
         self.sets.update(key.lower() for key in values)
         return values
 
+    def fail(self) -> None:
+        """Their transaction has failed. What was reset since somebody asked is so no more."""
+        self.has_failed = True
+        self._undone.clear()
+
     # What to ask.
 
     def ask(self, ground: Ground, server: ParameterSet, told: Told, known: Iterable[str]) -> Question:
@@ -244,7 +250,9 @@ class Doubts:
             value = None if ground.is_nothing(key, value) else value
         if value is not None:
             return value, value
-        is_same = key.lower() in ground.spelled and told.get(key) == self.before.get(key)  # perhaps the server's own value
+        is_same = key.lower() in ground.spelled and told.get(key) == self.before.get(
+            key
+        )  # perhaps the server's own value
         is_reset = (self.is_all_reset or key.lower() in self.resets) and not self.has_failed
         return (self.before if is_same and not is_reset else ground.origin).get(key), None
 

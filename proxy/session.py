@@ -136,9 +136,11 @@ class Session:
         """In a transaction that goes on: RESET means what the client came with, and this server does not know that."""
         if self._doubts is None or client.held is not None:
             return
-        self._doubts.has_failed |= server.status == codes.FAILED
+        if server.status == codes.FAILED:
+            self._doubts.fail()
+            return
         values = self._doubts.take_undone(self._find_ground(client), server.followed)
-        if values and server.status == codes.IN_TRANSACTION:
+        if values:
             dispatch.set_again(client, server, values)
 
     def is_kept(self, client: Any, server: Any) -> bool:

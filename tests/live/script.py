@@ -12,8 +12,6 @@ from typing import NamedTuple
 
 from tests.live.wire import SYNC, bind, describe, execute, message, parse, query
 
-CLIENTS = 6
-
 
 class Unit(NamedTuple):
     """Messages that go out together; `readies` ReadyForQuery come back."""
@@ -72,7 +70,7 @@ CHANNELS = (
 )  # fmt: skip
 RESETS = ("DISCARD ALL", "DISCARD PLANS", "DISCARD SEQUENCES", "DISCARD TEMP", "RESET ALL", "RESET ALL")
 WORK = (
-    "INSERT INTO ground VALUES (1)", "INSERT INTO ground VALUES (2)", 
+    "INSERT INTO ground VALUES (1)", "INSERT INTO ground VALUES (2)",
     "DELETE FROM ground WHERE ctid IN (SELECT ctid FROM ground WHERE a = 1 FOR UPDATE SKIP LOCKED)",
     "SELECT count(*) FROM ground", "TABLE ground", "DO $$ begin perform set_config('my.custom', 'done', false); end $$",
     "DO $$ begin perform set_config('lock_timeout', '4s', false); end $$", "SELECT 1/0", "SELECT 'a\\'b'",
@@ -85,9 +83,9 @@ PREPARABLE = (
 )  # fmt: skip
 PARSED = (
     "SELECT 1 AS one", "SELECT $1::text AS t", "SELECT current_setting('work_mem') w", "SELECT 1/0", "SHOW search_path",
-    "SELECT $1::int + 1 AS n", "TABLE ground", "SELECT current_user, session_user", "SELECT set_config($1, '5MB', false)",
-    "SET my.custom = 'parsed'", "BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT a", "RESET ALL",
-    "DEALLOCATE ALL", "DEALLOCATE p1", "DISCARD ALL", "EXECUTE p4", "SELECT pg_try_advisory_lock(9)",
+    "SELECT $1::int + 1 AS n", "TABLE ground", "SELECT current_user, session_user",
+    "SELECT set_config($1, '5MB', false)", "SET my.custom = 'parsed'", "BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT a",
+    "RESET ALL", "DEALLOCATE ALL", "DEALLOCATE p1", "DISCARD ALL", "EXECUTE p4", "SELECT pg_try_advisory_lock(9)",
     "SELECT pg_advisory_unlock(9)", "DECLARE c3 CURSOR WITH HOLD FOR SELECT generate_series(1, 3)", "CLOSE c3",
     "SELECT generate_series(1, 5)", "INSERT INTO ground VALUES (8) RETURNING a",
 )  # fmt: skip
@@ -103,9 +101,9 @@ def _set(rng: Rng) -> str:
     value = rng.choice(VALUES[name])
     quoted = value if value.startswith("'") else f"'{value}'"
     forms = (
-        f"SET {name} = {value}", f"SET {name} TO {value}", f"SET SESSION {name} = {value}", f"SET LOCAL {name} = {value}",
-        f"RESET {name}", f"SET {name} TO DEFAULT", f"SELECT set_config('{name}', {quoted}, false)",
-        f"SELECT set_config('{name}', {quoted}, true)",
+        f"SET {name} = {value}", f"SET {name} TO {value}", f"SET SESSION {name} = {value}",
+        f"SET LOCAL {name} = {value}", f"RESET {name}", f"SET {name} TO DEFAULT",
+        f"SELECT set_config('{name}', {quoted}, false)", f"SELECT set_config('{name}', {quoted}, true)",
     )  # fmt: skip
     return rng.choice(forms)
 
@@ -114,8 +112,9 @@ def _prepare(rng: Rng) -> str:
     name, text = rng.choice(SQL_NAMES), rng.choice(PREPARABLE)
     types = "(text)" if "$1" in text else ""
     forms = (
-        f"PREPARE {name}{types} AS {text}", f"PREPARE {name}{types} AS {text}", f"EXECUTE {name}", f"EXECUTE {name}('v')",
-        f"EXECUTE {name}", f"EXPLAIN (COSTS OFF) EXECUTE {name}", f"DEALLOCATE {name}", "DEALLOCATE ALL",
+        f"PREPARE {name}{types} AS {text}", f"PREPARE {name}{types} AS {text}", f"EXECUTE {name}",
+        f"EXECUTE {name}('v')", f"EXECUTE {name}", f"EXPLAIN (COSTS OFF) EXECUTE {name}", f"DEALLOCATE {name}",
+        "DEALLOCATE ALL",
     )  # fmt: skip
     return rng.choice(forms)
 
@@ -184,8 +183,8 @@ def _write_batch(rng: Rng) -> Unit:
 def write_unit(rng: Rng, *, kept: int, servers: int, is_plain: bool) -> Unit:
     """`kept` of the servers are kept: if all are it is time that one is not, if none is a table may be changed.
 
-    Who is not `is_plain` came with values of its own. What brings them back is behind a RESET, so what goes out together
-    with that has the server's own.
+    Who is not `is_plain` came with values of its own. What brings them back comes behind a RESET, so what goes out
+    together with that has the server's own.
     """
     while True:
         unit = _write_unit(rng, kept, servers)
@@ -194,9 +193,8 @@ def write_unit(rng: Rng, *, kept: int, servers: int, is_plain: bool) -> Unit:
 
 
 def _is_reset_with_more(unit: Unit) -> bool:
-    words = b" ".join(unit.messages).lower()
-    is_reset = any(word in words for word in (b"reset", b"discard", b"to default"))
-    return is_reset and (len(unit.messages) > 1 or b";" in words)
+    is_more = len(unit.messages) > 1 or is_about(unit, b";")
+    return is_more and is_about(unit, b"reset", b"discard", b"to default")
 
 
 def _write_unit(rng: Rng, kept: int, servers: int) -> Unit:
@@ -213,6 +211,12 @@ def _write_unit(rng: Rng, kept: int, servers: int) -> Unit:
         texts = [_write(rng) for _ in range(rng.randint(2, 3))]
         return Unit([query(text) for text in texts], len(texts))
     return _write_batch(rng)
+
+
+def is_about(unit: Unit, *words: bytes) -> bool:
+    """Does one of them, in lower case, occur in it?"""
+    said = b" ".join(unit.messages).lower()
+    return any(word in said for word in words)
 
 
 def describe_unit(unit: Unit) -> str:

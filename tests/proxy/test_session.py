@@ -269,6 +269,13 @@ def test_a_reset_in_a_transaction_that_has_failed_is_none_though_the_value_is_th
     assert play.client.followed["TimeZone"] == "UTC"
 
 
+def test_a_reset_that_has_failed_does_not_keep_a_later_one_from_being_brought_back():
+    play = with_work_mem() >> client("Q:begin") >> server("C Z:T")
+    play >> client(q("discard all")) >> server("ERROR:no Z:E") >> client(q("rollback and chain")) >> server("C Z:T")
+    play.hear("server")
+    play >> client(q("reset work_mem")) >> server("C Z:T") << to_server(q("reset work_mem") + SET_WORK_MEM)
+
+
 def test_what_is_set_beside_its_reset_is_not_brought_back():
     play = with_work_mem() >> client(q("begin; reset work_mem; set work_mem = 1")) >> server("C C C Z:T")
     assert b"set_config" not in play.hear("server")
