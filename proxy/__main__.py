@@ -23,6 +23,7 @@ from proxy.daemon import (
     become_user,
     describe_build,
     describe_user,
+    find_hard_limit,
     keep_standard_fds_open,
     raise_open_files,
     set_process_name,
@@ -140,7 +141,7 @@ def _warn_of_few_files(log: Log, config: Config, users: Users, files: tuple[int,
     wanted = config.settings.max_client_conn + servers + DESCRIPTORS_OF_OUR_OWN
     clients = config.settings.max_client_conn
     log.log(
-        f"kernel file descriptor limit: {files[1]} (at start: {files[0]}); max_client_conn: {clients},"
+        f"kernel file descriptor limit: {files[1]} (hard: {find_hard_limit()}); max_client_conn: {clients},"
         f" max expected fd use: {wanted}"
     )
     if files[1] < wanted:

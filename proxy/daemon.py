@@ -164,6 +164,11 @@ def describe_build() -> list[str]:
     return [*parts, f"Python {platform.python_version()}"]
 
 
+def find_hard_limit() -> int:
+    """How many open files we could have at most; -1 is no limit."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+
+
 def raise_open_files() -> tuple[int, int]:
     """
     Lift the soft limit of open files to the hard one. Returns (soft before, soft now).

@@ -47,6 +47,7 @@ class Visit:
         self.arrived_at: float = proxy.clock.now() if arrived_at is None else arrived_at
         self._declined = declined  # requests for encryption, before we came
         self.startup: Startup | None = None
+        self._meant = ""  # the database of the client whose query is to be canceled
         self.visitor: login.Visitor | None = None
         self.is_counted = False
         self.is_handed_over = False
@@ -96,6 +97,8 @@ class Visit:
         proxy, inbox = self.proxy, self.inbox
         request, packet = await login.wait_startup(inbox, self._declined)
         if isinstance(request, CancelRequest):
+            meant = proxy.cancels.find(request.key)
+            self._meant = meant.tag.database if meant is not None else ""
             self._log_closing(await proxy.cancels.serve(request.key))
             return None
         self.startup = request
@@ -176,6 +179,6 @@ class Visit:
     def voice(self) -> Voice:
         """Our lines in the log."""
         startup = self.startup
-        database, user = (startup.database, startup.user) if startup is not None else ("", "")
+        database, user = (startup.database, startup.user) if startup is not None else (self._meant, "")
         voice: Voice = self.proxy.log.for_socket(tag_client(self.address, database, user))
         return voice

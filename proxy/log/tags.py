@@ -32,15 +32,11 @@ class Address(_Pair):
         address.pid = pid
         return address
 
-    @property
-    def shown_host(self) -> str:
-        """As it stands in the log."""
-        if self.pid:
-            return f"{self.host}({self.pid})"
-        return f"[{self.host}]" if ":" in self.host else self.host
-
     def __str__(self) -> str:
-        return f"{self.shown_host}:{self.port}"
+        host, port = self
+        if self.pid:
+            return f"{host}({self.pid}):{port}"
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class Tag(NamedTuple):
@@ -53,8 +49,8 @@ class Tag(NamedTuple):
     address: Address
 
     def __str__(self) -> str:
-        database, user = self.database or NO_DATABASE, self.user or NO_USER
-        return f"{self.kind}-{self.ptr:#x}: {database}/{user}@{self.address}"
+        kind, ptr, database, user, address = self
+        return f"{kind}-{ptr:#x}: {database or NO_DATABASE}/{user or NO_USER}@{address}"
 
     @property
     def fields(self) -> Mapping[str, object]:

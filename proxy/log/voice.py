@@ -86,7 +86,7 @@ class Log(Voice):
     `wall` gives seconds since 1970, `stderr` is a file descriptor: tests give their own.
     """
 
-    __slots__ = ("_destination", "_sinks", "_stderr", "_writer", "level")
+    __slots__ = ("_destination", "_is_json", "_sinks", "_stderr", "_writer", "level")
 
     def __init__(
         self,
@@ -103,6 +103,7 @@ class Log(Voice):
         if not isinstance(destination, Destination):
             destination = Destination(destination, is_quiet=quiet)
         self._destination = destination
+        self._is_json = destination.format is Format.JSON
         self._sinks = self._open(destination, {})
 
     def say(self, level: Level, text: str, facts: Facts = NO_FACTS) -> None:
@@ -115,22 +116,23 @@ class Log(Voice):
 
     def write(self, level: Level, tag: Tag | str, text: str, facts: Facts) -> None:
         """One line to each sink, whatever its level; where some were lost, first how many."""
-        lines: dict[bool, bytes] = {}
+        line = self._build(level, tag, text, facts)
         for sink in self._sinks.values():
             if sink.lost:
                 notice = f"{sink.lost} log lines were lost here: {sink.reason}"
-                sink.write(self._build(sink, WARNING, "", notice, NO_FACTS), notice=True)
-            is_syslog = isinstance(sink, SyslogSink)
-            if is_syslog not in lines:
-                lines[is_syslog] = self._build(sink, level, tag, text, facts)
-            sink.write(lines[is_syslog])
+                self._send(sink, self._build(WARNING, "", notice, NO_FACTS), WARNING, "", notice, is_notice=True)
+            self._send(sink, line, level, tag, text)
 
-    def _build(self, sink: Sink, level: Level, tag: Tag | str, text: str, facts: Facts) -> bytes:
-        is_json = self._destination.format is Format.JSON
+    def _send(
+        self, sink: Sink, line: bytes, level: Level, tag: Tag | str, text: str, *, is_notice: bool = False
+    ) -> None:
         if isinstance(sink, SyslogSink):
-            json = self._writer.build_json(level, tag, text, facts).decode().rstrip() if is_json else ""
-            return sink.build(level, json or join_tag(str(tag), text))
-        if is_json:
+            words = line.decode().rstrip() if self._is_json else join_tag(str(tag), text)  # it has a head of its own
+            line = sink.build(level, words)
+        sink.write(line, notice=is_notice)
+
+    def _build(self, level: Level, tag: Tag | str, text: str, facts: Facts) -> bytes:
+        if self._is_json:
             return self._writer.build_json(level, tag, text, facts)
         return self._writer.build_text(level, str(tag), text)
 
@@ -153,6 +155,7 @@ class Log(Voice):
             if key not in fresh:
                 sink.close()
         self._destination, self._sinks = destination, fresh
+        self._is_json = destination.format is Format.JSON
 
     def _open(self, destination: Destination, known: dict[tuple[str, ...], Sink]) -> dict[tuple[str, ...], Sink]:
         """The sinks of `destination`, by what they are; those that are open already are taken from `known`."""

@@ -27,7 +27,8 @@ MEGABYTE = 1_000_000
 
 @pytest.fixture(scope="module", name="stand")
 def _stand(upstream):
-    settings = {"max_packet_size": 5 * MEGABYTE, "client_login_timeout": 2}
+    # Without tcp_defer_accept the silent ones reach us too.
+    settings = {"max_packet_size": 5 * MEGABYTE, "client_login_timeout": 2, "tcp_defer_accept": 0}
     databases = {"postgres": "pool_size=2", "session": "dbname=postgres pool_mode=session pool_size=2"}
     with Stand(upstream, settings, databases=databases) as stand:
         yield stand

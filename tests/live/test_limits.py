@@ -84,7 +84,7 @@ def test_the_reserve_is_opened_only_after_its_timeout(stand, upstream, admin):
         assert time.monotonic() - start < 5, "one server alone would have needed seven seconds"
         assert count_backends(admin, "usename='app'") <= before + 3
     assert sampler.most <= 3 + before
-    stand.wait_log("reserve/app: taking connection from reserve_pool")
+    stand.wait_log("WARNING C-0x[0-9a-f]+: reserve/app@.* taking connection from reserve_pool")
 
 
 def test_max_db_connections_holds_over_all_users(stand, upstream):

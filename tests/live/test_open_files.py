@@ -38,7 +38,8 @@ def test_the_soft_limit_is_raised_to_the_hard_one(upstream):
 
 
 def test_without_descriptors_accepting_pauses_and_does_not_spin(upstream):
-    with Stand(upstream, {"client_login_timeout": 30}, limits=lower) as stand:
+    settings = {"client_login_timeout": 30, "tcp_defer_accept": 0}
+    with Stand(upstream, settings, limits=lower) as stand:
         with stand.raw() as inside:
             inside.ask("select 1")
             callers = [stand.call() for _ in range(FEW + 30)]

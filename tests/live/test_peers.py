@@ -55,8 +55,9 @@ def test_a_cancel_at_the_wrong_one_reaches_the_right_one(two, admin, protocol):
         assert kinds(answer) == "TEZ"
         assert sqlstate(answer) == "57014"
     assert "forwarding cancellation request to peer 1" in second.log
-    for stand in two:
-        assert "(nodb)/(nouser)@127.0.0.1" in stand.wait_log("closing because: successfully sent cancel request")
+    for stand, database in ((first, "postgres"), (second, "(nodb)")):
+        end = stand.wait_log("closing because: successfully sent cancel request")
+        assert f"{database}/(nouser)@127.0.0.1:" in end
 
 
 def test_a_cancel_for_a_peer_nobody_knows_is_dropped_with_a_debug_line(two, admin):

@@ -30,6 +30,7 @@ def _stand(upstream):
     }
     settings = {
         "client_login_timeout": 0.6,
+        "tcp_defer_accept": 0,  # else the kernel would keep the silent ones from us
         "server_idle_timeout": 1,
         "server_check_delay": 0.3,
         "server_connect_timeout": 0.6,

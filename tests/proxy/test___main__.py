@@ -1,6 +1,7 @@
 """The command line, as far as it starts nothing."""
 
 import os
+import resource
 
 import pytest
 
@@ -102,7 +103,8 @@ def test_the_background_may_log_to_syslog_alone(tmp_path, capsys, monkeypatch):
 
 def test_the_limit_of_open_files_has_pgbouncers_line(tmp_path):
     log, config = FakeLog(), read(a_file(tmp_path, GOOD))
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     command._warn_of_few_files(log, config, parse_users('"anna" "x"\n', "users.txt"), (1024, 20_000))
     assert log.lines == [
-        "LOG kernel file descriptor limit: 20000 (at start: 1024); max_client_conn: 100, max expected fd use: 184"
+        f"LOG kernel file descriptor limit: 20000 (hard: {hard}); max_client_conn: 100, max expected fd use: 184"
     ]

@@ -64,6 +64,20 @@ def test_a_cancel_request_is_answered_by_nothing(tmp_path):
     assert "(nodb)/(nouser)@10.0.0.7:51234 closing because: successfully sent cancel request (age=0s)" in proxy.log.text
 
 
+def test_a_cancel_request_is_logged_under_the_database_it_is_about(tmp_path):
+    proxy = a_proxy(tmp_path)
+
+    async def main():
+        client = Client(find_pool(proxy), "anna", b"12345678", {}, ("10.0.0.7", 1))
+        proxy.cancels.register(client)
+        await meet(proxy, alone(build_cancel_request(b"12345678")))
+
+    play(main())
+    assert (
+        "shop/(nouser)@10.0.0.7:51234 closing because: cancel request for a client that runs nothing" in proxy.log.text
+    )
+
+
 def test_the_age_of_a_visitor_is_real_and_a_failed_login_has_its_lines_in_pgbouncers_order(tmp_path):
     proxy = a_proxy(tmp_path, auth_type="plain")
 
