@@ -12,11 +12,15 @@ class ProtocolError(Exception):
 
 
 class Refused(Exception):
-    """We will not serve this client: `sqlstate`, `sentence`, `detail` and `hint` go to it verbatim."""
+    """We will not serve this client: `sqlstate`, `sentence`, `detail` and `hint` go to it verbatim.
 
-    def __init__(self, sqlstate: str, sentence: str, *, detail: str = "", hint: str = "") -> None:
+    `note` is for our log, behind the sentence.
+    """
+
+    def __init__(self, sqlstate: str, sentence: str, *, detail: str = "", hint: str = "", note: str = "") -> None:
         super().__init__(sentence)
         self.sqlstate = sqlstate
         self.sentence = sentence
         self.detail = detail
         self.hint = hint
+        self.note = note

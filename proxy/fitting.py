@@ -35,7 +35,7 @@ MAX_ANSWER = 262_144  # bytes
 UNASKED = frozenset({"application_name"})
 
 
-async def wait_spelled(pool: Any, wishes: Mapping[str, str], base: ParameterSet) -> dict[str, str]:
+async def wait_spelled(pool: Any, wishes: Mapping[str, str], base: ParameterSet, user: str = "") -> dict[str, str]:
     """The wishes as the pool's servers spell them. Refused in the server's words; LoginFailed when there is none."""
     known = pool.learnt.spelled
     unknown = {
@@ -44,13 +44,13 @@ async def wait_spelled(pool: Any, wishes: Mapping[str, str], base: ParameterSet)
         if name not in UNASKED and base.get(name) != value and (name, value) not in known
     }
     if unknown:
-        pool.learnt.spell(unknown, await _wait_answer(pool, unknown, base))
+        pool.learnt.spell(unknown, await _wait_answer(pool, unknown, base, user))
     return {name: pool.learnt.spelled.get((name, value), value) for name, value in wishes.items()}
 
 
-async def _wait_answer(pool: Any, wishes: Mapping[str, str], base: ParameterSet) -> dict[str, str]:
+async def _wait_answer(pool: Any, wishes: Mapping[str, str], base: ParameterSet, user: str) -> dict[str, str]:
     for _ in range(TRIES):
-        answer = await Fitting(pool, wishes, base).wait()
+        answer = await Fitting(pool, wishes, base, user).wait()
         if answer is not None:
             return answer
     raise LoginFailed(sqlstate.CONNECTION_FAILURE, Closing.CRASHED.value)
@@ -83,10 +83,10 @@ class Fitting:
     """One visitor's wishes, in the queue of a pool and then on a server."""
 
     is_notified = True  # its notice would come in the middle of a login
-    user = ""  # nobody's: it is told of others what strangers are told
 
-    def __init__(self, pool: Any, wishes: Mapping[str, str], base: ParameterSet) -> None:
+    def __init__(self, pool: Any, wishes: Mapping[str, str], base: ParameterSet, user: str = "") -> None:
         self.pool = pool
+        self.user = user
         self.wishes = wishes
         self.base = base
         self.followed = base
@@ -115,7 +115,7 @@ class Fitting:
         """As a client's; the login that waits for us logs it."""
         self.pool.waiting.pop(self, None)
         if not self._end.done():
-            self._end.set_exception(_refusal(error))
+            self._end.set_exception(_refusal(error, note))
 
     # What the login calls.
 
@@ -156,5 +156,5 @@ class Fitting:
             return None
 
 
-def _refusal(error: ErrorFields) -> Refused:
-    return Refused(error.sqlstate, error.message, detail=error.detail, hint=error.hint)
+def _refusal(error: ErrorFields, note: str = "") -> Refused:
+    return Refused(error.sqlstate, error.message, detail=error.detail, hint=error.hint, note=note)

@@ -213,7 +213,7 @@ def join_welcome(visitor: Visitor, parameters: bytes, key: bytes, message: str =
 
 
 async def wait_greeting(
-    proxy: Any, pool: Any, parameters: ParameterSet, wishes: dict[str, str]
+    proxy: Any, pool: Any, parameters: ParameterSet, wishes: dict[str, str], user: str = ""
 ) -> tuple[ParameterSet, bytes]:
     """For a client with these wishes: its parameters, and all its ParameterStatus messages.
 
@@ -224,7 +224,7 @@ async def wait_greeting(
     if known is None:
         reported = {name: parameters[name] for name in proxy.followed if name in parameters}
         base = pool.intern({**reported, **pool.learnt.base})
-        spelled = await wait_spelled(pool, wishes, base)
+        spelled = await wait_spelled(pool, wishes, base, user)
         known = greet(pool, parameters, base, spelled)
         if len(pool.greetings) >= MAX_GREETINGS:
             pool.greetings.clear()
@@ -251,7 +251,7 @@ async def welcome(inbox: Inbox, proxy: Any, visitor: Visitor, address: tuple[str
     if proxy.settings.application_name_add_host:
         host = f"{wishes.get('application_name', 'app')} - {as_address(address)}"
         wishes = {**wishes, "application_name": clean(host)}
-    followed, told = await wait_greeting(proxy, pool, parameters, wishes)
+    followed, told = await wait_greeting(proxy, pool, parameters, wishes, visitor.user)
     check_client_limits(proxy, pool, visitor.user)  # again: others may have come while we waited
     client = settle(proxy, pool, visitor, followed, address)
     inbox.write(join_welcome(visitor, told, client.key, proxy.settings.login_notify_message))

@@ -72,7 +72,7 @@ class Visit:
                 await converse(self.inbox, self.proxy, visitor, self.address)
         except Refused as no:
             self._log_failed_login(no)
-            self._refuse(no.sqlstate, no.sentence, no.detail, no.hint)
+            self._refuse(no.sqlstate, no.sentence, no.detail, no.hint, note=no.note)
         except LoginFailed as failed:
             self._refuse(failed.sqlstate, failed.sentence, failed.detail)
         except ProtocolError as error:

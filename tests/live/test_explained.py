@@ -175,6 +175,15 @@ def test_a_session_that_keeps_its_server_is_called_that(stand):
     assert "session mode" in notice.message_hint
 
 
+def test_a_login_that_must_ask_a_server_about_its_parameters_waits_like_others(stand):
+    with holding(stand), stand.call() as line:
+        stand.mark()
+        words = error(line.login("app", "one", timezone="Asia/Tokyo"))
+    assert (words["S"], words["C"], words["M"]) == ("FATAL", "53300", "query_wait_timeout")
+    assert 'application "billing" (user app at' in words["D"]
+    assert 'application "billing"' in stand.wait_log("pooler error: query_wait_timeout: waited for")
+
+
 # Settings that change what clients meet.
 
 

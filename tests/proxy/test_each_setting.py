@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,22 +28,32 @@ from proxy.config.ini import read
 from proxy.config.limits import Limits
 from proxy.config.settings import LIVE, RESTART, SETTINGS
 from proxy.janitor import Janitor
+from proxy.listener import tune_all
+from proxy.log import Destination
 from proxy.login import read_wishes
 from proxy.main import Proxy
+from proxy.peers import number_in
 from proxy.pool import Pool
+from proxy.reloading import destination_of
+from proxy.resolver import Name
 from tests.fakes import FakeClock, FakeLog, FakeLoop
 from tests.play import asked
 from tests.proxy.auth.wire import alone, play, wired
 from tests.proxy.test_login import HELLO, meet
 from tests.whole import a_client
 
-ELSEWHERE = {
-    "logfile", "log_format", "syslog", "syslog_facility", "syslog_ident", "tcp_defer_accept", "tcp_socket_buffer",
-    "peer_id", "dns_max_ttl", "dns_nxdomain_ttl", "suspend_timeout",
-}  # fmt: skip
-"""What is done about these after a reload is tested where it is done: log, listener, peers, names, suspend."""
+ELSEWHERE = {"suspend_timeout"}  # tests of SUSPEND
 
 Look = Callable[[Proxy], Any]
+
+
+class Directed(FakeLog):
+    """A log that remembers where it was told to go."""
+
+    destination: Destination
+
+    def direct(self, destination: Destination) -> None:
+        self.destination = destination
 
 
 class Bench:
@@ -58,17 +69,25 @@ class Bench:
             "auth_type": "trust",
             "listen_addr": "",
             "unix_socket_dir": "",
+            "syslog": "1",
         }
         self.write()
         users = Users({"anna": (Plain(Secret("secret")),)})
-        self.proxy = Proxy(read(str(self.file)), users, FakeLog(), FakeClock())
+        log, config = Directed(), read(str(self.file))
+        log.direct(destination_of(config.settings, is_quiet=False))
+        self.proxy = Proxy(config, users, log, FakeClock())
+        self.door = socket.create_server(("127.0.0.1", 0))
+        tune_all(self.door, self.proxy.settings)
+        self.proxy.listeners.append(SimpleNamespace(socket=self.door))  # type: ignore[arg-type]
         self.pool = self.find_pool()
         self.pool.welcome = {"application_name": "", "TimeZone": "UTC"}
 
     def write(self, **more: str) -> None:
         self.said |= more
         lines = "\n".join(f"{name} = {value}" for name, value in self.said.items())
-        self.file.write_text(f"[databases]\nshop = host=127.0.0.1 port=1\n[proxy]\n{lines}\n")
+        self.file.write_text(
+            f"[databases]\nshop = host=127.0.0.1 port=1\n* = host=127.0.0.1 port=1\n[proxy]\n{lines}\n"
+        )
 
     def find_pool(self) -> Pool:
         entry = self.proxy.config.find_database("shop")
@@ -81,8 +100,10 @@ class Bench:
 
 
 @pytest.fixture(name="bench")
-def _bench(tmp_path: Any) -> Bench:
-    return Bench(tmp_path)
+def _bench(tmp_path: Any) -> Iterator[Bench]:
+    bench = Bench(tmp_path)
+    with bench.door:
+        yield bench
 
 
 # Where it can be seen.
@@ -92,11 +113,34 @@ def limit(name: str) -> Look:
     return lambda proxy: getattr(next(iter(proxy.pools)).limits, name)
 
 
-def on_socket(level: int, option: int) -> Look:
+def at_the_door(level: int, option: int) -> Look:
+    """Of a listening socket, which those who are accepted inherit."""
+    return lambda proxy: proxy.listeners[0].socket.getsockopt(level, option)
+
+
+def accepted(level: int, option: int) -> Look:
+    """Of a socket that has been accepted."""
+
     def look(proxy: Proxy) -> int:
         with socket.socket() as one:
             proxy.tune_socket(one)
             return one.getsockopt(level, option)
+
+    return look
+
+
+def log(name: str) -> Look:
+    """Of where the log goes."""
+    return lambda proxy: getattr(proxy.log.destination, name)  # type: ignore[attr-defined]
+
+
+def kept(error: str) -> Look:
+    """How long the answer about a host is good for."""
+
+    def look(proxy: Proxy) -> float:
+        name = Name("db")
+        name.error = error
+        return proxy.resolver._ttl(name)
 
     return look
 
@@ -160,9 +204,9 @@ def is_refused(proxy: Proxy) -> None:
 
 
 def pools_after(seconds: float, database: str = "shop") -> Look:
-    """How many are left that nobody has used for so long."""
+    """Is a pool still there that nobody has used for so long?"""
 
-    def look(proxy: Proxy) -> int:
+    def look(proxy: Proxy) -> bool:
         entry = proxy.config.find_database(database)
         assert entry is not None
         pool = proxy.pools.find(entry, "carl")
@@ -211,11 +255,21 @@ NAMES = {"default_pool_size": "pool_size"}
 
 ROWS: dict[str, tuple[str, Look]] = {
     **{name: (text, limit(NAMES.get(name, name))) for name, text in LIMITS.items()},
-    "tcp_keepalive": ("0", on_socket(socket.SOL_SOCKET, socket.SO_KEEPALIVE)),
-    "tcp_keepcnt": ("3", on_socket(TCP, socket.TCP_KEEPCNT)),
-    "tcp_keepidle": ("44", on_socket(TCP, socket.TCP_KEEPIDLE)),
-    "tcp_keepintvl": ("5", on_socket(TCP, socket.TCP_KEEPINTVL)),
-    "tcp_user_timeout": ("6000", on_socket(TCP, socket.TCP_USER_TIMEOUT)),
+    "tcp_keepalive": ("0", at_the_door(socket.SOL_SOCKET, socket.SO_KEEPALIVE)),
+    "tcp_keepcnt": ("3", at_the_door(TCP, socket.TCP_KEEPCNT)),
+    "tcp_keepidle": ("44", at_the_door(TCP, socket.TCP_KEEPIDLE)),
+    "tcp_keepintvl": ("5", at_the_door(TCP, socket.TCP_KEEPINTVL)),
+    "tcp_user_timeout": ("6000", at_the_door(TCP, socket.TCP_USER_TIMEOUT)),
+    "tcp_defer_accept": ("0", at_the_door(TCP, socket.TCP_DEFER_ACCEPT)),
+    "tcp_socket_buffer": ("20000", accepted(socket.SOL_SOCKET, socket.SO_RCVBUF)),
+    "logfile": ("/nowhere/log", log("path")),
+    "log_format": ("json", log("format")),
+    "syslog": ("0", log("facility")),
+    "syslog_facility": ("local3", log("facility")),
+    "syslog_ident": ("till", log("ident")),
+    "peer_id": ("7", lambda proxy: {number_in(proxy.cancels.mint_key()) for _ in range(3)} == {7}),
+    "dns_max_ttl": ("2", kept("")),
+    "dns_nxdomain_ttl": ("3", kept("gone")),
     "auth_type": ("md5", heard(pick=lambda said: said[:9])),
     "auth_file": ("{folder}/others.txt", lambda proxy: sorted(proxy.users.secrets)),
     "scram_iterations": ("5000", lambda proxy: proxy.keeper.iterations),
@@ -228,7 +282,7 @@ ROWS: dict[str, tuple[str, Look]] = {
     "stats_users": ("bob", right_of("bob")),
     "max_client_conn": ("0", heard(pick=has(b"no more connections allowed"))),
     "pool_idle_timeout": ("5", pools_after(6)),
-    "autodb_idle_timeout": ("5", lambda proxy: proxy.pools._config.settings.autodb_idle_timeout),
+    "autodb_idle_timeout": ("5", pools_after(6, "only the star knows it")),
     "client_login_timeout": ("0.01", heard(HELLO[:9], pick=has(b"client_login_timeout"))),
     "cancel_wait_timeout": ("3", lambda proxy: proxy.cancels.timeout),
     "ignore_startup_parameters": ("geqo", wishes),
