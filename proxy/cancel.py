@@ -51,7 +51,9 @@ class Cancels:
         """A key no client has."""
         while True:
             key = secrets.token_bytes(LONG_KEY_LENGTH if is_long else KEY_LENGTH)
-            key = bytes([key[0] & 0x7F]) + key[1:]  # to many it is a process id, and no such is negative
+            # To many it is a process id: no such is negative, and none so large. So whoever takes it for the id of his
+            # backend, and terminates that, ends nobody.
+            key = bytes([key[0] & 0x3F | 0x40]) + key[1:]
             if self._peers is not None and self._peers.own_number is not None:
                 key = stamp(key, self._peers.own_number)
             if key not in self._clients:

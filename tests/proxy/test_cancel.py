@@ -137,6 +137,7 @@ def test_keys_are_unique_and_forgotten():
     keys = {play.cancels.mint_key() for _ in range(100)}
     assert len(keys) == 100
     assert {len(key) for key in keys} == {KEY_LENGTH}
+    assert all(1 << 30 <= int.from_bytes(key[:4], "big") < 1 << 31 for key in keys), "no process has such an id"
     assert len(play.cancels.mint_key(is_long=True)) == LONG_KEY_LENGTH
     assert len(play.cancels) == 1
     play.cancels.forget(play.client)
