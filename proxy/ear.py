@@ -31,6 +31,7 @@ from proxy.config.kinds import PoolMode
 from proxy.config.limits import Limits
 from proxy.failing import LoginFailed
 from proxy.laws import check_pool
+from proxy.log import Address, Tag
 from proxy.pool import Pool
 from proxy.states import ACTIVE, LINKED, RESTING, ClientState, Closing
 
@@ -190,9 +191,9 @@ class Ear:
         self.pool = EarPool(pool, self)
 
     @property
-    def tag(self) -> str:
-        """Who we are, for the log: no socket of our own."""
-        return repr(self)
+    def tag(self) -> Tag:
+        """Who we are, for the log and the console: like a client, with no socket of our own."""
+        return Tag("E", id(self), self.pool.database, self.pool.user, Address("", 0))
 
     def __repr__(self) -> str:
         return f"E-{id(self):#x}: {self.pool}"

@@ -40,7 +40,7 @@ class Address(_Pair):
 
 
 class Tag(NamedTuple):
-    """One socket: `kind` is C for a client, S for a server."""
+    """One socket: `kind` is C for a client, S for a server. E, an ear, is what LISTENs for clients, and has none."""
 
     kind: str
     ptr: int
@@ -67,7 +67,7 @@ class Tag(NamedTuple):
         return {name: value for name, value in known.items() if value}
 
 
-_KINDS = {"C": "client", "S": "server"}
+_KINDS = {"C": "client", "S": "server", "E": "listener"}
 
 
 def tag_client(address: tuple[str, int], database: str = "", user: str = "") -> Tag:

@@ -1,10 +1,11 @@
 """SHOW CLIENTS and SHOW SERVERS."""
 
 from pathlib import Path
+from typing import Any
 
 from protocol.replication import Replication
 from proxy.main import Proxy
-from proxy.states import CLEANING, CLOSING, GONE, IDLE, Closing, move
+from proxy.states import CLEANING, CLOSING, GONE, IDLE, LINKED, Closing, move
 from proxy.tunnel import Stage, Tunnel
 from tests.fakes import FakeClock
 from tests.proxy.admin.desk import Line, Operator, a_client, a_server, at_desk, hang_up
@@ -22,6 +23,20 @@ def test_a_linked_pair_points_at_each_other(tmp_path: Path) -> None:
         assert (row["type"], row["state"], row["user"], row["remote_pid"]) == ("S", "active", "web", "4711")
         assert len({first["id"], console["id"], row["id"]}) == 3
         assert (console["database"], console["application_name"]) == ("pgbouncer", "psql")
+
+    at_desk(tmp_path, story)
+
+
+def test_a_server_that_listens_for_clients_points_at_who_listens(tmp_path: Path) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        server = a_server(proxy)
+        ear: Any = proxy.find_hub(server.pool).ear
+        move(server, LINKED)
+        server.client = ear
+        (row,) = (await operator.ask("SHOW SERVERS")).dicts()
+        assert (row["state"], row["link"]) == ("active", f"{ear.tag.ptr:#x}")
+        assert repr(ear).startswith(f"E-{ear.tag.ptr:#x}: ")
+        server.client = None
 
     at_desk(tmp_path, story)
 
