@@ -14,6 +14,7 @@ not leave in time PostgreSQL says who is in the way.
 import asyncio
 from typing import Any, Final
 
+from protocol import codes
 from protocol.backend import ErrorFields
 from protocol.effects import Act, Reading, What
 from proxy.states import CLEANING, CLOSED, GONE, IDLE, LINKED, TESTING, USED, Closing
@@ -21,18 +22,20 @@ from proxy.states import CLEANING, CLOSED, GONE, IDLE, LINKED, TESTING, USED, Cl
 PATIENCE: Final = 2.0  # seconds for idle servers to hang up
 TICK: Final = 0.01
 
-_OF_CHANNELS: Final = frozenset({What.LISTEN, What.UNLISTEN, What.DISCARD, What.ROLLBACK, What.COMMIT})
+_OF_BLOCKS: Final = frozenset({What.BEGIN, What.COMMIT, What.ROLLBACK})
+_OF_CHANNELS: Final = _OF_BLOCKS | {What.LISTEN, What.UNLISTEN, What.DISCARD}
 
 
 class Stall:
     """Why a client was last held up; kept by the client."""
 
-    __slots__ = ("_before", "_client", "_left", "_pending", "cleared", "has_failed", "is_refused")
+    __slots__ = ("_before", "_client", "_is_begun", "_left", "_pending", "cleared", "has_failed", "is_refused")
 
     def __init__(self, client: Any) -> None:
         self._client = client
         self._left = 0
-        self._pending: list[Act] = []  # what its transaction has said of channels, and of its own end
+        self._pending: list[Act] = []  # what its transaction has said of channels, and of its own beginning and end
+        self._is_begun = False  # it was in a transaction block before the first of these
         self._before: frozenset[bytes] | None = None  # the channels it heard when it first said something of them
         self.has_failed = False  # an error has come in that transaction
         self.is_refused = False  # the hub could not listen: the client must do so itself
@@ -57,8 +60,9 @@ class Stall:
 
     def note(self, reading: Reading) -> None:
         """It is on its way to the server."""
-        begins = [act for act in reading.acts[:1] if act.what is What.BEGIN]  # what was said before is settled by then
-        self._pending += begins + [act for act in reading.acts if act.what in _OF_CHANNELS]
+        if not self._pending:
+            self._is_begun = _is_in_transaction(self._client)
+        self._pending += [act for act in reading.acts if act.what in _OF_CHANNELS]
 
     def settle(self) -> None:
         """The transaction is over: what it has said of channels counts now, unless it was rolled back.
@@ -70,7 +74,7 @@ class Stall:
         has_failed, self.has_failed = self.has_failed, False
         hub = self._client.pool.world.find_hub(self._client.pool)
         if pending:
-            said = _sum_up(pending, before or frozenset(), has_failed=has_failed)
+            said = _sum_up(pending, before or frozenset(), is_begun=self._is_begun, has_failed=has_failed)
             for name in sorted(said):  # that of all comes first
                 if not said[name]:
                     hub.unlisten(self._client, name or None)
@@ -87,8 +91,12 @@ class Stall:
             asyncio.get_running_loop().call_later(TICK, self.clear, reading, leaving, left - TICK)
 
 
-def _sum_up(acts: list[Act], before: frozenset[bytes], *, has_failed: bool) -> dict[bytes, bool]:
-    """Channels, b"" for all: which are wanted from now on, and which no longer?"""
+def _sum_up(acts: list[Act], before: frozenset[bytes], *, is_begun: bool, has_failed: bool) -> dict[bytes, bool]:
+    """Channels, b"" for all: which are wanted from now on, and which no longer?
+
+    A LISTEN in front of a BEGIN, or of a ROLLBACK with no transaction, may be one with it or not, as they were sent
+    together: it is heard, and perhaps need not be.
+    """
     settled: dict[bytes, bool] = {}
     said: dict[bytes, bool] = {}
     for act in acts:
@@ -98,16 +106,24 @@ def _sum_up(acts: list[Act], before: frozenset[bytes], *, has_failed: bool) -> d
             said[act.name] = False
         elif act.what is What.UNLISTEN or (act.what is What.DISCARD and act.name == b"all"):
             said = {b"": False}
-        elif act.what is What.ROLLBACK:
-            said = {name: False for name, is_wanted in said.items() if is_wanted and name not in before}
-            settled, said = {**settled, **said}, {}
         elif act.what is What.BEGIN:
-            # Not for certain: all may stand in one batch, and be rolled back. Then one is heard that need not be.
-            settled |= {name: True for name, is_wanted in said.items() if is_wanted}
-            said = {name: False for name, is_wanted in said.items() if not is_wanted}
+            settled, said = {**settled, **_wanted(said)}, dict.fromkeys(said.keys() - _wanted(said), False)
         elif act.what is What.COMMIT:
             settled, said = {**settled, **said}, {}
+        elif act.what is What.ROLLBACK:
+            undone = dict.fromkeys(_wanted(said).keys() - before, False)
+            settled, said = {**settled, **(undone if is_begun else _wanted(said))}, {}
+        if act.what in _OF_BLOCKS:
+            is_begun = act.what is What.BEGIN or act.name == b"chain"
     return {name: is_wanted for name, is_wanted in {**settled, **said}.items() if is_wanted or not has_failed}
+
+
+def _wanted(said: dict[bytes, bool]) -> dict[bytes, bool]:
+    return {name: True for name, is_wanted in said.items() if is_wanted}
+
+
+def _is_in_transaction(client: Any) -> bool:
+    return bool(client.begun) or (client.server is not None and client.server.status != codes.IDLE)
 
 
 def _stall_of(client: Any) -> Stall:

@@ -180,6 +180,21 @@ def test_a_listen_that_a_transaction_comes_right_behind_is_none_of_that():
     assert play.hub.heard == {b"news"}
 
 
+def test_a_listen_that_a_rollback_of_nothing_comes_right_behind_counts():
+    play = a_play() >> client(LISTEN + build_query("abort")) >> hears >> server("C:UNLISTEN Z:I N:none C:ROLLBACK Z:I")
+    assert play.client.server is None
+    assert play.hub.heard == {b"news"}
+
+
+def test_a_listen_behind_a_chained_rollback_is_undone_by_the_next():
+    play = (
+        a_play() >> client(LISTEN) >> hears >> server("C:UNLISTEN Z:I") >> client("Q:unlisten_news") >> server("C Z:I")
+    )
+    play >> client("Q:begin") >> server("C Z:T") >> client("Q:rollback_and_chain") >> server("C Z:T")
+    play >> client(LISTEN) >> server("C:UNLISTEN Z:T") >> client("Q:rollback") >> server("C Z:I")
+    assert play.hub.heard == set()
+
+
 def test_an_unlisten_behind_a_rollback_counts():
     play = a_play() >> client(LISTEN) >> hears >> server("C:UNLISTEN Z:I")
     play >> client("Q:begin") >> server("C Z:T") >> client("Q:rollback Q:unlisten_news")
