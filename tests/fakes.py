@@ -159,6 +159,7 @@ class FakeTransport(asyncio.Transport):
         self.loop = loop
         self.protocol: Any = None
         self.is_slow = is_slow
+        self.is_suspended = False
         self.written: list[bytes] = []  # each write call
         self.arrived = bytearray()  # what the peer has read
         self.unsent = bytearray()

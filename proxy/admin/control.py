@@ -17,12 +17,11 @@ from protocol import sqlstate
 from protocol.errors import Refused
 from proxy.admin.grammar import Command, bad_arguments
 from proxy.admin.session import Session
+from proxy.admin.show_changes import refuse
 from proxy.config.entries import CONSOLES
 from proxy.config.settings import RESTART, SETTINGS
 from proxy.inbox import PeerGone
 from proxy.states import Closing, Leaving
-
-MAX_MISTAKES_SHOWN: Final = 20
 
 
 async def _set(session: Session, command: Command) -> str:
@@ -48,11 +47,7 @@ async def _reload(session: Session, command: Command) -> str:
     session.log("RELOAD command issued")
     mistakes = await session.proxy.reload()
     if mistakes:
-        more = len(mistakes) - MAX_MISTAKES_SHOWN
-        shown = [*mistakes[:MAX_MISTAKES_SHOWN], *([f"and {more} more"] if more > 0 else [])]
-        raise Refused(
-            sqlstate.CONFIG_FILE_ERROR, "RELOAD failed, see logs for additional details", detail="\n".join(shown)
-        )
+        raise refuse(mistakes, "RELOAD failed, see logs for additional details")
     return "RELOAD"
 
 
@@ -61,8 +56,7 @@ async def _pause(session: Session, command: Command) -> str:
     pools = session.proxy.pools
     database = _find_scope(session, command)
     _check_staying(session)
-    if database is None and pools.is_paused:
-        raise Refused(sqlstate.OBJECT_NOT_IN_PREREQUISITE_STATE, "already suspended/paused")
+    _check_running(session, and_not_paused=database is None)
     session.log("PAUSE command issued")
     concerned = pools.pause(database)
     try:
@@ -80,7 +74,8 @@ async def _resume(session: Session, command: Command) -> str:
     pools = session.proxy.pools
     database = _find_scope(session, command)
     _check_staying(session)
-    if database is None and not pools.is_paused:
+    suspension = session.proxy.suspension
+    if database is None and not (pools.is_paused or suspension.is_on):
         raise Refused(
             sqlstate.OBJECT_NOT_IN_PREREQUISITE_STATE,
             "pooler is not paused/suspended",
@@ -89,8 +84,36 @@ async def _resume(session: Session, command: Command) -> str:
     if database is not None and database not in pools.paused:
         raise Refused(sqlstate.OBJECT_NOT_IN_PREREQUISITE_STATE, f"database {database} is not paused")
     session.log("RESUME command issued")
+    if database is None and suspension.is_on:
+        suspension.end()
+        return "RESUME"
     pools.resume(database)
     return "RESUME"
+
+
+async def _suspend(session: Session, command: Command) -> str:
+    """Nothing is read any more; the answer comes when all that was read has gone out."""
+    _check_no_word(command)
+    suspension, pools = session.proxy.suspension, session.proxy.pools
+    _check_staying(session)
+    _check_running(session, and_not_paused=True)
+    if pools.paused:
+        raise Refused(
+            sqlstate.OBJECT_NOT_IN_PREREQUISITE_STATE,
+            "cannot suspend with paused databases",
+            detail=f"Paused: {', '.join(sorted(pools.paused))}.",
+        )
+    session.log("SUSPEND command issued")
+    suspension.begin()
+    try:
+        await session.wait(suspension.wait_quiet())
+    except (Refused, PeerGone):
+        session.log("SUSPEND was called off, resuming")
+        suspension.end()
+        raise
+    if not suspension.is_on:
+        raise Refused(sqlstate.OBJECT_NOT_IN_PREREQUISITE_STATE, "SUSPEND was undone by RESUME while it waited")
+    return "SUSPEND"
 
 
 async def _disable(session: Session, command: Command) -> str:
@@ -177,6 +200,7 @@ CONTROLS: Final[Mapping[str, Callable[[Session, Command], Awaitable[str]]]] = {
     "WAIT_CLOSE": _wait_close,
     "KILL": _kill,
     "KILL_CLIENT": _kill_client,
+    "SUSPEND": _suspend,
     "SHUTDOWN": _shutdown,
 }
 
@@ -206,6 +230,14 @@ def _find_one(session: Session, command: Command) -> str:
 def _check_no_word(command: Command) -> None:
     if command.word:
         raise bad_arguments(f"{command.verb} takes no argument.")
+
+
+def _check_running(session: Session, *, and_not_paused: bool) -> None:
+    """Refused when nothing is read, or nothing handed out."""
+    if session.proxy.is_suspended or (and_not_paused and session.proxy.pools.is_paused):
+        raise Refused(
+            sqlstate.OBJECT_NOT_IN_PREREQUISITE_STATE, "already suspended/paused", hint="RESUME undoes either."
+        )
 
 
 def _check_staying(session: Session) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from protocol import sqlstate
 from protocol.backend import build_error
 from protocol.errors import Refused
+from proxy.admin.rights import Right, find_right
 from proxy.inbox import Inbox, PeerGone
 from proxy.log import Tag, tag_client
 from proxy.states import Closing
@@ -29,6 +30,7 @@ class Session:
         self.proxy = proxy
         self.user: str = visitor.user
         self.database: str = visitor.database
+        self.is_owner: bool = visitor.is_owner
         self.application_name: str = visitor.wishes.get("application_name", "")
         self.address = address
         self.key = key
@@ -44,6 +46,11 @@ class Session:
 
     def __repr__(self) -> str:
         return str(self.tag)
+
+    @property
+    def right(self) -> Right:
+        """What it may do now: a reload may have changed that."""
+        return find_right(self.proxy.settings, self.user, is_owner=self.is_owner)
 
     def log(self, text: str) -> None:
         self.proxy.log.for_socket(self.tag).log(text)
@@ -65,6 +72,13 @@ class Session:
             raise Refused(sqlstate.QUERY_CANCELED, "canceling statement due to user request")
         if not is_done:
             raise PeerGone("the operator left")
+
+    async def wait_turn(self) -> None:
+        """Between two slices of an answer: the streams first. PeerGone: nobody is there to hear the rest."""
+        await asyncio.sleep(0)
+        await self.inbox.wait_writable()
+        if not self.inbox.is_alive:
+            raise PeerGone("the operator left in the middle of an answer")
 
     def cancel_waiting(self) -> bool:
         """A CancelRequest with our key has come. False: there was nothing to call off."""

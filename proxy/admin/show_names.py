@@ -1,0 +1,46 @@
+"""
+SHOW DNS_HOSTS, DNS_ZONES, PEERS and PEER_POOLS: the names of others.
+
+Theory. PgBouncer keeps a cache of host names, and looks at the serial of zones if told to; `known_hosts` is where ours
+is read, (name, seconds it may still be used, addresses) each. Zones are not polled here, so that table is empty. Peers
+are the entries of [peers]; a peer's pool is the connections over which cancel requests are passed on to it.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from proxy.admin.rows import Table, Value
+
+
+def known_hosts(proxy: Any) -> Iterable[tuple[str, float, list[str]]]:
+    """What is in the cache of host names."""
+    return ()
+
+
+def show_dns_hosts(proxy: Any) -> Table:
+    """Every host name that was looked up and is remembered."""
+    rows = ((name, max(int(ttl), 0), ",".join(addresses)) for name, ttl, addresses in known_hosts(proxy))
+    return Table("hostname s, ttl q, addrs s", rows)
+
+
+def show_dns_zones(proxy: Any) -> Table:
+    """Zones whose serial is watched: none."""
+    return Table("zonename s, serial q, count i", ())
+
+
+def show_peers(proxy: Any) -> Table:
+    """The entries of [peers]. Where one does not say how many connections there may be, the common size counts."""
+    return Table("peer_id i, host s, port i, pool_size i", _peer_rows(proxy))
+
+
+def _peer_rows(proxy: Any) -> Iterator[tuple[Value, ...]]:
+    common = proxy.settings.default_pool_size
+    for peer in proxy.config.peers.values():
+        size = common if peer.pool_size is None else peer.pool_size
+        yield peer.number, peer.host, peer.port, size or 0
+
+
+def show_peer_pools(proxy: Any) -> Table:
+    """Cancel requests on their way to other processes."""
+    shape = "peer_id i, cl_active_cancel_req i, cl_waiting_cancel_req i, sv_active_cancel i, sv_login i"
+    return Table(shape, ((peer.number, 0, 0, 0, 0) for peer in proxy.config.peers.values()))
