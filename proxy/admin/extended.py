@@ -76,6 +76,7 @@ class Exchange:
             except Refused as no:
                 self.is_skipping = True
                 self._say(build_error("ERROR", no.sqlstate, no.sentence, detail=no.detail, hint=no.hint))
+                self.flush()  # a driver may wait for it before it says Sync
 
     def forget_unnamed(self) -> None:
         """A simple Query has come: it ends the statement and the portal without a name."""

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from protocol.backend import build_row_description
 
-SLICE: Final = 0.001  # seconds
+SLICE: Final = 0.0005  # seconds
 AT_ONCE: Final = 10  # rows between two looks at the clock
 MAX_SLICE: Final = 400  # rows
 

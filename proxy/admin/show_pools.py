@@ -25,12 +25,11 @@ from proxy.states import CLEANING, CLOSING, IDLE, LINKED, OPENING, TESTING, USED
 CONSOLE: Final = CONSOLES[0]
 
 
-def list_databases(proxy: Any) -> list[Database]:
+def list_databases(proxy: Any) -> list[str]:
     """Those with an entry of their own, then those served by `*` that somebody has asked for."""
     config = proxy.config
-    named = [database for name, database in config.databases.items() if name != FALLBACK]
-    others = (config.find_database(name) for name in sorted(proxy.pools.databases()) if name not in config.databases)
-    return [*named, *(database for database in others if database is not None)]
+    named = [name for name in config.databases if name != FALLBACK]
+    return [*named, *(name for name in sorted(proxy.pools.databases()) if name not in config.databases)]
 
 
 def show_databases(proxy: Any) -> Table:
@@ -44,8 +43,10 @@ def show_databases(proxy: Any) -> Table:
 
 
 def _database_rows(proxy: Any) -> Iterator[tuple[Value, ...]]:
-    for database in list_databases(proxy):
-        yield _database_row(proxy, database)
+    for name in list_databases(proxy):
+        database = proxy.find_database(name)
+        if database is not None:
+            yield _database_row(proxy, database)
     port, consoles = proxy.settings.listen_port, len(proxy.consoles)
     mode = PoolMode.STATEMENT
     yield (CONSOLE, None, port, CONSOLE, CONSOLE, 2, 0, 0, 0, mode, None, 0, 0, 0, consoles, 0, 0)
