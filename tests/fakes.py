@@ -159,7 +159,6 @@ class FakeTransport(asyncio.Transport):
         self.loop = loop
         self.protocol: Any = None
         self.is_slow = is_slow
-        self.is_suspended = False
         self.written: list[bytes] = []  # each write call
         self.arrived = bytearray()  # what the peer has read
         self.unsent = bytearray()
@@ -344,6 +343,7 @@ class FakeWorld:
         self.settings = Settings()
         self.followed = FOLLOWED
         self.is_slow = is_slow
+        self.is_suspended = False
         self.obstacle: Waiting | None = None
         self.leaving: Leaving | None = None
         self.openings: list[Server] = []  # servers somebody wants opened

@@ -44,7 +44,7 @@ async def wait_changes(session: Session) -> tuple[Table, str]:
         raise refuse(bad.mistakes, "RELOAD would fail, nothing has changed") from None
     lines = list(_find_lines(proxy, changes, users))
     count = len([line for line in lines if line[0] != "warning"])
-    told = f"RELOAD would change {count} thing{'s' if count != 1 else ''}" if count else "RELOAD would change nothing"
+    told = f"RELOAD would change {_count(count, 'thing') if count else 'nothing'}"
     return Table(SHAPE, lines), told
 
 
@@ -97,7 +97,11 @@ def _say_removed(proxy: Any, changes: Changes, name: str) -> str:
         if pool.database == name or (name == FALLBACK and pool.database not in proxy.config.databases)
     ]
     clients, servers = sum(len(pool.clients) for pool in pools), proxy.pools.count_servers(pools)
-    return f"its {clients} clients and {servers} server connections are closed"
+    return f"its {_count(clients, 'client')} and {_count(servers, 'server connection')} are closed"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _lines_of_entries(

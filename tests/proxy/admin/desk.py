@@ -56,7 +56,21 @@ class Answer:
 
 
 class Line(Wire):
-    """A socket whose other end is us."""
+    """A socket whose other end is us; `unsent` bytes of what was written nobody has taken yet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_read = True
+        self.unsent = 0
+
+    def pause_reading(self) -> None:
+        self.is_read = False
+
+    def resume_reading(self) -> None:
+        self.is_read = True
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
 
     def is_closing(self) -> bool:
         return False

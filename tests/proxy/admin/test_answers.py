@@ -30,7 +30,7 @@ def test_the_shape_that_is_told_is_the_shape_that_comes(name: str, tmp_path: Pat
         (session,) = proxy.consoles
         request = parse_request(session, "SET verbose = 1" if name == "SET" else name)
         shape = find_shape(session, request)
-        assert bool(shape) == (name.startswith("SHOW ") and name != "SHOW HELP" or name == "RELOAD CHECK")
+        assert bool(shape) == (name == "RELOAD CHECK" or (name.startswith("SHOW ") and name != "SHOW HELP"))
         if shape:
             table = (await perform(session, request)).table
             assert table is not None

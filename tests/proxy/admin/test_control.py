@@ -231,3 +231,51 @@ def test_arguments_nobody_asked_for_are_bad(tmp_path: Path) -> None:
         await asyncio.sleep(0)
 
     at_desk(tmp_path, story)
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "error"),
+    [
+        ("SUSPEND", "SUSPEND", "55000 already suspended/paused"),
+        ("SUSPEND", "PAUSE", "55000 already suspended/paused"),
+        ("SUSPEND", "PAUSE shop", "55000 already suspended/paused"),
+        ("PAUSE", "SUSPEND", "55000 already suspended/paused"),
+        ("PAUSE", "PAUSE", "55000 already suspended/paused"),
+        ("PAUSE shop", "SUSPEND", "55000 cannot suspend with paused databases"),
+        ("SUSPEND", "RESUME shop", "55000 database shop is not paused"),
+        ("RELOAD CHECK", "RESUME", "55000 pooler is not paused/suspended"),
+        ("BEGIN", "SUSPEND shop", "42601 bad arguments"),
+        ("BEGIN", "RELOAD shop", "42601 bad arguments"),
+        ("BEGIN", "PAUSE a b", "42601 invalid command 'PAUSE a b', use SHOW HELP;"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_in_pgbouncers_words(
+    first: str, then: str, error: str, tmp_path: Path
+) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        assert (await operator.ask(first)).error == ""
+        assert (await operator.ask(then)).error == error
+        assert (await operator.ask("SHOW VERSION")).tag == "SHOW"
+
+    at_desk(tmp_path, story)
+
+
+def test_a_reload_while_everything_is_paused_leaves_it_paused(tmp_path: Path) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        await operator.ask("PAUSE")
+        assert (await operator.ask("RELOAD")).tag == "RELOAD"
+        assert proxy.pools.is_paused
+
+    at_desk(tmp_path, story)
+
+
+def test_two_reloads_at_once_are_one_after_the_other(tmp_path: Path) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        other = await Operator(proxy, "ann").enter()
+        for each in (operator, other):
+            each.say("RELOAD")
+        assert [(await each.answer()).tag for each in (operator, other)] == ["RELOAD", "RELOAD"]
+        other.talk.cancel()
+        await asyncio.wait({other.talk})
+
+    at_desk(tmp_path, story)

@@ -1,12 +1,12 @@
 """Tables on the wire."""
 
-from protocol import codes
-from protocol.backend import parse_data_row, parse_row_description
 import time
 from decimal import Decimal
 
 import pytest
 
+from protocol import codes
+from protocol.backend import parse_data_row, parse_row_description
 from proxy.admin.rows import BINARY, MAX_SLICE, SLICE, TEXT, Encoder, Table, build_head, build_slices, spread
 
 
@@ -61,7 +61,8 @@ def values(shape: str, formats: list[int], *row: object) -> tuple[bytes | None, 
 
 
 def test_binary_is_what_postgresql_sends() -> None:
-    assert values("a i, b q, c s, d T, e b, f B, g B, h i", [BINARY], 7, -2, "é", "now", b"\0\xff", True, False, None) == (
+    row = (7, -2, "é", "now", b"\0\xff", True, False, None)
+    assert values("a i, b q, c s, d T, e b, f B, g B, h i", [BINARY], *row) == (
         b"\0\0\0\7", b"\xff" * 7 + b"\xfe", "é".encode(), b"now", b"\0\xff", b"\1", b"\0", None,
     )  # fmt: skip
 
