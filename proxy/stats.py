@@ -5,6 +5,11 @@ Theory. The streams add to plain integers of their pool (`Stats`), nothing else:
 Everything derived (sums per database, rates, averages) is computed when somebody asks, from two snapshots that
 the janitor takes every `stats_period`. Names are those of PgBouncer's SHOW STATS without their prefix; that
 table also says the units: it shows times in microseconds.
+
+A time is counted while a server works or is kept for somebody, as PgBouncer defines it: a query's from the moment its
+server is asked, a transaction's from the moment it has a server (so the pause behind a BEGIN that was deferred is in
+neither), with the client's own pauses after that; what it waited before is `wait_time`. Statements are counted where
+they have names that are shared: as there, nothing is counted of the unnamed ones, or in session mode.
 """
 
 import math
