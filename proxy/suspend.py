@@ -87,6 +87,8 @@ class Suspension:
 
     def _forgive(self, span: float) -> None:
         """The time that stood still counts for no timeout."""
+        for door in self._proxy.doorsteps:
+            door.arrived_at += span
         for pool in self._proxy.pools:
             for client in pool.clients:
                 client.request_at += span
