@@ -22,6 +22,7 @@ from protocol.backend import build_row_description
 SLICE: Final = 0.0005  # seconds
 AT_ONCE: Final = 10  # rows between two looks at the clock
 MAX_SLICE: Final = 400  # rows
+MAX_KNOWN: Final = 100  # values of a column that are kept encoded
 
 TEXT, BINARY = 0, 1
 
@@ -109,26 +110,29 @@ def _find_encode(letter: str, form: int) -> Encode:
 
 
 class Encoder:
-    """Rows of one shape to messages."""
+    """Rows of one shape to messages. Most columns say the same few things again and again: these are kept."""
 
-    __slots__ = ("_count", "_encodes")
+    __slots__ = ("_columns", "_count")
 
     def __init__(self, shape: str, formats: Sequence[int] = ()) -> None:
         columns = parse_shape(shape)
         wanted = zip(columns, spread(formats, len(columns)), strict=True)
-        self._encodes = [_find_encode(letter, form) for (_, letter), form in wanted]
+        self._columns: list[tuple[dict[Value, bytes], Encode]] = [
+            ({None: _NULL}, _find_encode(letter, form)) for (_, letter), form in wanted
+        ]
         self._count = len(columns)
 
     def build(self, row: Row) -> bytes:
         """One DataRow."""
         pieces = []
-        for encode, value in zip(self._encodes, row, strict=True):
-            if value is None:
-                pieces.append(_NULL)
-            else:
+        for (known, encode), value in zip(self._columns, row, strict=True):
+            piece = known.get(value)
+            if piece is None:
                 raw = encode(value)
-                pieces.append(_INT32(len(raw)))
-                pieces.append(raw)
+                piece = _INT32(len(raw)) + raw
+                if len(known) < MAX_KNOWN:
+                    known[value] = piece
+            pieces.append(piece)
         body = b"".join(pieces)
         return _ROW_HEAD(b"D", len(body) + 6, self._count) + body
 
