@@ -109,13 +109,14 @@ _SET_WORDS = re.compile(
 _SHOW = re.compile(r"SHOW\s++(\w++)", re.IGNORECASE)
 _SHOW_WORDS = re.compile(r"SHOW\s++(?:(TRANSACTION\s++ISOLATION\s++LEVEL)|TIME\s++ZONE)", re.IGNORECASE)
 _SELECT = re.compile(r"SELECT\s*+(.++)", re.IGNORECASE | re.DOTALL)
+_OF_SETTINGS = re.compile(r"\sFROM\s++(?:pg_catalog\.)?+pg_settings\s++WHERE\s++name\s*+=\s*+'\w++'\Z", re.IGNORECASE)
 _NAME = r'(?:"[^"]++"|\w++)'
 _TEXT = r"'((?:[^']|'')*+)'"
 _COLUMN = re.compile(
     rf"""\s*+(?:(-?\d{{1,9}})(?![\w.(])                                                     # a number
         | {_TEXT}                                                                           # a text
         | (?:pg_catalog\s*+\.\s*+)?+(\w++)\s*+(\(\s*+(?:{_TEXT}[^()]*+)?+\))?+)             # a function
-        (?:\s*+::\s*+(\w++))?+                                                              # a cast
+        (?:\s*+::\s*+(\w++)(?:\s*+/\s*+([1-9]\d{{0,5}}+))?+)?+                                # a cast, and a division
         (?:\s++(?:AS\s++)?+({_NAME}))?+\s*+(,|\Z)""",
     re.IGNORECASE | re.VERBOSE,
 )
@@ -147,7 +148,7 @@ def _find_show(text: str) -> Courtesy | None:
 
 
 def _find_select(text: str, session: Any) -> Courtesy | None:
-    select = _SELECT.fullmatch(text)
+    select = _SELECT.fullmatch(_OF_SETTINGS.sub("", text))
     if select is None:
         return None
     shape: list[str] = []
@@ -159,10 +160,10 @@ def _find_select(text: str, session: Any) -> Courtesy | None:
         if column is None or found is None:
             return None
         name, letter, value = found
-        letter, value = _cast(column[6], letter, value)
-        shape.append(f"{_as_name(column[7] or name)} {letter}")
+        letter, value = _cast(column[6], letter, value, int(column[7] or 1))
+        shape.append(f"{_as_name(column[8] or name)} {letter}")
         row.append(value)
-        pos, more = column.end(), column[8]
+        pos, more = column.end(), column[9]
     return Courtesy("SELECT 1", ", ".join(shape), tuple(row))
 
 
@@ -186,12 +187,12 @@ def _find_value(column: re.Match[str], session: Any) -> tuple[str, str, Value] |
     return name, letter, work(session)
 
 
-def _cast(to: str | None, letter: str, value: Value) -> tuple[str, Value]:
+def _cast(to: str | None, letter: str, value: Value, divisor: int) -> tuple[str, Value]:
     """To a whole number or to text, where that is wanted and can be; else as it is."""
     if value is None or to is None:
         return letter, value
     if to.lower() in _WHOLE and str(value).isdecimal():
-        return "i", min(int(value), 2**31 - 1)
+        return "i", min(int(value), 2**31 - 1) // divisor
     return ("s", str(value)) if to.lower() in _TEXTS else (letter, value)
 
 
