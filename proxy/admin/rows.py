@@ -32,7 +32,6 @@ Encode = Callable[[Any], bytes]
 
 _INT32, _INT64, _UINT16 = Struct("!i").pack, Struct("!q").pack, Struct("!H").pack
 _INT_MIN, _INT_MAX = -(1 << 31), (1 << 31) - 1
-_DIGITS: Final = 10_000  # a digit of a numeric in binary
 _NULL: Final = _INT32(-1)
 _ROW_HEAD: Final = Struct("!cIH").pack
 
@@ -58,16 +57,21 @@ def _int4(value: int) -> bytes:
     return _INT32(min(max(value, _INT_MIN), _INT_MAX))
 
 
-def _numeric(value: int) -> bytes:
-    """A whole number as PostgreSQL's numeric: how many digits, the weight of the first, sign, scale, the digits."""
-    digits: list[int] = []
-    rest = abs(value)
-    while rest:
-        rest, digit = divmod(rest, _DIGITS)
-        digits.append(digit)
-    sign = 0x4000 if value < 0 else 0
-    head = (len(digits), max(len(digits) - 1, 0), sign, 0)
-    return b"".join(map(_UINT16, (*head, *reversed(digits))))
+def _numeric(value: int | str) -> bytes:
+    """A decimal number as PostgreSQL's numeric: how many digits, the weight of the first, sign, scale, the digits.
+
+    A digit is four of ours.
+    """
+    whole, _, fraction = str(value).removeprefix("-").partition(".")
+    places = whole.zfill(-(-len(whole) // 4) * 4) + fraction.ljust(-(-len(fraction) // 4) * 4, "0")
+    digits = [int(places[pos : pos + 4]) for pos in range(0, len(places), 4)]
+    weight = -(-len(whole) // 4) - 1
+    while digits and not digits[0]:
+        del digits[0]
+        weight -= 1
+    sign = 0x4000 if digits and str(value).startswith("-") else 0
+    head = (len(digits), weight & 0xFFFF if digits else 0, sign, len(fraction))
+    return b"".join(map(_UINT16, (*head, *digits)))
 
 
 _TYPES: Final[dict[str, tuple[int, int, Encode, Encode]]] = {
@@ -75,7 +79,7 @@ _TYPES: Final[dict[str, tuple[int, int, Encode, Encode]]] = {
     "T": (25, -1, _text, _text),  # text that holds a time
     "i": (23, 4, _number, _int4),  # int4
     "q": (20, 8, _number, _INT64),  # int8
-    "N": (1700, -1, _number, _numeric),  # numeric
+    "N": (1700, -1, _text, _numeric),  # numeric: a whole number, or decimals as text
     "b": (17, -1, lambda value: b"\\x" + value.hex().encode(), bytes),  # bytea
     "B": (16, 1, lambda value: b"t" if value else b"f", lambda value: b"\1" if value else b"\0"),  # bool
 }

@@ -1,25 +1,20 @@
 """
 SHOW DNS_HOSTS, DNS_ZONES, PEERS and PEER_POOLS: the names of others.
 
-Theory. PgBouncer keeps a cache of host names, and looks at the serial of zones if told to; `known_hosts` is where ours
-is read, (name, seconds it may still be used, addresses) each. Zones are not polled here, so that table is empty. Peers
-are the entries of [peers]; a peer's pool is the connections over which cancel requests are passed on to it.
+Theory. Host names are looked up now and then (resolver.py), and shown with the addresses in use and the seconds until
+they are looked up again. Zones are not polled here, so that table is empty. Peers are the entries of [peers]; a peer's
+pool is the connections over which cancel requests are passed on to it.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from proxy.admin.rows import Table, Value
 
 
-def known_hosts(proxy: Any) -> Iterable[tuple[str, float, list[str]]]:
-    """What is in the cache of host names."""
-    return ()
-
-
 def show_dns_hosts(proxy: Any) -> Table:
     """Every host name that was looked up and is remembered."""
-    rows = ((name, max(int(ttl), 0), ",".join(addresses)) for name, ttl, addresses in known_hosts(proxy))
+    rows = [(name, ttl, ",".join(addresses)) for name, ttl, addresses in proxy.resolver.known()]
     return Table("hostname s, ttl q, addrs s", rows)
 
 

@@ -68,19 +68,23 @@ def test_binary_is_what_postgresql_sends() -> None:
 
 
 def test_text_of_every_type() -> None:
-    assert values("a i, b q, c N, d b, e B, f B", [], 7, -2, 10**20, b"\0\xff", True, False) == (
-        b"7", b"-2", b"100000000000000000000", b"\\x00ff", b"t", b"f",
+    assert values("a i, b q, c N, d N, e b, f B, g B", [], 7, -2, 10**20, "0.5", b"\0\xff", True, False) == (
+        b"7", b"-2", b"100000000000000000000", b"0.5", b"\\x00ff", b"t", b"f",
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("number", [0, 1, -1, 9999, 10_000, -10_001, 123_456_789_012, 10**24 + 7])
-def test_a_numeric_in_binary(number: int) -> None:
+NUMBERS = (0, 1, -1, 9999, 10_000, -10_001, 123_456_789_012, 10**24 + 7, "0.000", "12.345", "-0.00012", "98765.4321")
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_numeric_in_binary(number: int | str) -> None:
     (raw,) = values("n N", [BINARY], number)
     assert raw is not None
     count, weight, sign, scale, *digits = [int.from_bytes(raw[pos : pos + 2], "big") for pos in range(0, len(raw), 2)]
-    assert (count, scale) == (len(digits), 0)
-    read = sum(Decimal(digit) * 10_000 ** (weight - place) for place, digit in enumerate(digits))
-    assert (-read if sign == 0x4000 else read) == number
+    assert (count, scale) == (len(digits), len(str(number).partition(".")[2]))
+    weight -= 0x10000 if weight > 0x7FFF else 0
+    read = sum(Decimal(digit) * Decimal(10_000) ** (weight - place) for place, digit in enumerate(digits))
+    assert (-read if sign == 0x4000 else read) == Decimal(number)
 
 
 def test_a_number_too_large_for_its_type_is_the_largest() -> None:

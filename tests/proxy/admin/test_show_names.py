@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from proxy.admin import show_names
 from proxy.main import Proxy
 from tests.proxy.admin.desk import INI, Operator, at_desk, open_proxy
 
@@ -29,8 +28,8 @@ def test_peers_and_their_pools(tmp_path: Path) -> None:
 def test_names_that_were_looked_up_and_how_long_they_are_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(proxy: Proxy, operator: Operator) -> None:
         assert (await operator.ask("SHOW DNS_HOSTS")).rows == []
-        known = [("db.example", 7.9, ["10.0.0.1", "fe80::1"]), ("gone.example", -1.0, [])]
-        monkeypatch.setattr(show_names, "known_hosts", lambda _: known)
+        known = [("db.example", 7, ["10.0.0.1", "fe80::1"]), ("gone.example", 0, [])]
+        monkeypatch.setattr(proxy.resolver, "known", lambda: iter(known))
         assert (await operator.ask("SHOW DNS_HOSTS")).rows == [
             ("db.example", "7", "10.0.0.1,fe80::1"), ("gone.example", "0", ""),
         ]  # fmt: skip
