@@ -272,7 +272,7 @@ class Proxy:
     # Pause and resume.
 
     def on_pause(self) -> None:
-        if self.pools.is_paused:
+        if self.is_suspended or self.pools.is_paused:
             self.log.log("got SIGUSR1, but already paused/suspended")
             return
         self.log.log("got SIGUSR1, pausing all activity")
@@ -282,10 +282,14 @@ class Proxy:
         if self.leaving is not None:
             self.log.log("got SIGUSR2 while shutting down, ignoring")
             return
-        words = "continuing from PAUSE" if self.pools.is_paused else "but not paused/suspended"
-        self.log.log(f"got SIGUSR2, {words}")
-        self.suspension.end()
-        self.pools.resume(None)
+        if self.is_suspended:
+            self.log.log("got SIGUSR2, continuing from SUSPEND")
+            self.suspension.end()
+        elif self.pools.is_paused:
+            self.log.log("got SIGUSR2, continuing from PAUSE")
+            self.pools.resume(None)
+        else:
+            self.log.log("got SIGUSR2, but not paused/suspended")
 
     # Leave.
 

@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from protocol import codes
-from protocol.backend import EMPTY_QUERY_MESSAGE, READY_IDLE_MESSAGE, build_command_complete, build_error
+from protocol.backend import EMPTY_QUERY_MESSAGE, READY_IDLE_MESSAGE, build_command_complete
 from protocol.errors import ProtocolError, Refused
 from protocol.frontend import parse_query
 from proxy import COMPATIBLE
@@ -98,10 +98,7 @@ async def _answer(session: Session, raw: bytes) -> None:
         if not texts:
             session.inbox.write(EMPTY_QUERY_MESSAGE + READY_IDLE_MESSAGE)
     except Refused as no:
-        if session.proxy.settings.log_pooler_errors:
-            session.proxy.log.for_socket(session.tag).warning(f"pooler error: {no.sentence}")
-        error = build_error("ERROR", no.sqlstate, no.sentence, detail=no.detail, hint=no.hint)
-        session.inbox.write(error + READY_IDLE_MESSAGE)
+        session.inbox.write(session.build_refusal(no) + READY_IDLE_MESSAGE)
 
 
 async def _send(session: Session, reply: Reply, end: bytes) -> None:

@@ -75,7 +75,7 @@ class Exchange:
                 await _STEPS[kind](self, body)
             except Refused as no:
                 self.is_skipping = True
-                self._say(build_error("ERROR", no.sqlstate, no.sentence, detail=no.detail, hint=no.hint))
+                self._say(self._session.build_refusal(no))
                 self.flush()  # a driver may wait for it before it says Sync
 
     def forget_unnamed(self) -> None:

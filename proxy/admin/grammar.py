@@ -85,11 +85,13 @@ def parse_command(text: str) -> Command:
     if assignment := _SET.fullmatch(text):
         return Command("SET", _check_word(assignment[1]).lower(), _check_value(assignment[2]), text)
     command = _COMMAND.fullmatch(text)
-    if command is None or len(command[1]) > MAX_VERB:
+    if command is None:
         raise invalid(text)
+    if len(command[1]) > MAX_VERB:
+        raise bad_arguments(f"A command has at most {MAX_VERB} letters.")
     verb = command[1].upper()
     if verb == "SET":
-        raise bad_arguments("SET key = value, or SET key TO 'value'")
+        raise invalid(text, "SET key = value, or SET key TO 'value'")
     if verb == "SELECT":
         verb = "SHOW"
     if command[3] and verb != "SHOW":
@@ -97,16 +99,16 @@ def parse_command(text: str) -> Command:
     return Command(verb, _check_word(command[2] or ""), _check_word(command[3] or ""), text)
 
 
-def invalid(text: str) -> Refused:
-    """The error for a command nobody knows."""
+def invalid(text: str, hint: str = "") -> Refused:
+    """The error for a command nobody knows, or that cannot be said like that: `hint` says how."""
     shown = text.rstrip("; \t\r\n")
     if len(shown) > MAX_SHOWN:
         shown = shown[:MAX_SHOWN] + "..."
-    return Refused(sqlstate.SYNTAX_ERROR, f"invalid command '{shown}', use SHOW HELP;")
+    return Refused(sqlstate.SYNTAX_ERROR, f"invalid command '{shown}', use SHOW HELP;", hint=hint)
 
 
 def bad_arguments(hint: str) -> Refused:
-    """The error for a command that is known, with arguments it does not take."""
+    """The error for words that are too long."""
     return Refused(sqlstate.SYNTAX_ERROR, "bad arguments", hint=hint)
 
 

@@ -8,6 +8,7 @@ heard, or the databases would stay paused for somebody who is no longer there. S
 """
 
 import asyncio
+import re
 from collections.abc import Coroutine
 from typing import Any
 
@@ -18,6 +19,8 @@ from proxy.admin.rights import Right, find_right
 from proxy.inbox import Inbox, PeerGone
 from proxy.log import Tag, tag_client
 from proxy.states import Closing
+
+_TYPED = re.compile(r"(?<=invalid command ')(\S+)\s.+(?=', use SHOW HELP;)", re.DOTALL)
 
 
 class Session:
@@ -54,6 +57,13 @@ class Session:
 
     def log(self, text: str) -> None:
         self.proxy.log.for_socket(self.tag).log(text)
+
+    def build_refusal(self, no: Refused) -> bytes:
+        """The error for what was refused. The log has it too, but not all that was typed: that may hold a password."""
+        if self.proxy.settings.log_pooler_errors:
+            sentence = _TYPED.sub(r"\1 ...", no.sentence)
+            self.proxy.log.for_socket(self.tag).warning(f"pooler error: {sentence}")
+        return build_error("ERROR", no.sqlstate, no.sentence, detail=no.detail, hint=no.hint)
 
     async def wait(self, hope: Coroutine[Any, Any, None]) -> None:
         """Until `hope` is done. Refused (57014): a cancel request came first. PeerGone: the operator left."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from proxy import VERSION
-from proxy.admin.grammar import bad_arguments
+from proxy.admin.grammar import invalid
 from proxy.admin.rows import Table, Value
 from proxy.admin.scope import check_known
 from proxy.admin.show_buffers import show_active_sockets, show_fds, show_sockets
@@ -190,6 +190,6 @@ def find_table(proxy: Any, name: str, database: str = "") -> Table:
         return SHOWS[name](proxy)
     if name not in NARROWABLE:
         kin = ", ".join(each.removeprefix("SHOW ") for each in NARROWABLE)
-        raise bad_arguments(f"{name} takes no name. Those that take one: {kin}.")
+        raise invalid(f"{name} {database}", f"{name} takes no name. Those that take one: {kin}.")
     check_known(proxy, database)
     return NARROWABLE[name](proxy, database)

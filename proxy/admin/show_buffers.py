@@ -5,7 +5,8 @@ Theory. The first two are the rows of SHOW CLIENTS and SHOW SERVERS with seven c
 for its one buffer per connection. Here is no such buffer; what stands there is what lies here instead: `recv_pos` bytes
 were received and not sent on yet, `pkt_pos` of them are read and wait for a server, `pkt_avail` are a message that is
 not whole; of a long message that is passed on as it comes `pkt_remain` bytes are missing; `send_remain` bytes wait
-until the peer takes them, which `send_avail` says too. ACTIVE_SOCKETS shows those whose state is active.
+until the peer takes them, which `send_avail` says too. States have the words of SHOW POOLS here, and a client is
+cl_active unless it waits, as in PgBouncer. ACTIVE_SOCKETS shows those where something lies in a buffer.
 
 SHOW FDS is what a successor of PgBouncer's process reads. Whoever reads it here gets the rows, and no secret: no
 password, no SCRAM key, no cancel key, and no descriptor travels along.
@@ -38,6 +39,18 @@ FDS_SHAPE: Final = (
     " timezone s, password s, scram_client_key b, scram_server_key b"
 )
 _STATE: Final = 4  # the column
+_POSITIONS: Final = 7  # columns
+_WORDS: Final[dict[tuple[Value, Value], str]] = {
+    ("C", "active"): "cl_active",
+    ("C", "idle"): "cl_active",
+    ("C", "waiting"): "cl_waiting",
+    ("S", "active"): "sv_active",
+    ("S", "idle"): "sv_idle",
+    ("S", "used"): "sv_used",
+    ("S", "tested"): "sv_tested",
+    ("S", "being_canceled"): "sv_tested",
+    ("S", "new"): "sv_login",
+}
 _TOLD: Final = ("client_encoding", "standard_conforming_strings", "DateStyle", "TimeZone")
 
 
@@ -47,24 +60,29 @@ def show_sockets(proxy: Any, database: str = "") -> Table:
 
 
 def show_active_sockets(proxy: Any, database: str = "") -> Table:
-    """Those between which something is going on."""
-    return Table(SOCKETS_SHAPE, (row for row in _socket_rows(proxy, database) if row[_STATE] == "active"))
+    """Those with something in a buffer."""
+    return Table(SOCKETS_SHAPE, (row for row in _socket_rows(proxy, database) if any(row[-_POSITIONS:])))
 
 
 def _socket_rows(proxy: Any, database: str) -> Iterator[tuple[Value, ...]]:
     times = Times(proxy)
     for client in list_clients(proxy, database):
         if isinstance(client, Tunnel):
-            yield from ((*row, *_positions(client.near)) for row in build_tunnel_rows(client, times, 0))
+            yield from (_extend(row, client.near) for row in build_tunnel_rows(client, times, 0))
         elif client.state is not GONE:
-            yield (*build_client_row(client, times), *_positions(client))
+            yield _extend(build_client_row(client, times), client)
     for session in consoles_of(proxy, database):
-        yield (*build_console_row(session, times), *_positions(session.inbox))
+        yield _extend(build_console_row(session, times), session.inbox)
     for server in list_servers(proxy, database):
         if server.state < CLOSING:
-            yield (*build_server_row(server, times), *_positions(server))
+            yield _extend(build_server_row(server, times), server)
     for tunnel in tunnels_of(proxy, database):
-        yield from ((*row, *_positions(tunnel.far)) for row in build_tunnel_rows(tunnel, times, 1))
+        yield from (_extend(row, tunnel.far) for row in build_tunnel_rows(tunnel, times, 1))
+
+
+def _extend(row: tuple[Value, ...], stream: Any) -> tuple[Value, ...]:
+    """A row of SHOW CLIENTS or SHOW SERVERS, in the words of SHOW SOCKETS."""
+    return (*row[:_STATE], _WORDS[row[0], row[_STATE]], *row[_STATE + 1 :], *_positions(stream))
 
 
 def _positions(stream: Any) -> tuple[int, ...]:

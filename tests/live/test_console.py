@@ -117,6 +117,8 @@ def test_the_account_of_the_proxy_needs_no_password_on_the_unix_socket(stand):
         done = psql(stand, "disable postgres", host=folder, user=user, account=USER)
         assert (done.stdout, done.stderr) == ("DISABLE\n", "")
     assert "pgbouncer access from unix socket" in stand.log
+    (row,) = psql(stand, "show clients pgbouncer", host=folder, user="pgshuttle", account=USER).stdout.splitlines()
+    assert int(row.split("|")[16]) > 0, "the process at the other end"
     with pytest.raises(psycopg.OperationalError, match="not allowed"):
         psycopg.connect(**stand.options("pgbouncer", "pgbouncer"))
     if os.geteuid() == 0:  # then we are somebody else

@@ -195,3 +195,26 @@ def test_a_login_waits_and_its_timeout_with_it(tmp_path: Path) -> None:
         assert await login == "in"
 
     at_desk(tmp_path, story)
+
+
+def test_signals_pause_and_resume_what_can_be_paused_and_resumed(tmp_path: Path) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        server = a_server(proxy)
+        proxy.on_resume()
+        await operator.ask("SUSPEND")
+        proxy.on_pause()
+        assert not proxy.pools.is_paused
+        assert server.state < CLOSING
+        for act in (proxy.on_resume, proxy.on_pause, proxy.on_resume):
+            act()
+        assert not (proxy.is_suspended or proxy.pools.is_paused)
+        log = (tmp_path / "log").read_text().splitlines()
+        assert [line.partition(" LOG ")[2] for line in log if "got SIG" in line] == [
+            "got SIGUSR2, but not paused/suspended",
+            "got SIGUSR1, but already paused/suspended",
+            "got SIGUSR2, continuing from SUSPEND",
+            "got SIGUSR1, pausing all activity",
+            "got SIGUSR2, continuing from PAUSE",
+        ]
+
+    at_desk(tmp_path, story)

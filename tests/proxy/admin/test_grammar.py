@@ -88,7 +88,7 @@ def test_a_show_may_say_whose_rows() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["PAUSE a b", "SHOW a b c", "1", "'", '"', "PAUSE 'x'", "/* open */", "x" * 16, "SHOW ("],
+    ["PAUSE a b", "SHOW a b c", "1", "'", '"', "PAUSE 'x'", "/* open */", "SHOW (", "SET", "SET a"],
 )
 def test_what_makes_no_sense_is_named_in_the_error(text: str) -> None:
     with pytest.raises(Refused) as refusal:
@@ -103,8 +103,8 @@ def test_a_long_text_is_named_in_part() -> None:
     assert len(refusal.value.sentence) < 300
 
 
-@pytest.mark.parametrize("text", ["SET", "SET a", "PAUSE " + "x" * 64, "SET a = " + "x" * 256, f"SET {'x' * 64} = 1"])
-def test_what_is_too_long_or_too_short_has_bad_arguments(text: str) -> None:
+@pytest.mark.parametrize("text", ["x" * 16, "PAUSE " + "x" * 64, "SET a = " + "x" * 256, f"SET {'x' * 64} = 1"])
+def test_what_is_too_long_has_bad_arguments(text: str) -> None:
     with pytest.raises(Refused, match="bad arguments"):
         parse_command(text)
 

@@ -2,8 +2,14 @@
 
 from pathlib import Path
 
+import pytest
+
+from proxy.admin.show_buffers import _WORDS
+from proxy.admin.show_sockets import _CLIENT_WORDS, _SERVER_WORDS
 from proxy.main import Proxy
+from proxy.tunnel import Stage
 from tests.proxy.admin.desk import Operator, a_client, a_server, at_desk
+from tests.proxy.admin.test_show_sockets import a_tunnel
 
 
 def test_what_lies_in_the_buffers_of_a_client_stands_in_its_row(tmp_path: Path) -> None:
@@ -26,8 +32,35 @@ def test_the_rows_are_those_of_clients_consoles_and_servers(tmp_path: Path) -> N
         assert [(row["type"], row["database"]) for row in found] == [
             ("C", "shop"), ("C", "pgbouncer"), ("S", "shop"), ("S", "bare"),
         ]  # fmt: skip
-        active = (await operator.ask("SHOW ACTIVE_SOCKETS")).dicts()
-        assert [(row["type"], row["database"]) for row in active] == [("C", "shop"), ("C", "pgbouncer"), ("S", "shop")]
+        assert [row["state"] for row in found] == ["cl_active", "cl_active", "sv_active", "sv_idle"]
+
+    at_desk(tmp_path, story)
+
+
+def test_active_are_those_with_something_in_a_buffer(tmp_path: Path) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        client = a_client(proxy, a_server(proxy))
+        assert (await operator.ask("SHOW ACTIVE_SOCKETS")).rows == []
+        client.transport.unsent = 7
+        (row,) = (await operator.ask("SHOW ACTIVE_SOCKETS")).dicts()
+        assert (row["type"], row["state"], row["send_remain"]) == ("C", "cl_active", "7")
+
+    at_desk(tmp_path, story)
+
+
+@pytest.mark.parametrize("letter", "CS")
+def test_every_state_has_its_word(letter: str) -> None:
+    known = {"C": {*_CLIENT_WORDS.values()}, "S": {*_SERVER_WORDS.values(), "being_canceled"}}
+    assert {word for kind, word in _WORDS if kind == letter} == known[letter]
+
+
+def test_tunnels_are_among_them(tmp_path: Path) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        a_tunnel(proxy, Stage.OPENING)
+        found = (await operator.ask("SHOW SOCKETS bare")).dicts()
+        assert [(row["state"], row["replication"]) for row in found] == [
+            ("cl_waiting", "physical"), ("sv_login", "physical"),
+        ]  # fmt: skip
 
     at_desk(tmp_path, story)
 
