@@ -207,7 +207,8 @@ def test_signals_pause_and_resume_what_can_be_paused_and_resumed(tmp_path: Path)
         assert server.state < CLOSING
         for act in (proxy.on_resume, proxy.on_pause, proxy.on_resume):
             act()
-        assert not (proxy.is_suspended or proxy.pools.is_paused)
+        assert not proxy.is_suspended
+        assert not proxy.pools.is_paused
         log = (tmp_path / "log").read_text().splitlines()
         assert [line.partition(" LOG ")[2] for line in log if "got SIG" in line] == [
             "got SIGUSR2, but not paused/suspended",
