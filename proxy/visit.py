@@ -131,7 +131,8 @@ class Visit:
             return False
         is_own = is_owner(self.inbox, user, self.address)
         check_login(find_right(self.proxy.settings, user, is_owner=is_own))
-        self._log(is_own and self.proxy.settings.log_connections, "pgbouncer access from unix socket")
+        if is_own and self.proxy.settings.log_connections:
+            self.voice.log("pgbouncer access from unix socket")
         return is_own
 
     def _count(self) -> None:

@@ -76,7 +76,7 @@ def show_lists(proxy: Any) -> Table:
         ("users", len(list_users(proxy))),
         ("peers", len(proxy.config.peers)),
         ("pools", len(proxy.pools) + 1),
-        ("peer_pools", len(proxy.config.peers)),
+        ("peer_pools", len(list(proxy.peers.pools()))),
         ("free_clients", 0),
         ("used_clients", proxy.client_count - proxy.visitors + len(proxy.consoles)),
         ("login_clients", proxy.visitors),

@@ -38,4 +38,4 @@ def _peer_rows(proxy: Any) -> Iterator[tuple[Value, ...]]:
 def show_peer_pools(proxy: Any) -> Table:
     """Cancel requests on their way to other processes."""
     shape = "peer_id i, cl_active_cancel_req i, cl_waiting_cancel_req i, sv_active_cancel i, sv_login i"
-    return Table(shape, ((peer.number, 0, 0, 0, 0) for peer in proxy.config.peers.values()))
+    return Table(shape, list(proxy.peers.pools()))

@@ -22,8 +22,6 @@ from proxy.admin.rows import Table, Value
 from proxy.admin.scope import consoles_of, pools_of, tunnels_of
 from proxy.admin.show_pins import describe_pins
 from proxy.admin.show_pools import CONSOLE, split_seconds
-from proxy.auth.owner import find_peer
-from proxy.listener import UNIX
 from proxy.states import (
     ACTIVE,
     BEGUN,
@@ -105,7 +103,7 @@ def build_client_row(client: Any, times: "Times") -> tuple[Value, ...]:
         0,
         f"{client.tag.ptr:#x}",
         _link(client.server),
-        find_pid(client, client.address),
+        getattr(client.address, "pid", 0),
         "",
         client.followed.get("application_name", ""),
         len(client.statements or ()),
@@ -129,7 +127,7 @@ def build_console_row(session: Any, times: "Times") -> tuple[Value, ...]:
         0,
         f"{session.tag.ptr:#x}",
         "",
-        find_pid(session.inbox, session.address),
+        getattr(session.address, "pid", 0),
         "",
         session.application_name,
         0,
@@ -214,11 +212,6 @@ def local_address(owner: Any) -> tuple[str, int]:
     transport = getattr(owner, "transport", None)
     name = transport.get_extra_info("sockname") if transport is not None else ("", 0)
     return (str(name[0]), int(name[1])) if isinstance(name, tuple) else ("unix", 0)
-
-
-def find_pid(owner: Any, address: tuple[str, int]) -> int:
-    """Of the process at the other end of a Unix socket; 0 elsewhere."""
-    return max(find_peer(owner.transport, address).pid, 0) if address[0] == UNIX else 0
 
 
 def _link(other: Any) -> str:

@@ -11,37 +11,27 @@ a user like all others, and has to show a password.
 import os
 import socket
 import struct
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from proxy.config.entries import CONSOLES
 from proxy.inbox import Inbox
-from proxy.listener import UNIX
+from proxy.log import UNIX
 
 _CREDENTIALS: Final = struct.Struct("3i")  # process, user, group
 
 
-class Peer(NamedTuple):
-    """Who is at the other end of a Unix socket, as the kernel says; -1 where it does not."""
-
-    pid: int
-    uid: int
-
-
-NOBODY: Final = Peer(-1, -1)
-
-
 def is_owner(inbox: Inbox, user: str, address: tuple[str, int]) -> bool:
     """Is it the account that we run as, under the console's own name?"""
-    return user in CONSOLES and find_peer(inbox.transport, address).uid == os.geteuid()
+    return user in CONSOLES and address[0] == UNIX and find_uid(inbox.transport) == os.geteuid()
 
 
-def find_peer(transport: Any, address: tuple[str, int]) -> Peer:
+def find_uid(transport: Any) -> int | None:
+    """The account at the other end of a Unix socket; None where the kernel does not say."""
     option = getattr(socket, "SO_PEERCRED", None)
-    if address[0] != UNIX or option is None:
-        return NOBODY
+    if option is None:
+        return None
     try:
         raw = transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size)
     except (OSError, AttributeError):  # it is closed
-        return NOBODY
-    pid, uid, _ = _CREDENTIALS.unpack(raw)
-    return Peer(pid, uid)
+        return None
+    return int(_CREDENTIALS.unpack(raw)[1])
