@@ -259,15 +259,17 @@ def _parse_column(cursor: Body) -> Column:
     )
 
 
-def build_row_description(columns: Sequence[tuple[str, int, int]]) -> bytes:
-    """`columns` are (name, type OID, type size); values follow as text, and no table is named."""
-    body = b"".join(_build_column(*column) for column in columns)
+def build_row_description(columns: Sequence[tuple[str, int, int]], formats: Sequence[int] = ()) -> bytes:
+    """`columns` are (name, type OID, type size), and no table is named; `formats` one for each, none is all text."""
+    pairs = zip(columns, formats or [0] * len(columns), strict=True)
+    body = b"".join(_build_column(*column, form) for column, form in pairs)
     return build_message(codes.ROW_DESCRIPTION, build_count(len(columns)) + body)
 
 
-def _build_column(name: str, type_oid: int, type_size: int) -> bytes:
-    no_table, no_modifier, text_format = b"\0" * 6, build_int32(-1), b"\0\0"
-    return build_string(name) + no_table + build_uint32(type_oid) + build_int16(type_size) + no_modifier + text_format
+def _build_column(name: str, type_oid: int, type_size: int, form: int) -> bytes:
+    no_table, no_modifier = b"\0" * 6, build_int32(-1)
+    kind = build_uint32(type_oid) + build_int16(type_size)
+    return build_string(name) + no_table + kind + no_modifier + build_int16(form)
 
 
 def parse_data_row(body: bytes) -> tuple[bytes | None, ...]:

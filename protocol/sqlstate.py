@@ -34,6 +34,7 @@ INVALID_CATALOG: Final[str] = "3D000"  # no such database here
 SYNTAX_ERROR: Final[str] = "42601"  # a console command, or startup `options`, that cannot be read
 INSUFFICIENT_PRIVILEGE: Final[str] = "42501"  # a console command this user may not give
 UNDEFINED_OBJECT: Final[str] = "42704"  # a console command names a setting, client or pool that does not exist
+UNDEFINED_PARAMETER: Final[str] = "42P02"  # a console command with a $1: nothing can be put there
 DUPLICATE_STATEMENT: Final[str] = "42P05"  # a Parse with a name this client has already given away
 OBJECT_NOT_IN_PREREQUISITE_STATE: Final[str] = "55000"  # RESUME of what is not paused, PAUSE of what is
 CANT_CHANGE_RUNTIME_PARAM: Final[str] = "55P02"  # a console SET of a setting that only a restart changes

@@ -358,7 +358,9 @@ class Client(Holding, Leaving, asyncio.Protocol):
     def let_go(self) -> None:
         """Read on, unless there is another reason not to."""
         is_server_choked = self.server is not None and self.server.is_choked
-        if not (self.is_paced or self.is_slicing or self.is_stalled or is_server_choked or self.transport.is_closing()):
+        if self.is_paced or self.is_slicing or self.is_stalled or is_server_choked or self.pool.world.is_suspended:
+            return
+        if not self.transport.is_closing():
             self.transport.resume_reading()
 
     def _ease(self) -> None:

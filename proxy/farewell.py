@@ -61,6 +61,11 @@ ERRORS: dict[Closing, ErrorFields] = {
         "admin forced disconnect",
         "An administrator of the pooler has ended this connection (KILL or KILL_CLIENT).",
     ),
+    Closing.SUSPEND_TIMEOUT: _fatal(
+        sqlstate.ADMIN_SHUTDOWN,
+        "suspend_timeout",
+        "What was sent was not read in time, and the pooler was to stand still.",
+    ),
     Closing.SHUTDOWN: _fatal(sqlstate.ADMIN_SHUTDOWN, "pooler is shutting down"),
     Closing.DATABASE_GONE: _fatal(sqlstate.ADMIN_SHUTDOWN, "database removed from the configuration"),
 }

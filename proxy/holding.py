@@ -136,6 +136,7 @@ class Holding:
     def take_begun(self: Any, server: Any) -> bytes:
         """The BEGIN that goes in front, entered in the ledger."""
         begun, self.begun = self.begun, b""
+        self.pool.stats.query_count += 1
         if begun is FAILED_BEGIN:
             server.ledger.expect(ONE_QUERY * 2, Chore())
         else:

@@ -42,7 +42,9 @@ class Janitor:
                 self._proxy.tasks.report("the janitor stumbled and goes on", error)
 
     def sweep(self) -> None:
-        """Everything once."""
+        """Everything once. While nothing is read nobody can be late."""
+        if self._proxy.is_suspended:
+            return
         for pool in self._proxy.pools:
             self._sweep_waiting(pool)
             self._sweep_linked(pool)

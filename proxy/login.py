@@ -59,6 +59,7 @@ class Visitor:
     minor: int
     replication: Replication = Replication.NONE
     passed: Mapping[str, str] = field(default_factory=dict)  # startup parameters for a server of its own, as they are
+    is_owner: bool = False  # the account that the proxy runs as
 
 
 async def wait_startup(inbox: Inbox, declined: int = 0) -> tuple[Startup | CancelRequest, bytes]:
@@ -79,8 +80,8 @@ async def wait_startup(inbox: Inbox, declined: int = 0) -> tuple[Startup | Cance
     raise ProtocolError("too many requests for encryption")
 
 
-async def wait_visitor(inbox: Inbox, proxy: Any, startup: Startup) -> Visitor:
-    """Version, parameters, password. Raises Refused with what the client is told."""
+async def wait_visitor(inbox: Inbox, proxy: Any, startup: Startup, *, is_owner: bool = False) -> Visitor:
+    """Version, parameters, password (none of the owner). Raises Refused with what the client is told."""
     answer = negotiate(startup)
     if answer is not None:
         inbox.write(build_negotiate(*answer))
@@ -89,14 +90,14 @@ async def wait_visitor(inbox: Inbox, proxy: Any, startup: Startup) -> Visitor:
     prefix = await verify_client(
         inbox,
         startup.user,
-        AuthMethod(proxy.settings.auth_type.value),
+        AuthMethod.ANY if is_owner else AuthMethod(proxy.settings.auth_type.value),
         proxy.users.secrets_of(startup.user),
         proxy.keeper,
         strangers_meet_scram=proxy.users.mostly_scram,
     )
     minor = answer[0] if answer is not None else startup.minor
     passed = pick_passed(startup, proxy) if replication else {}
-    return Visitor(startup.user, startup.database, wishes, prefix, minor, replication, passed)
+    return Visitor(startup.user, startup.database, wishes, prefix, minor, replication, passed, is_owner)
 
 
 def pick_passed(startup: Startup, proxy: Any) -> dict[str, str]:

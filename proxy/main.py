@@ -41,6 +41,7 @@ from proxy.resolver import Resolver
 from proxy.server import Server
 from proxy.states import Closing, Leaving, Waiting
 from proxy.stats import describe, sum_averages
+from proxy.suspend import Suspension
 from proxy.tasks import Tasks, drive
 from proxy.tunnel import Far, Tunnel
 
@@ -85,6 +86,7 @@ class Proxy:
         self._found: dict[str, Database | None] = {}
         self._gone = asyncio.Event()
         self.reloader = Reloader(self)
+        self.suspension = Suspension(self)
 
     # Start.
 
@@ -188,6 +190,10 @@ class Proxy:
 
     # What pools ask of the world.
 
+    @property
+    def is_suspended(self) -> bool:
+        return self.suspension.is_on
+
     def open_server(self, pool: Pool) -> Server:
         server = self.opener.open_server(pool)
         server.number = self._next_number()
@@ -266,7 +272,7 @@ class Proxy:
     # Pause and resume.
 
     def on_pause(self) -> None:
-        if self.pools.is_paused:
+        if self.is_suspended or self.pools.is_paused:
             self.log.log("got SIGUSR1, but already paused/suspended")
             return
         self.log.log("got SIGUSR1, pausing all activity")
@@ -276,9 +282,14 @@ class Proxy:
         if self.leaving is not None:
             self.log.log("got SIGUSR2 while shutting down, ignoring")
             return
-        words = "continuing from PAUSE" if self.pools.is_paused else "but not paused/suspended"
-        self.log.log(f"got SIGUSR2, {words}")
-        self.pools.resume(None)
+        if self.is_suspended:
+            self.log.log("got SIGUSR2, continuing from SUSPEND")
+            self.suspension.end()
+        elif self.pools.is_paused:
+            self.log.log("got SIGUSR2, continuing from PAUSE")
+            self.pools.resume(None)
+        else:
+            self.log.log("got SIGUSR2, but not paused/suspended")
 
     # Leave.
 
@@ -298,6 +309,7 @@ class Proxy:
         for listener in self.listeners:
             listener.close()
         self.listeners = []
+        self.suspension.end()  # else nobody could ever finish
         if how is Leaving.WAIT_FOR_SERVERS:
             self.pools.pause(None)
         self.check_drained()

@@ -74,7 +74,6 @@ class Translation(Batch):
 
     def parse(self, pos: int, end: int) -> None:
         data = self.data
-        self.client.pool.stats.client_parse_count += 1
         stop = find_parse_name(data, pos, end)
         assert stop is not None
         name = data[pos + HEADER_SIZE : stop]
@@ -129,6 +128,7 @@ class Translation(Batch):
 
     def _parse_named(self, pos: int, end: int, name: bytes, body: bytes) -> None:
         server, names = self.server, self.names
+        self.client.pool.stats.client_parse_count += 1
         statement = self._find(pos, body)
         self.needed = set()
         if self.has(statement):
@@ -173,7 +173,6 @@ class Translation(Batch):
         return statement
 
     def bind(self, pos: int, end: int) -> None:
-        self.client.pool.stats.bind_count += 1
         span = find_bind_names(self.data, pos, end)
         assert span is not None
         name = self.data[span[0] : span[1]]
@@ -194,6 +193,7 @@ class Translation(Batch):
                 self.tag(pos, [], PLAIN)
         else:
             return
+        self.client.pool.stats.bind_count += 1
         self.enter_explained(BIND)
 
     def _find_named(self, pos: int, name: bytes) -> Statement | None:

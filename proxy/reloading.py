@@ -3,7 +3,8 @@ A reload's journey: from the files on disk to the world we live in.
 
 Theory. Everything is read and checked first, off the event loop, and swapped in one breath. If anything is wrong the
 old world stays as it is, and the caller gets every mistake with file and line. Two reloads at once are one after the
-other. SET on the console takes the same way with one value changed, and lasts until the next reload.
+other. `preview` stops before the swap. SET on the console takes the same way with one value changed, and lasts until
+the next reload.
 """
 
 import asyncio
@@ -16,6 +17,14 @@ from proxy.config.reload import Changes, compare
 from proxy.config.settings import Settings, assign
 from proxy.listener import tune_all
 from proxy.log import Destination
+
+
+class BadReload(Exception):
+    """The files cannot be used; all `mistakes`, with file and line."""
+
+    def __init__(self, mistakes: list[str]) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = mistakes
 
 
 class Reloader:
@@ -35,19 +44,31 @@ class Reloader:
                 self._proxy.notifier.ready()
 
     async def _reload(self) -> list[str]:
+        try:
+            changes, users = await self._read()
+        except BadReload as bad:
+            return self._refuse(bad.mistakes)
+        await self._proxy.keeper.warm(users.secrets.items())
+        self._swap(changes, users)
+        self._proxy.log.reopen()  # whoever rotates logs may say RELOAD instead of SIGHUP
+        return []
+
+    async def preview(self) -> tuple[Changes, Users]:
+        """What `reload` would change now. BadReload: it would fail. Nothing is changed, and nothing logged."""
+        async with self._lock:
+            return await self._read()
+
+    async def _read(self) -> tuple[Changes, Users]:
+        """The files as they are on disk, compared with what is in force."""
         proxy = self._proxy
         try:
             config = await asyncio.to_thread(read, proxy.settings.conffile or proxy.config.path)
             users = await asyncio.to_thread(read_users_of, config)
         except BadConfig as bad:
-            return self._refuse([str(mistake) for mistake in bad.mistakes])
+            raise BadReload([str(mistake) for mistake in bad.mistakes]) from bad
         except BadUserFile as bad:
-            return self._refuse(list(bad.mistakes))
-        changes = compare(proxy.config, config)
-        await proxy.keeper.warm(users.secrets.items())
-        self._swap(changes, users)
-        proxy.log.reopen()  # whoever rotates logs may say RELOAD instead of SIGHUP
-        return []
+            raise BadReload(list(bad.mistakes)) from bad
+        return compare(proxy.config, config), users
 
     def _refuse(self, mistakes: list[str]) -> list[str]:
         for mistake in mistakes:

@@ -303,7 +303,8 @@ class Server(asyncio.Protocol):
             self.transport.pause_reading()
 
     def let_go(self) -> None:
-        if not self.transport.is_closing():
+        is_suspended = self.pool.world.is_suspended and self.state < CLOSING
+        if not (is_suspended or self.transport.is_closing()):
             self.transport.resume_reading()
 
     # Opening, testing, closing.

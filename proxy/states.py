@@ -139,6 +139,7 @@ class Closing(enum.Enum):
     BEGIN_FAILED = "a transaction could not be begun"
     SET_FAILED = "session parameters were refused by the server"
     # both
+    SUSPEND_TIMEOUT = "suspend_timeout"
     ADMIN = "admin forced disconnect"
     SHUTDOWN = "pooler is shutting down"
     DATABASE_GONE = "database removed from the configuration"

@@ -50,6 +50,7 @@ class End(asyncio.Protocol):
     def __init__(self, tunnel: "Tunnel") -> None:
         self.tunnel = tunnel
         self._deadline: asyncio.TimerHandle | None = None
+        self.is_choked = False  # its socket takes no more for now
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -62,9 +63,11 @@ class End(asyncio.Protocol):
             self.transport.write(data)
 
     def pause_writing(self) -> None:
+        self.is_choked = True
         self.other.hold()
 
     def resume_writing(self) -> None:
+        self.is_choked = False
         self.other.let_go()
 
     def hold(self) -> None:
@@ -72,7 +75,8 @@ class End(asyncio.Protocol):
             self.transport.pause_reading()
 
     def let_go(self) -> None:
-        if not self.transport.is_closing():
+        is_suspended = self.tunnel.pool.world.is_suspended and self.tunnel.stage is Stage.OPEN
+        if not (is_suspended or self.transport.is_closing()):
             self.transport.resume_reading()
 
     def connection_lost(self, error: Exception | None) -> None:

@@ -16,6 +16,8 @@ from protocol.replication import parse_replication
 from protocol.startup import CancelRequest, Startup, negotiate
 from proxy import login, replication
 from proxy.admin.console import converse
+from proxy.admin.rights import check_login, find_right
+from proxy.auth.owner import is_owner
 from proxy.clock import span
 from proxy.config.entries import CONSOLES
 from proxy.explain import Explanation
@@ -66,8 +68,8 @@ class Visit:
     async def _is_served(self) -> bool:
         """False: it was refused, and has been told."""
         try:
-            async with asyncio.timeout(self._find_time_left()):
-                visitor = await self._log_in()
+            async with asyncio.timeout(self._find_time_left()) as scope:
+                visitor = await self._log_in(scope)
             if visitor is not None:
                 await converse(self.inbox, self.proxy, visitor, self.address)
         except Refused as no:
@@ -92,7 +94,7 @@ class Visit:
         limit: float | None = self.proxy.settings.client_login_timeout
         return None if limit is None else max(limit - (self.proxy.clock.now() - self.arrived_at), 0.0)
 
-    async def _log_in(self) -> login.Visitor | None:
+    async def _log_in(self, scope: asyncio.Timeout) -> login.Visitor | None:
         """A visitor who wants the console; None when everything is done already."""
         proxy, inbox = self.proxy, self.inbox
         request, packet = await login.wait_startup(inbox, self._declined)
@@ -103,12 +105,14 @@ class Visit:
             return None
         self.startup = request
         is_console = request.database in CONSOLES
+        has_console = is_console and self._is_owner(request.user)
         if not is_console:
             self._count()
             login.check_max_clients(proxy)
+            await proxy.suspension.wait_over(scope)
         asked = parse_replication(request.parameters.get("replication")).asked
         login.log_attempt(proxy, self.address, request.database, request.user, asked)
-        visitor = self.visitor = await login.wait_visitor(inbox, proxy, request)
+        visitor = self.visitor = await login.wait_visitor(inbox, proxy, request, is_owner=has_console)
         if is_console:
             return visitor
         phase: asyncio.Protocol
@@ -123,6 +127,16 @@ class Visit:
         self.is_handed_over = True
         inbox.hand_over_to(phase)
         return None
+
+    def _is_owner(self, user: str) -> bool:
+        """Of the console. Refused: somebody else calls himself by its name."""
+        if user not in CONSOLES:
+            return False
+        is_own = is_owner(self.inbox, user, self.address)
+        check_login(find_right(self.proxy.settings, user, is_owner=is_own))
+        if is_own and self.proxy.settings.log_connections:
+            self.voice.log("pgbouncer access from unix socket")
+        return is_own
 
     def _count(self) -> None:
         self.is_counted = True

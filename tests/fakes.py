@@ -343,6 +343,7 @@ class FakeWorld:
         self.settings = Settings()
         self.followed = FOLLOWED
         self.is_slow = is_slow
+        self.is_suspended = False
         self.obstacle: Waiting | None = None
         self.leaving: Leaving | None = None
         self.openings: list[Server] = []  # servers somebody wants opened

@@ -15,14 +15,13 @@ from typing import Final
 
 from protocol import sqlstate
 from protocol.errors import Refused
-from proxy.admin.grammar import Command, bad_arguments
+from proxy.admin.grammar import Command, invalid
 from proxy.admin.session import Session
+from proxy.admin.show_changes import refuse
 from proxy.config.entries import CONSOLES
 from proxy.config.settings import RESTART, SETTINGS
 from proxy.inbox import PeerGone
 from proxy.states import Closing, Leaving
-
-MAX_MISTAKES_SHOWN: Final = 20
 
 
 async def _set(session: Session, command: Command) -> str:
@@ -48,11 +47,7 @@ async def _reload(session: Session, command: Command) -> str:
     session.log("RELOAD command issued")
     mistakes = await session.proxy.reload()
     if mistakes:
-        more = len(mistakes) - MAX_MISTAKES_SHOWN
-        shown = [*mistakes[:MAX_MISTAKES_SHOWN], *([f"and {more} more"] if more > 0 else [])]
-        raise Refused(
-            sqlstate.CONFIG_FILE_ERROR, "RELOAD failed, see logs for additional details", detail="\n".join(shown)
-        )
+        raise refuse(mistakes, "RELOAD failed, see logs for additional details")
     return "RELOAD"
 
 
@@ -61,9 +56,8 @@ async def _pause(session: Session, command: Command) -> str:
     pools = session.proxy.pools
     database = _find_scope(session, command)
     _check_staying(session)
-    if database is None and pools.is_paused:
-        raise Refused(sqlstate.OBJECT_NOT_IN_PREREQUISITE_STATE, "already suspended/paused")
-    session.log("PAUSE command issued")
+    _check_running(session, and_not_paused=database is None)
+    _note(session, command)
     concerned = pools.pause(database)
     try:
         await session.wait(_wait_all(pool.wait_quiet() for pool in concerned))
@@ -80,30 +74,59 @@ async def _resume(session: Session, command: Command) -> str:
     pools = session.proxy.pools
     database = _find_scope(session, command)
     _check_staying(session)
-    if database is None and not pools.is_paused:
+    suspension = session.proxy.suspension
+    if database is None and not (pools.is_paused or suspension.is_on):
         raise Refused(
             sqlstate.OBJECT_NOT_IN_PREREQUISITE_STATE,
             "pooler is not paused/suspended",
             hint="Databases paused by name are resumed by name." if pools.paused else "",
         )
     if database is not None and database not in pools.paused:
-        raise Refused(sqlstate.OBJECT_NOT_IN_PREREQUISITE_STATE, f"database {database} is not paused")
-    session.log("RESUME command issued")
+        raise _not_paused(database)
+    _note(session, command)
+    if database is None and suspension.is_on:
+        suspension.end()
+        return "RESUME"
     pools.resume(database)
     return "RESUME"
+
+
+async def _suspend(session: Session, command: Command) -> str:
+    """Nothing is read any more; the answer comes when all that was read has gone out."""
+    _check_no_word(command)
+    suspension, pools = session.proxy.suspension, session.proxy.pools
+    _check_staying(session)
+    _check_running(session, and_not_paused=True)
+    if pools.paused:
+        raise Refused(
+            sqlstate.OBJECT_NOT_IN_PREREQUISITE_STATE,
+            "cannot suspend with paused databases",
+            detail=f"Paused: {', '.join(sorted(pools.paused))}.",
+        )
+    _note(session, command)
+    suspension.begin()
+    try:
+        await session.wait(suspension.wait_quiet())
+    except (Refused, PeerGone):
+        session.log("SUSPEND was called off, resuming")
+        suspension.end()
+        raise
+    if not suspension.is_on:
+        raise Refused(sqlstate.OBJECT_NOT_IN_PREREQUISITE_STATE, "SUSPEND was undone by RESUME while it waited")
+    return "SUSPEND"
 
 
 async def _disable(session: Session, command: Command) -> str:
     """No new clients; those who are here stay."""
     database = _find_one(session, command)
-    session.log(f"DISABLE {database} command issued")
+    _note(session, command)
     session.proxy.disabled.add(database)
     return "DISABLE"
 
 
 async def _enable(session: Session, command: Command) -> str:
     database = _find_one(session, command)
-    session.log(f"ENABLE {database} command issued")
+    _note(session, command)
     session.proxy.disabled.discard(database)
     return "ENABLE"
 
@@ -111,7 +134,7 @@ async def _enable(session: Session, command: Command) -> str:
 async def _reconnect(session: Session, command: Command) -> str:
     """Every present server is closed at its next release."""
     database = _find_scope(session, command)
-    session.log("RECONNECT command issued")
+    _note(session, command)
     session.proxy.pools.retire(database, Closing.RECONNECT)
     return "RECONNECT"
 
@@ -119,6 +142,7 @@ async def _reconnect(session: Session, command: Command) -> str:
 async def _wait_close(session: Session, command: Command) -> str:
     """Until those that RECONNECT or a reload has marked are gone."""
     database = _find_scope(session, command)
+    _note(session, command)
     concerned = [pool for pool in session.proxy.pools if database is None or pool.database == database]
     await session.wait(_wait_all(pool.wait_doomed() for pool in concerned))
     return "WAIT_CLOSE"
@@ -128,7 +152,7 @@ async def _kill(session: Session, command: Command) -> str:
     """At once: clients and servers leave, and the database stays paused."""
     database = _find_scope(session, command)
     _check_staying(session)
-    session.log("KILL command issued")
+    _note(session, command)
     session.proxy.pools.kill(database)
     return "KILL"
 
@@ -158,10 +182,10 @@ async def _shutdown(session: Session, command: Command) -> str:
     ways = {"": Leaving.IMMEDIATE, "WAIT_FOR_SERVERS": Leaving.WAIT_FOR_SERVERS}
     how = {**ways, "WAIT_FOR_CLIENTS": Leaving.WAIT_FOR_CLIENTS}.get(command.word.upper())
     if how is None:
-        raise bad_arguments("SHUTDOWN, SHUTDOWN WAIT_FOR_SERVERS or SHUTDOWN WAIT_FOR_CLIENTS")
+        raise invalid(command.text, "SHUTDOWN, SHUTDOWN WAIT_FOR_SERVERS or SHUTDOWN WAIT_FOR_CLIENTS")
     if how is not Leaving.IMMEDIATE:
         _check_staying(session)
-    session.log("SHUTDOWN command issued")
+    session.log(f"{' '.join(filter(None, (command.verb, command.word.upper())))} command issued")
     session.proxy.leave(how)
     return "SHUTDOWN"
 
@@ -177,10 +201,16 @@ CONTROLS: Final[Mapping[str, Callable[[Session, Command], Awaitable[str]]]] = {
     "WAIT_CLOSE": _wait_close,
     "KILL": _kill,
     "KILL_CLIENT": _kill_client,
+    "SUSPEND": _suspend,
     "SHUTDOWN": _shutdown,
 }
 
-_VERBS = {"WAIT_CLOSE": "wait"}
+_VERBS = {"WAIT_CLOSE": "wait in"}
+
+
+def _note(session: Session, command: Command) -> None:
+    """Into the log, in PgBouncer's words."""
+    session.log(f"{command.verb} '{command.word}' command issued" if command.word else f"{command.verb} command issued")
 
 
 def _find_scope(session: Session, command: Command) -> str | None:
@@ -188,12 +218,18 @@ def _find_scope(session: Session, command: Command) -> str | None:
     name = command.word
     if not name:
         return None
+    if name in CONSOLES and command.verb == "RESUME":
+        raise _not_paused(name)
     if name in CONSOLES:
         verb = _VERBS.get(command.verb, command.verb.lower())
-        raise Refused(sqlstate.FEATURE_NOT_SUPPORTED, f"cannot {verb} in admin db: {name}")
+        raise Refused(sqlstate.FEATURE_NOT_SUPPORTED, f"cannot {verb} admin db: {name}")
     if session.proxy.config.find_database(name) is None:
         raise Refused(sqlstate.INVALID_CATALOG, f"no such database: {name}")
     return name
+
+
+def _not_paused(database: str) -> Refused:
+    return Refused(sqlstate.OBJECT_NOT_IN_PREREQUISITE_STATE, f"database {database} is not paused")
 
 
 def _find_one(session: Session, command: Command) -> str:
@@ -205,13 +241,21 @@ def _find_one(session: Session, command: Command) -> str:
 
 def _check_no_word(command: Command) -> None:
     if command.word:
-        raise bad_arguments(f"{command.verb} takes no argument.")
+        raise invalid(command.text, f"{command.verb} takes no argument.")
+
+
+def _check_running(session: Session, *, and_not_paused: bool) -> None:
+    """Refused when nothing is read, or nothing handed out."""
+    if session.proxy.is_suspended or (and_not_paused and session.proxy.pools.is_paused):
+        raise Refused(
+            sqlstate.OBJECT_NOT_IN_PREREQUISITE_STATE, "already suspended/paused", hint="RESUME undoes either."
+        )
 
 
 def _check_staying(session: Session) -> None:
     """Refused when the proxy is about to end: what it has paused or waits for is not to be changed any more."""
     if session.proxy.leaving is not None:
-        raise Refused(sqlstate.CANNOT_CONNECT_NOW, "already shutting down")
+        raise Refused(sqlstate.CANNOT_CONNECT_NOW, "pooler is shutting down")
 
 
 async def _wait_all(hopes: Iterable[Awaitable[None]]) -> None:

@@ -7,8 +7,9 @@ anybody. (PgBouncer's KILL_CLIENT lacked its check for years, CVE-2026-6667.) A 
 command as everybody.
 
 Whoever is in `admin_users` may do everything, whoever is in `stats_users` may look. With auth_type any names mean
-nothing, and everyone is an administrator, as in PgBouncer. The role is asked for anew with each command: a user
-taken out of `admin_users` by a reload loses it at once, not at the next login.
+nothing, and everyone is an administrator, as in PgBouncer; so is whoever comes over the Unix socket from the account
+that the proxy runs as and calls himself `pgbouncer` or `pgshuttle` (auth/owner.py). The role is asked for anew with
+each command: a user taken out of `admin_users` by a reload loses it at once, not at the next login.
 """
 
 import enum
@@ -32,40 +33,37 @@ class Right(enum.IntEnum):
 
 NOTHING, LOOK, ADMIN = Right
 
-CANNED: Final = {
-    "client_encoding": "UTF8",
-    "default_transaction_isolation": "read committed",
-    "standard_conforming_strings": "on",
-    "datestyle": "ISO",
-    "timezone": "GMT",
-}
-"""What drivers ask for or set right after they connect: SHOW gives these, SET is ignored with a notice."""
-
 RIGHTS: Final = MappingProxyType(
     {
         "SHOW HELP": LOOK,
-        "SHOW VERSION": LOOK,
         "SHOW CONFIG": LOOK,
         "SHOW DATABASES": LOOK,
         "SHOW POOLS": LOOK,
         "SHOW CLIENTS": LOOK,
         "SHOW SERVERS": LOOK,
+        "SHOW USERS": LOOK,
+        "SHOW VERSION": LOOK,
+        "SHOW PEERS": LOOK,
+        "SHOW PEER_POOLS": LOOK,
+        "SHOW FDS": ADMIN,
+        "SHOW SOCKETS": LOOK,
+        "SHOW ACTIVE_SOCKETS": LOOK,
+        "SHOW LISTS": LOOK,
+        "SHOW MEM": LOOK,
+        "SHOW STATE": LOOK,
+        "SHOW DNS_HOSTS": LOOK,
+        "SHOW DNS_ZONES": LOOK,
         "SHOW STATS": LOOK,
         "SHOW STATS_TOTALS": LOOK,
         "SHOW STATS_AVERAGES": LOOK,
         "SHOW TOTALS": LOOK,
-        "SHOW LISTS": LOOK,
-        "SHOW USERS": LOOK,
-        "SHOW STATE": LOOK,
-        "SHOW PEERS": LOOK,
         "SHOW LISTENERS": LOOK,
         "SHOW PINS": LOOK,
         "SHOW HOLDERS": LOOK,
         "SHOW AUDIT": LOOK,
-        **{f"SHOW {name.upper()}": LOOK for name in CANNED},
-        **{f"SET {name.upper()}": LOOK for name in CANNED},
         "SET": ADMIN,
         "RELOAD": ADMIN,
+        "RELOAD CHECK": ADMIN,
         "PAUSE": ADMIN,
         "RESUME": ADMIN,
         "DISABLE": ADMIN,
@@ -74,21 +72,22 @@ RIGHTS: Final = MappingProxyType(
         "WAIT_CLOSE": ADMIN,
         "KILL": ADMIN,
         "KILL_CLIENT": ADMIN,
+        "SUSPEND": ADMIN,
         "SHUTDOWN": ADMIN,
     }
 )
 
 
-def find_right(settings: Settings, user: str) -> Right:
-    """What `user`, who has shown who he is, may do."""
-    if settings.auth_type is AuthType.ANY or user in settings.admin_users:
+def find_right(settings: Settings, user: str, *, is_owner: bool = False) -> Right:
+    """What `user`, who has shown who he is, may do. `is_owner`: by the account the proxy itself runs as."""
+    if is_owner or settings.auth_type is AuthType.ANY or user in settings.admin_users:
         return ADMIN
     return LOOK if user in settings.stats_users else NOTHING
 
 
-def check_login(settings: Settings, user: str) -> None:
-    """Refused (42501) when `user` has no business on the console."""
-    if find_right(settings, user) is NOTHING:
+def check_login(right: Right) -> None:
+    """Refused (42501) for somebody who has no business on the console."""
+    if right is NOTHING:
         raise Refused(
             sqlstate.INSUFFICIENT_PRIVILEGE,
             "not allowed",
@@ -96,17 +95,17 @@ def check_login(settings: Settings, user: str) -> None:
         )
 
 
-def check_right(settings: Settings, user: str, command: Command) -> str:
-    """The command's name in the table. Refused: there is no such command, or `user` may not give it."""
+def check_right(right: Right, command: Command) -> str:
+    """The command's name in the table. Refused: there is no such command, or whoever has `right` may not give it."""
     name = name_of(command)
     if name not in RIGHTS:
         raise invalid(command.text)
-    if find_right(settings, user) < RIGHTS[name]:
+    if right < RIGHTS[name]:
         raise Refused(sqlstate.INSUFFICIENT_PRIVILEGE, "admin access needed")
     return name
 
 
 def name_of(command: Command) -> str:
-    """The row a command is in, if there is one: what is shown is part of it, and so is a canned parameter."""
-    is_named = command.verb == "SHOW" or (command.verb == "SET" and command.word in CANNED)
-    return f"{command.verb} {command.word.upper()}" if is_named else command.verb
+    """The row a command is in, if there is one: what is shown is part of it."""
+    is_check = command.verb == "RELOAD" and command.word.upper() == "CHECK"
+    return f"{command.verb} {command.word.upper()}" if command.verb == "SHOW" or is_check else command.verb

@@ -8,15 +8,19 @@ heard, or the databases would stay paused for somebody who is no longer there. S
 """
 
 import asyncio
+import re
 from collections.abc import Coroutine
 from typing import Any
 
 from protocol import sqlstate
 from protocol.backend import build_error
 from protocol.errors import Refused
+from proxy.admin.rights import Right, find_right
 from proxy.inbox import Inbox, PeerGone
 from proxy.log import Tag, tag_client
 from proxy.states import Closing
+
+_TYPED = re.compile(r"(?<=invalid command ')(\S+)\s.+(?=', use SHOW HELP;)", re.DOTALL)
 
 
 class Session:
@@ -29,6 +33,7 @@ class Session:
         self.proxy = proxy
         self.user: str = visitor.user
         self.database: str = visitor.database
+        self.is_owner: bool = visitor.is_owner
         self.application_name: str = visitor.wishes.get("application_name", "")
         self.address = address
         self.key = key
@@ -45,8 +50,20 @@ class Session:
     def __repr__(self) -> str:
         return str(self.tag)
 
+    @property
+    def right(self) -> Right:
+        """What it may do now: a reload may have changed that."""
+        return find_right(self.proxy.settings, self.user, is_owner=self.is_owner)
+
     def log(self, text: str) -> None:
         self.proxy.log.for_socket(self.tag).log(text)
+
+    def build_refusal(self, no: Refused) -> bytes:
+        """The error for what was refused. The log has it too, but not all that was typed: that may hold a password."""
+        if self.proxy.settings.log_pooler_errors:
+            sentence = _TYPED.sub(r"\1 ...", no.sentence)
+            self.proxy.log.for_socket(self.tag).warning(f"pooler error: {sentence}")
+        return build_error("ERROR", no.sqlstate, no.sentence, detail=no.detail, hint=no.hint)
 
     async def wait(self, hope: Coroutine[Any, Any, None]) -> None:
         """Until `hope` is done. Refused (57014): a cancel request came first. PeerGone: the operator left."""
@@ -65,6 +82,13 @@ class Session:
             raise Refused(sqlstate.QUERY_CANCELED, "canceling statement due to user request")
         if not is_done:
             raise PeerGone("the operator left")
+
+    async def wait_turn(self) -> None:
+        """Between two slices of an answer: the streams first. PeerGone: nobody is there to hear the rest."""
+        await asyncio.sleep(0)
+        await self.inbox.wait_writable()
+        if not self.inbox.is_alive:
+            raise PeerGone("the operator left in the middle of an answer")
 
     def cancel_waiting(self) -> bool:
         """A CancelRequest with our key has come. False: there was nothing to call off."""

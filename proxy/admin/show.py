@@ -13,9 +13,14 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from proxy import VERSION
+from proxy.admin.grammar import invalid
 from proxy.admin.rows import Table, Value
+from proxy.admin.scope import check_known
+from proxy.admin.show_buffers import show_active_sockets, show_fds, show_sockets
 from proxy.admin.show_holders import show_holders
 from proxy.admin.show_listeners import show_listeners
+from proxy.admin.show_memory import show_mem
+from proxy.admin.show_names import show_dns_hosts, show_dns_zones, show_peer_pools, show_peers
 from proxy.admin.show_pins import show_audit, show_pins
 from proxy.admin.show_pools import list_databases, show_databases, show_pools
 from proxy.admin.show_sockets import show_clients, show_servers
@@ -50,9 +55,13 @@ def _mask(name: str, text: str) -> str:
 
 
 def show_state(proxy: Any) -> Table:
-    """Is it running, paused, suspended? (SUSPEND is not offered, so never the last.)"""
-    is_paused = proxy.pools.is_paused
-    rows = [("active", _yes(not is_paused)), ("paused", _yes(is_paused)), ("suspended", "no")]
+    """Is it running, paused, suspended?"""
+    is_paused, is_suspended = proxy.pools.is_paused, proxy.is_suspended
+    rows = [
+        ("active", _yes(not (is_paused or is_suspended))),
+        ("paused", _yes(is_paused)),
+        ("suspended", _yes(is_suspended)),
+    ]
     return Table("key s, value s", rows)
 
 
@@ -67,7 +76,7 @@ def show_lists(proxy: Any) -> Table:
         ("users", len(list_users(proxy))),
         ("peers", len(proxy.config.peers)),
         ("pools", len(proxy.pools) + 1),
-        ("peer_pools", 0),
+        ("peer_pools", len(list(proxy.peers.pools()))),
         ("free_clients", 0),
         ("used_clients", proxy.client_count - proxy.visitors + len(proxy.consoles)),
         ("login_clients", proxy.visitors),
@@ -136,11 +145,14 @@ def list_users(proxy: Any) -> list[str]:
     return sorted({*proxy.users.secrets, *proxy.config.users, *(pool.user for pool in proxy.pools)})
 
 
-def show_peers(proxy: Any) -> Table:
-    """The entries of [peers]."""
-    rows = ((peer.number, peer.host, peer.port, peer.pool_size or 0) for peer in proxy.config.peers.values())
-    return Table("peer_id i, host s, port i, pool_size i", rows)
-
+NARROWABLE: Final[Mapping[str, Callable[[Any, str], Table]]] = {
+    "SHOW POOLS": show_pools,
+    "SHOW CLIENTS": show_clients,
+    "SHOW SERVERS": show_servers,
+    "SHOW SOCKETS": show_sockets,
+    "SHOW ACTIVE_SOCKETS": show_active_sockets,
+}
+"""Those that may be followed by the name of a database."""
 
 SHOWS: Final[Mapping[str, Callable[[Any], Table]]] = {
     "SHOW VERSION": show_version,
@@ -149,6 +161,9 @@ SHOWS: Final[Mapping[str, Callable[[Any], Table]]] = {
     "SHOW POOLS": show_pools,
     "SHOW CLIENTS": show_clients,
     "SHOW SERVERS": show_servers,
+    "SHOW SOCKETS": show_sockets,
+    "SHOW ACTIVE_SOCKETS": show_active_sockets,
+    "SHOW FDS": show_fds,
     "SHOW STATS": show_stats,
     "SHOW STATS_TOTALS": show_stats_totals,
     "SHOW STATS_AVERAGES": show_averages,
@@ -156,10 +171,25 @@ SHOWS: Final[Mapping[str, Callable[[Any], Table]]] = {
     "SHOW LISTS": show_lists,
     "SHOW USERS": show_users,
     "SHOW STATE": show_state,
+    "SHOW MEM": show_mem,
+    "SHOW DNS_HOSTS": show_dns_hosts,
+    "SHOW DNS_ZONES": show_dns_zones,
     "SHOW PEERS": show_peers,
+    "SHOW PEER_POOLS": show_peer_pools,
     "SHOW LISTENERS": show_listeners,
     "SHOW PINS": show_pins,
     "SHOW HOLDERS": show_holders,
     "SHOW AUDIT": show_audit,
 }
-"""By the name in `rights.RIGHTS`. HELP and the canned parameters are the console's own."""
+"""By the name in `rights.RIGHTS`. HELP is the console's own."""
+
+
+def find_table(proxy: Any, name: str, database: str = "") -> Table:
+    """The table called `name`, of one database if that is not "". Refused: there is none, or it is not told apart."""
+    if not database:
+        return SHOWS[name](proxy)
+    if name not in NARROWABLE:
+        kin = ", ".join(each.removeprefix("SHOW ") for each in NARROWABLE)
+        raise invalid(f"{name} {database}", f"{name} takes no name. Those that take one: {kin}.")
+    check_known(proxy, database)
+    return NARROWABLE[name](proxy, database)

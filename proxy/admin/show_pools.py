@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from proxy.admin.rows import Table, Value
+from proxy.admin.scope import is_console_meant
 from proxy.config.entries import CONSOLES, FALLBACK, Database
 from proxy.config.kinds import PoolMode
 from proxy.explain import Explanation
@@ -24,12 +25,11 @@ from proxy.states import CLEANING, CLOSING, IDLE, LINKED, OPENING, TESTING, USED
 CONSOLE: Final = CONSOLES[0]
 
 
-def list_databases(proxy: Any) -> list[Database]:
+def list_databases(proxy: Any) -> list[str]:
     """Those with an entry of their own, then those served by `*` that somebody has asked for."""
     config = proxy.config
-    named = [database for name, database in config.databases.items() if name != FALLBACK]
-    others = (config.find_database(name) for name in sorted(proxy.pools.databases()) if name not in config.databases)
-    return [*named, *(database for database in others if database is not None)]
+    named = [name for name in config.databases if name != FALLBACK]
+    return [*named, *(name for name in sorted(proxy.pools.databases()) if name not in config.databases)]
 
 
 def show_databases(proxy: Any) -> Table:
@@ -43,8 +43,10 @@ def show_databases(proxy: Any) -> Table:
 
 
 def _database_rows(proxy: Any) -> Iterator[tuple[Value, ...]]:
-    for database in list_databases(proxy):
-        yield _database_row(proxy, database)
+    for name in list_databases(proxy):
+        database = proxy.find_database(name)
+        if database is not None:
+            yield _database_row(proxy, database)
     port, consoles = proxy.settings.listen_port, len(proxy.consoles)
     mode = PoolMode.STATEMENT
     yield (CONSOLE, None, port, CONSOLE, CONSOLE, 2, 0, 0, 0, mode, None, 0, 0, 0, consoles, 0, 0)
@@ -78,30 +80,33 @@ def _said(own: float | None, common: float | None) -> int:
     return int((common if own is None else own) or 0)
 
 
-def show_pools(proxy: Any) -> Table:
+def show_pools(proxy: Any, database: str = "") -> Table:
     """One row per pool. `maxwait` is how long the first in the queue has waited: seconds, and the rest in us."""
     shape = (
         "database s, user s, cl_active i, cl_waiting i, cl_active_cancel_req i, cl_waiting_cancel_req i, sv_active i,"
         " sv_active_cancel i, sv_being_canceled i, sv_idle i, sv_used i, sv_tested i, sv_login i, maxwait i,"
         " maxwait_us i, pool_mode s, load_balance_hosts s, sv_closing i, waiting_for s"
     )
-    return Table(shape, _pool_rows(proxy))
+    return Table(shape, _pool_rows(proxy, database))
 
 
-def _pool_rows(proxy: Any) -> Iterator[tuple[Value, ...]]:
+def _pool_rows(proxy: Any, database: str) -> Iterator[tuple[Value, ...]]:
+    tunnels = {tunnel.pool for tunnel in proxy.pools.tunnels}
     for pool in proxy.pools.serving():
-        yield _pool_row(proxy, pool)
+        if not database or pool.database == database:
+            yield _pool_row(proxy, pool, proxy.pools.tunnels_of(pool) if pool in tunnels else [])
+    if not is_console_meant(database):
+        return
     consoles = len(proxy.consoles)
     yield (CONSOLE, CONSOLE, consoles, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, PoolMode.STATEMENT, None, 0, None)
 
 
-def _pool_row(proxy: Any, pool: Any) -> tuple[Value, ...]:
+def _pool_row(proxy: Any, pool: Any, tunnels: list[Any]) -> tuple[Value, ...]:
     places = pool.places
     cancels = sum(server.cancels for place in (LINKED, CLEANING) for server in places[place])
     being_canceled = sum(server.cancels > 0 for server in places[CLEANING])
-    database = proxy.config.find_database(pool.database)
+    database = proxy.find_database(pool.database)
     seconds, micros = split_seconds(pool.longest_wait)
-    tunnels = proxy.pools.tunnels_of(pool)
     waiting = sum(client in pool.clients for client in pool.waiting)  # not those who are logging in
     return (
         pool.database,

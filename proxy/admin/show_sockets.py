@@ -19,6 +19,7 @@ from operator import attrgetter
 from typing import Any, Final
 
 from proxy.admin.rows import Table, Value
+from proxy.admin.scope import consoles_of, pools_of, tunnels_of
 from proxy.admin.show_pins import describe_pins
 from proxy.admin.show_pools import CONSOLE, split_seconds
 from proxy.states import (
@@ -62,26 +63,31 @@ _SERVER_WORDS: Final[dict[ServerState, str]] = {
 }
 
 
-def show_clients(proxy: Any) -> Table:
+def show_clients(proxy: Any, database: str = "") -> Table:
     """Everyone who is logged in, the operators of consoles at the end."""
-    clients = [client for pool in proxy.pools for client in pool.clients]
-    everyone = sorted([*clients, *proxy.pools.tunnels], key=attrgetter("number"))
-    return Table(CLIENTS_SHAPE, _client_rows(proxy, everyone, list(proxy.consoles)))
+    rows = _client_rows(proxy, list_clients(proxy, database), consoles_of(proxy, database))
+    return Table(CLIENTS_SHAPE, rows)
+
+
+def list_clients(proxy: Any, database: str) -> list[Any]:
+    """Clients and tunnels, in the order they came."""
+    clients = [client for pool in pools_of(proxy, database) for client in pool.clients]
+    return sorted([*clients, *tunnels_of(proxy, database)], key=attrgetter("number"))
 
 
 def _client_rows(proxy: Any, clients: list[Any], consoles: list[Any]) -> Iterator[tuple[Value, ...]]:
-    times = _Times(proxy)
+    times = Times(proxy)
     for client in clients:
         if isinstance(client, Tunnel):
-            yield from ((*row, *_NOT_PINNED) for row in _tunnel_row(client, times, 0))
+            yield from ((*row, *_NOT_PINNED) for row in build_tunnel_rows(client, times, 0))
         elif client.state is not GONE:
-            yield (*_client_row(client, times), *describe_pins(client, proxy))
+            yield (*build_client_row(client, times), *describe_pins(client, proxy))
     for session in consoles:
         if session in proxy.consoles:
-            yield (*_console_row(session, times), *_NOT_PINNED)
+            yield (*build_console_row(session, times), *_NOT_PINNED)
 
 
-def _client_row(client: Any, times: "_Times") -> tuple[Value, ...]:
+def build_client_row(client: Any, times: "Times") -> tuple[Value, ...]:
     waited = client.pool.now() - client.waiting_since if client.state is WAITING else 0.0
     return (
         "C",
@@ -97,15 +103,15 @@ def _client_row(client: Any, times: "_Times") -> tuple[Value, ...]:
         0,
         f"{client.tag.ptr:#x}",
         _link(client.server),
-        0,
+        getattr(client.address, "pid", 0),
         "",
         client.followed.get("application_name", ""),
-        0,
+        len(client.statements or ()),
         client.number,
     )
 
 
-def _console_row(session: Any, times: "_Times") -> tuple[Value, ...]:
+def build_console_row(session: Any, times: "Times") -> tuple[Value, ...]:
     return (
         "C",
         session.user,
@@ -121,7 +127,7 @@ def _console_row(session: Any, times: "_Times") -> tuple[Value, ...]:
         0,
         f"{session.tag.ptr:#x}",
         "",
-        0,
+        getattr(session.address, "pid", 0),
         "",
         session.application_name,
         0,
@@ -129,22 +135,25 @@ def _console_row(session: Any, times: "_Times") -> tuple[Value, ...]:
     )
 
 
-def show_servers(proxy: Any) -> Table:
+def show_servers(proxy: Any, database: str = "") -> Table:
     """Every connection to PostgreSQL that is not being closed. `request_time`: its client's, else when it came free."""
-    servers = [server for pool in proxy.pools for place in pool.places[:CLOSING] for server in place]
-    return Table(SHAPE, _server_rows(proxy, servers, list(proxy.pools.tunnels)))
+    return Table(SHAPE, _server_rows(proxy, list_servers(proxy, database), tunnels_of(proxy, database)))
+
+
+def list_servers(proxy: Any, database: str) -> list[Any]:
+    return [server for pool in pools_of(proxy, database) for place in pool.places[:CLOSING] for server in place]
 
 
 def _server_rows(proxy: Any, servers: list[Any], tunnels: list[Tunnel]) -> Iterator[tuple[Value, ...]]:
-    times = _Times(proxy)
+    times = Times(proxy)
     for server in servers:
         if server.state < CLOSING:
-            yield _server_row(server, times)
+            yield build_server_row(server, times)
     for tunnel in tunnels:
-        yield from _tunnel_row(tunnel, times, 1)
+        yield from build_tunnel_rows(tunnel, times, 1)
 
 
-def _server_row(server: Any, times: "_Times") -> tuple[Value, ...]:
+def build_server_row(server: Any, times: "Times") -> tuple[Value, ...]:
     is_being_canceled = server.state is CLEANING and server.cancels > 0
     return (
         "S",
@@ -164,12 +173,12 @@ def _server_row(server: Any, times: "_Times") -> tuple[Value, ...]:
         server.pid,
         "",
         server.parameters.get("application_name", ""),
-        0,
+        len(server.statements),
         server.number,
     )
 
 
-def _tunnel_row(tunnel: Tunnel, times: "_Times", end: int) -> Iterator[tuple[Value, ...]]:
+def build_tunnel_rows(tunnel: Tunnel, times: "Times", end: int) -> Iterator[tuple[Value, ...]]:
     """The client's end (0) or PostgreSQL's (1). None when it is being closed."""
     if tunnel.stage not in _TUNNEL_WORDS:
         return
@@ -209,7 +218,7 @@ def _link(other: Any) -> str:
     return "" if other is None else f"{other.tag.ptr:#x}"
 
 
-class _Times:
+class Times:
     """Moments as PgBouncer writes them. One per answer: the same moments come again and again, and are kept."""
 
     def __init__(self, proxy: Any) -> None:

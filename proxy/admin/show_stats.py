@@ -9,16 +9,17 @@ A row is a database: its pools (users) are summed. The console's row is there an
 The count of logins, which PgBouncer's next release puts in the middle, stands behind everything else.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from proxy.admin.rows import Table, Value
 from proxy.admin.show_pools import CONSOLE
-from proxy.stats import TIMES, Averages, Stats, new_averages, sum_averages
+from proxy.stats import TIMES, Stats, sum_averages, sum_stats
 
 MICROS: Final = 1_000_000
 
 Names = Sequence[tuple[str, str]]
+Rates = Mapping[str, float]
 
 _COUNTS: Final[Names] = [(name, name) for name in ("server_assignment_count", "xact_count", "query_count")]
 _TIMES: Final[Names] = [(name, name) for name in TIMES]
@@ -42,7 +43,7 @@ def show_stats(proxy: Any) -> Table:
     totals, averages = _prefix("total_", _STATS_TOTALS), _prefix("avg_", _STATS_AVERAGES)
     more_totals, more_averages = _prefix("total_", _LOGINS), _prefix("avg_", _LOGINS)
 
-    def row(stats: Stats, means: Averages) -> list[int]:
+    def row(stats: Stats, means: Rates) -> list[int]:
         return [
             *_totals(stats, totals),
             *_averages(means, averages),
@@ -77,22 +78,19 @@ def show_totals(proxy: Any) -> Table:
     return Table("name s, value N", rows)
 
 
-def _table(proxy: Any, names: Names, row: Callable[[Stats, Averages], Sequence[int]]) -> Table:
+def _table(proxy: Any, names: Names, row: Callable[[Stats, Rates], Sequence[int]]) -> Table:
     shape = "database s, " + ", ".join(f"{name} N" for name, _ in names)
     return Table(shape, _rows(proxy, row))
 
 
-def _rows(proxy: Any, row: Callable[[Stats, Averages], Sequence[int]]) -> Iterator[tuple[Value, ...]]:
+def _rows(proxy: Any, row: Callable[[Stats, Rates], Sequence[int]]) -> Iterator[tuple[Value, ...]]:
     for database in sorted(proxy.pools.databases()):
         yield (database, *row(*_sum(proxy.pools.of_database(database))))
-    yield (CONSOLE, *row(Stats(), new_averages()))
+    yield (CONSOLE, *row(*_sum([])))
 
 
-def _sum(pools: Iterable[Any]) -> tuple[Stats, Averages]:
-    stats = Stats()
-    for pool in pools:
-        stats.add(pool.stats)
-    return stats, sum_averages(pool.averages for pool in pools)
+def _sum(pools: Sequence[Any]) -> tuple[Stats, Rates]:
+    return sum_stats(pool.stats for pool in pools), sum_averages(pool.averages for pool in pools).rates()
 
 
 def _prefix(word: str, names: Names) -> Names:
@@ -103,8 +101,8 @@ def _totals(stats: Stats, names: Names) -> list[int]:
     return [_scale(ours, getattr(stats, ours)) for _, ours in names]
 
 
-def _averages(means: Averages, names: Names) -> list[int]:
-    return [_scale(ours, means.of(ours)) for _, ours in names]
+def _averages(means: Rates, names: Names) -> list[int]:
+    return [_scale(ours, means[ours]) for _, ours in names]
 
 
 def _scale(name: str, value: float) -> int:

@@ -25,7 +25,7 @@ E = TypeVar("E", Database, User, Peer)
 MOST_NAMES: Final = 10  # in one log line
 
 # What an open server connection cannot take over: where it leads, as whom, and what was said to it first.
-_LOGIN: Final = (
+LOGIN: Final = (
     "server_dbname",
     "hosts",
     "port",
@@ -108,7 +108,7 @@ def compare(old: Config, new: Config) -> Changes:
 
 def must_replace_servers(old: Database, new: Database) -> bool:
     """Whether servers opened for `old` are of no use to `new`: another address, another login, another start."""
-    return any(getattr(old, name) != getattr(new, name) for name in _LOGIN)
+    return any(getattr(old, name) != getattr(new, name) for name in LOGIN)
 
 
 def _retired(old: Config, new: Config) -> Iterable[str]:

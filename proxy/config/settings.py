@@ -77,7 +77,6 @@ NO_AUTH_FILES: Final = "only auth_type trust, any, plain, md5 and scram-sha-256 
 NO_ZONES: Final = "the system's resolver looks up host names: it is set up in /etc/resolv.conf and knows no zones"
 NO_BUFFERS: Final = "it has no meaning here: the event loop sizes its reads itself"
 NO_WINDOWS: Final = "it is for Windows services: job_name names the process here"
-NO_SUSPEND: Final = "SUSPEND and taking over from a running process are not offered"
 NOT_YET: Final = "not acted on yet"
 
 
@@ -258,7 +257,7 @@ class Settings:
     job_name: str = row(TEXT, "pgbouncer", RESTART, ACTED, "name of the process, its first 15 bytes")
     service_name: str = row(TEXT, "", RESTART, NO_WINDOWS, "name of a Windows service")
     suspend_timeout: float | None = row(
-        SECONDS_OR_OFF, 10.0, LIVE, NO_SUSPEND, "longest SUSPEND before clients are cut"
+        SECONDS_OR_OFF, 10.0, LIVE, ACTED, "SUSPEND: longest wait for who does not read; 0 = no limit"
     )
     peer_id: int | None = row(PEER_ID, None, LIVE, ACTED, "our own number among the [peers]; 0 = none")
     pkt_buf: int = row(COUNT, 4096, RESTART, NO_BUFFERS, "buffer per connection, bytes")

@@ -337,8 +337,7 @@ def test_a_setting_that_needs_a_restart_keeps_its_value_and_is_named_in_a_warnin
 
 @pytest.mark.parametrize("name", sorted(RESTART_ROWS))
 def test_and_set_refuses_it(name: str, bench: Bench) -> None:
-    command = parse_command(f"SET {name} = '{RESTART_ROWS[name]}'".encode())
-    assert command is not None
+    command = parse_command(f"SET {name} = '{RESTART_ROWS[name]}'")
     with pytest.raises(Refused) as caught:
         asyncio.run(_obey(command))
     assert (caught.value.sqlstate, caught.value.sentence) == (sqlstate.CANT_CHANGE_RUNTIME_PARAM, "SET failed")

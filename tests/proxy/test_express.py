@@ -71,13 +71,14 @@ def test_startup_parameters_and_the_newer_protocol_make_no_difference(tmp_path):
     "change",
     [
         lambda proxy: proxy.disabled.add("shop"),
+        lambda proxy: proxy.suspension.begin(),
         lambda proxy: setattr(proxy, "users", type(proxy.users)({})),
         lambda proxy: setattr(proxy, "config", replace(proxy.config)),
         lambda proxy: find_pool(proxy).greetings.clear(),
         lambda proxy: setattr(find_pool(proxy), "failure", LoginFailed("28P01", "no")),
         lambda proxy: setattr(proxy, "visitors", 100),
     ],
-    ids=["disabled", "users", "config", "greeting", "failure", "max_client_conn"],
+    ids=["disabled", "suspended", "users", "config", "greeting", "failure", "max_client_conn"],
 )
 def test_whatever_has_changed_takes_the_long_way(tmp_path, change):
     assert not meet_twice(tmp_path, change)[0]

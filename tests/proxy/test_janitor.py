@@ -250,7 +250,7 @@ def test_a_pool_that_is_kept_warm_is_filled_one_server_at_a_time():
 def test_averages_are_taken_every_period():
     play = Night() >> client("Q:a") >> server("C Z:I") >> later(61.0)
     assert play.world.lines == 1
-    assert play.world.pool.averages.of("query_count") == pytest.approx(1 / 60, rel=0.02)
+    assert play.world.pool.averages.rates()["query_count"] == pytest.approx(1 / 60, rel=0.02)
 
 
 def test_those_who_wait_are_served_as_soon_as_a_failed_login_may_be_tried_again():

@@ -484,3 +484,23 @@ def test_an_absurd_description_closes_the_server(message):
     play = a_play() >> client(ONE) >> server(said("1 t") + message)
     assert play.server.state in (CLOSING, CLOSED)
     assert play.client.state is GONE
+
+
+# What is counted.
+
+
+def test_statements_with_shared_names_are_counted_and_no_others():
+    play = prepared() >> client(RUN) << to_server(OURS_RUN) >> server("2 C Z:I") << to_client("2 C Z:I") << released
+    play >> another_client >> client("PARSE:b=select_1 S") << to_server("KNOWN S")
+    play >> server("1 Z:I") << to_client("1 Z:I") << released
+    play >> client("PARSE:=select_2 B E S") >> server("1 2 C Z:I") << to_client("1 2 C Z:I") << released
+    stats = play.world.pool.stats
+    assert (stats.client_parse_count, stats.server_parse_count, stats.bind_count) == (2, 1, 1)
+
+
+def test_a_bind_that_waits_for_a_description_is_counted_once():
+    play = prepared() >> another_server >> client(RUN) << to_server("OURS:1=select_1 H")
+    assert play.world.pool.stats.bind_count == 0
+    play >> server("1 t T:x") << to_server(OURS_RUN) >> server("2 C Z:I") << to_client("2 C Z:I") << released
+    stats = play.world.pool.stats
+    assert (stats.bind_count, stats.client_parse_count, stats.server_parse_count) == (1, 1, 2)

@@ -1,12 +1,13 @@
 """Numbers: totals, and what two snapshots make of them."""
 
-from proxy.stats import NAMES, TIMES, Stats, describe, new_averages, sum_averages
+from proxy.stats import NAMES, TIMES, Stats, describe, new_averages, sum_averages, sum_stats
 
 
-def test_adding_adds_every_number():
-    total = Stats(**dict.fromkeys(NAMES, 1))
-    total.add(Stats(**dict.fromkeys(NAMES, 2)))
-    assert total == Stats(**dict.fromkeys(NAMES, 3))
+def test_a_sum_is_of_every_number_and_nothing_is_the_sum_of_none():
+    several = [Stats(**dict.fromkeys(NAMES, number)) for number in (1, 2)]
+    assert sum_stats(several) == Stats(**dict.fromkeys(NAMES, 3))
+    assert sum_stats([]) == Stats()
+    assert sum_averages([]).rates() == dict.fromkeys(NAMES, 0)
 
 
 def test_what_happened_since_is_the_difference():
@@ -22,15 +23,17 @@ def test_a_copy_does_not_grow_with_the_original():
 
 def test_before_the_first_period_every_average_is_zero():
     averages = new_averages()
-    assert {averages.of(name) for name in NAMES} == {0.0}
+    assert averages.rates() == dict.fromkeys(NAMES, 0.0)
 
 
 def test_counts_are_averaged_per_second_and_times_per_event():
     averages = new_averages()
-    averages.roll(Stats(query_count=100, query_time=5.0, sent=3000), 10.0)
-    assert averages.of("query_count") == 10.0
-    assert averages.of("query_time") == 0.05
-    assert averages.of("sent") == 300.0
+    stats = Stats(query_count=100, query_time=5.0, xact_count=20, xact_time=8.0, sent=3000)
+    stats.server_assignment_count, stats.wait_time, stats.bind_count = 40, 2.0, 70
+    averages.roll(stats, 10.0)
+    rates = averages.rates()
+    assert (rates["query_count"], rates["xact_count"], rates["sent"], rates["bind_count"]) == (10.0, 2.0, 300.0, 7.0)
+    assert (rates["query_time"], rates["xact_time"], rates["wait_time"]) == (0.05, 0.4, 0.05)
 
 
 def test_an_average_is_about_the_last_period_alone():
@@ -38,7 +41,7 @@ def test_an_average_is_about_the_last_period_alone():
     averages.roll(stats, 10.0)
     stats.query_count = 120
     averages.roll(stats, 10.0)
-    assert averages.of("query_count") == 2.0
+    assert averages.rates()["query_count"] == 2.0
 
 
 def test_several_pools_are_summed_before_they_are_averaged():
@@ -46,8 +49,8 @@ def test_several_pools_are_summed_before_they_are_averaged():
     few.roll(Stats(query_count=10, query_time=10.0), 10.0)
     many.roll(Stats(query_count=90, query_time=0.0), 10.0)
     total = sum_averages([few, many])
-    assert total.of("query_count") == 10.0
-    assert total.of("query_time") == 0.1
+    assert total.rates()["query_count"] == 10.0
+    assert total.rates()["query_time"] == 0.1
 
 
 def test_the_line_names_every_time_in_microseconds():

@@ -2,8 +2,11 @@
 
 import asyncio
 
+import pytest
+
+import proxy.visit
 from protocol.backend import parse_error
-from protocol.frontend import build_password
+from protocol.frontend import build_password, build_query
 from protocol.startup import build_cancel_request, build_startup, parse_startup
 from proxy.client import Client
 from proxy.config.entries import Database
@@ -217,3 +220,47 @@ def test_who_comes_while_logins_fail_hears_since_when(tmp_path):
     assert error.sqlstate == "28P01"
     assert error.message == "server login has been failing, cached error: no such password (server_login_retry)"
     assert error.detail == "Server logins have been failing for 0.1 s; the next try is in 0.1 s."
+
+
+CONSOLE = {"user": "pgbouncer", "database": "pgbouncer"}
+
+
+@pytest.mark.parametrize("user", ["pgbouncer", "pgshuttle"])
+def test_whoever_takes_the_consoles_own_name_is_turned_away_without_a_question(tmp_path, user):
+    heard = visit(a_proxy(tmp_path, auth_type="scram-sha-256"), build_startup(CONSOLE | {"user": user}))
+    assert refusal(heard) == ("42501", "not allowed")
+
+
+def test_an_administrator_of_that_name_is_a_user_like_others(tmp_path):
+    heard = visit(a_proxy(tmp_path, auth_type="plain", admin_users="pgbouncer"), build_startup(CONSOLE))
+    assert heard[:1] == b"R"
+
+
+def test_the_owner_is_let_in_without_a_question_and_may_do_everything(tmp_path, monkeypatch):
+    monkeypatch.setattr(proxy.visit, "is_owner", lambda inbox, user, address: user == "pgbouncer")
+    world = a_proxy(tmp_path, auth_type="scram-sha-256")
+    heard = visit(world, build_startup(CONSOLE) + build_query("DISABLE shop"), patience=0.05)
+    assert b"DISABLE\0" in heard
+    assert world.disabled == {"shop"}
+    assert [line for line in world.log.lines if "pgbouncer access from unix socket" in str(line)]
+    heard = visit(world, build_startup({"user": "pgbouncer", "database": "shop"}))
+    assert heard[:1] == b"R", "another database asks for a password"
+
+
+def test_while_everything_is_suspended_clients_wait_and_operators_come_in(tmp_path):
+    async def main():
+        world = a_proxy(tmp_path, admin_users="anna")
+        world.suspension.begin()
+        inboxes = [alone(HELLO), alone(build_startup({"user": "anna", "database": "pgbouncer"}))]
+        meetings = [asyncio.ensure_future(meet(world, inbox)) for inbox in inboxes]
+        await asyncio.wait(meetings, timeout=0.02)
+        heard = [len(wired(inbox).written) > 0 for inbox in inboxes]
+        world.suspension.end()
+        await asyncio.wait(meetings, timeout=0.02)
+        heard.append(len(wired(inboxes[0]).written) > 0)
+        for inbox in inboxes:
+            inbox.eof_received()
+        await asyncio.wait(meetings, timeout=1)
+        return heard
+
+    assert play(main()) == [False, True, True]

@@ -9,7 +9,7 @@ from typing import Any
 
 from protocol import codes
 from protocol.backend import parse_command_complete, parse_data_row, parse_error, parse_row_description
-from protocol.frontend import build_query
+from protocol.frontend import SYNC_MESSAGE, build_query
 from protocol.passwords import Plain, Secret
 from proxy.admin.console import converse
 from proxy.auth.users import Users
@@ -56,7 +56,21 @@ class Answer:
 
 
 class Line(Wire):
-    """A socket whose other end is us."""
+    """A socket whose other end is us; `unsent` bytes of what was written nobody has taken yet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_read = True
+        self.unsent = 0
+
+    def pause_reading(self) -> None:
+        self.is_read = False
+
+    def resume_reading(self) -> None:
+        self.is_read = True
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
 
     def is_closing(self) -> bool:
         return False
@@ -64,17 +78,14 @@ class Line(Wire):
     def abort(self) -> None:
         pass
 
-    def get_write_buffer_size(self) -> int:
-        return 0
-
 
 class Operator:
     """Somebody at the console."""
 
-    def __init__(self, proxy: Proxy, user: str) -> None:
+    def __init__(self, proxy: Proxy, user: str, *, is_owner: bool = False) -> None:
         us, self.inbox = joined()
         self.us = us
-        visitor = Visitor(user, "pgbouncer", {"application_name": "psql"}, b"", 0)
+        visitor = Visitor(user, "pgbouncer", {"application_name": "psql"}, b"", 0, is_owner=is_owner)
         self.talk = asyncio.get_running_loop().create_task(converse(us, proxy, visitor, ("127.0.0.1", 5)))
         self.welcome: list[tuple[int, bytes]] = []
 
@@ -100,6 +111,14 @@ class Operator:
     async def ask(self, text: str) -> Answer:
         self.say(text)
         return await self.answer()
+
+    async def batch(self, *messages: bytes) -> list[tuple[int, bytes]]:
+        """Messages of the extended protocol and a Sync; all that is heard up to its ReadyForQuery."""
+        self.inbox.write(b"".join(messages) + SYNC_MESSAGE)
+        heard = [await self.hear()]
+        while heard[-1][0] != codes.READY_FOR_QUERY:
+            heard.append(await self.hear())
+        return heard
 
     async def answer(self) -> Answer:
         answer = Answer()

@@ -201,7 +201,7 @@ def test_there_are_three_ways_to_end(word: str, how: Leaving, tmp_path: Path) ->
         assert (await operator.ask(f"SHUTDOWN{word}")).tag == "SHUTDOWN"
         assert proxy.leaving is how
         for text in ("SHUTDOWN WAIT_FOR_CLIENTS", "PAUSE", "RESUME", "KILL"):
-            assert (await operator.ask(text)).error == "57P03 already shutting down"
+            assert (await operator.ask(text)).error == "57P03 pooler is shutting down"
         assert proxy.leaving is how
         await operator.ask("SHUTDOWN")
         assert proxy.leaving is Leaving.IMMEDIATE
@@ -216,8 +216,12 @@ def test_the_console_and_unknown_databases_are_left_alone(verb: str, tmp_path: P
     async def story(proxy: Proxy, operator: Operator) -> None:
         (tmp_path / "proxy.ini").write_text(ini)
         await proxy.reload()
-        said = "wait" if verb == "WAIT_CLOSE" else verb.lower()
-        assert (await operator.ask(f"{verb} pgbouncer")).error == f"0A000 cannot {said} in admin db: pgbouncer"
+        sentences = {
+            "WAIT_CLOSE": "0A000 cannot wait in admin db: pgbouncer",
+            "RESUME": "55000 database pgbouncer is not paused",
+        }
+        said = sentences.get(verb, f"0A000 cannot {verb.lower()} admin db: pgbouncer")
+        assert (await operator.ask(f"{verb} pgbouncer")).error == said
         assert (await operator.ask(f"{verb} nosuch")).error == "3D000 no such database: nosuch"
 
     at_desk(tmp_path, story)
@@ -225,9 +229,82 @@ def test_the_console_and_unknown_databases_are_left_alone(verb: str, tmp_path: P
 
 def test_arguments_nobody_asked_for_are_bad(tmp_path: Path) -> None:
     async def story(proxy: Proxy, operator: Operator) -> None:
-        assert (await operator.ask("RELOAD now")).error == "42601 bad arguments"
-        assert (await operator.ask("SHUTDOWN soon")).error == "42601 bad arguments"
+        assert (await operator.ask("RELOAD now")).error == "42601 invalid command 'RELOAD now', use SHOW HELP;"
+        assert (await operator.ask("SHUTDOWN soon")).error == "42601 invalid command 'SHUTDOWN soon', use SHOW HELP;"
         assert proxy.leaving is None
         await asyncio.sleep(0)
+
+    at_desk(tmp_path, story)
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "error"),
+    [
+        ("SUSPEND", "SUSPEND", "55000 already suspended/paused"),
+        ("SUSPEND", "PAUSE", "55000 already suspended/paused"),
+        ("SUSPEND", "PAUSE shop", "55000 already suspended/paused"),
+        ("PAUSE", "SUSPEND", "55000 already suspended/paused"),
+        ("PAUSE", "PAUSE", "55000 already suspended/paused"),
+        ("PAUSE shop", "SUSPEND", "55000 cannot suspend with paused databases"),
+        ("SUSPEND", "RESUME shop", "55000 database shop is not paused"),
+        ("RELOAD CHECK", "RESUME", "55000 pooler is not paused/suspended"),
+        ("BEGIN", "SUSPEND shop", "42601 invalid command 'SUSPEND shop', use SHOW HELP;"),
+        ("BEGIN", "RELOAD shop", "42601 invalid command 'RELOAD shop', use SHOW HELP;"),
+        ("BEGIN", "PAUSE a b", "42601 invalid command 'PAUSE a b', use SHOW HELP;"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_in_pgbouncers_words(
+    first: str, then: str, error: str, tmp_path: Path
+) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        assert (await operator.ask(first)).error == ""
+        assert (await operator.ask(then)).error == error
+        assert (await operator.ask("SHOW VERSION")).tag == "SHOW"
+
+    at_desk(tmp_path, story)
+
+
+def test_a_reload_while_everything_is_paused_leaves_it_paused(tmp_path: Path) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        await operator.ask("PAUSE")
+        assert (await operator.ask("RELOAD")).tag == "RELOAD"
+        assert proxy.pools.is_paused
+
+    at_desk(tmp_path, story)
+
+
+def test_two_reloads_at_once_are_one_after_the_other(tmp_path: Path) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        other = await Operator(proxy, "ann").enter()
+        for each in (operator, other):
+            each.say("RELOAD")
+        assert [(await each.answer()).tag for each in (operator, other)] == ["RELOAD", "RELOAD"]
+        other.talk.cancel()
+        await asyncio.wait({other.talk})
+
+    at_desk(tmp_path, story)
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        ("PAUSE", "PAUSE command issued"),
+        ("PAUSE shop", "PAUSE 'shop' command issued"),
+        ("DISABLE shop", "DISABLE 'shop' command issued"),
+        ("RECONNECT", "RECONNECT command issued"),
+        ("KILL shop", "KILL 'shop' command issued"),
+        ("SUSPEND", "SUSPEND command issued"),
+        ("SHUTDOWN WAIT_FOR_CLIENTS", "SHUTDOWN WAIT_FOR_CLIENTS command issued"),
+        ("RELOAD CHECK", "RELOAD CHECK command issued"),
+        ("EXPLODE", "pooler error: invalid command 'EXPLODE', use SHOW HELP;"),
+        ("ALTER USER x PASSWORD 'y'", "pooler error: invalid command 'ALTER ...', use SHOW HELP;"),
+        ("SET auth_type = hunter2", "pooler error: SET failed"),
+    ],
+)
+def test_the_log_says_who_did_what(command: str, line: str, tmp_path: Path) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        await operator.ask(command)
+        (found,) = [each for each in (tmp_path / "log").read_text().splitlines() if each.endswith(line)]
+        assert "pgbouncer/ann@127.0.0.1:5" in found
 
     at_desk(tmp_path, story)

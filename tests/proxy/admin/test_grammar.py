@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.errors import Refused
-from proxy.admin.grammar import Command, parse_command
+from proxy.admin.grammar import MAX_COMMANDS, parse_command, split_commands
 
 
 def parsed(text: str | bytes) -> tuple[str, str, str]:
-    command = parse_command(text.encode() if isinstance(text, str) else text)
-    assert isinstance(command, Command)
+    (one,) = split_commands(text.encode() if isinstance(text, str) else text)
+    command = parse_command(one)
     return command.verb, command.word, command.value
 
 
@@ -55,30 +55,58 @@ def test_set_takes_a_word_or_a_string(text: str, key: str, value: str) -> None:
 
 @pytest.mark.parametrize("text", ["", " ", ";", " ; ;\n", "-- nothing", "/* nothing */"])
 def test_nothing_is_no_command(text: str) -> None:
-    assert parse_command(text.encode()) is None
+    assert split_commands(text.encode()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "commands"),
+    [
+        ("SHOW POOLS; RELOAD", ["SHOW POOLS", "RELOAD"]),
+        ("BEGIN;;COMMIT;", ["BEGIN", "COMMIT"]),
+        ("PAUSE \"a;b\"; SET a = 'c;''d'", ['PAUSE "a;b"', "SET a = 'c;''d'"]),
+        ("-- a; b\nRELOAD /* c; d */; -- e", ["RELOAD /* c; d */"]),
+        ("SET a = 'open; RELOAD", ["SET a = 'open; RELOAD"]),
+        ("a / b - c; d", ["a / b - c", "d"]),
+    ],
+)
+def test_several_commands_are_told_apart(text: str, commands: list[str]) -> None:
+    assert split_commands(text.encode()) == commands
+
+
+def test_there_are_not_too_many_of_them() -> None:
+    assert len(split_commands(b"RELOAD;" * MAX_COMMANDS)) == MAX_COMMANDS
+    with pytest.raises(Refused, match="more than 20 commands"):
+        split_commands(b"RELOAD;" * 2_000)
+    with pytest.raises(Refused, match="a text of 16390 bytes, the console takes 16384"):
+        split_commands(b"RELOAD" + b" " * 16_384)
+
+
+def test_a_show_may_say_whose_rows() -> None:
+    assert parsed("SHOW CLIENTS Shop;") == ("SHOW", "CLIENTS", "Shop")
+    assert parsed('select pools "my db"') == ("SHOW", "pools", "my db")
 
 
 @pytest.mark.parametrize(
     "text",
-    ["SHOW POOLS; RELOAD", "SHOW a b", "1", "'", '"', "PAUSE 'x'", "BEGIN;COMMIT", "/* open", "x" * 16, "SHOW ("],
+    ["PAUSE a b", "SHOW a b c", "1", "'", '"', "PAUSE 'x'", "/* open */", "SHOW (", "SET", "SET a"],
 )
 def test_what_makes_no_sense_is_named_in_the_error(text: str) -> None:
     with pytest.raises(Refused) as refusal:
-        parse_command(text.encode())
+        parse_command(text)
     assert refusal.value.sqlstate == "42601"
     assert refusal.value.sentence == f"invalid command '{text.rstrip('; ')}', use SHOW HELP;"
 
 
 def test_a_long_text_is_named_in_part() -> None:
     with pytest.raises(Refused) as refusal:
-        parse_command(b"x" * 60_000)
+        parse_command("x" * 60_000)
     assert len(refusal.value.sentence) < 300
 
 
-@pytest.mark.parametrize("text", ["SET", "SET a", "PAUSE " + "x" * 64, "SET a = " + "x" * 256, f"SET {'x' * 64} = 1"])
-def test_what_is_too_long_or_too_short_has_bad_arguments(text: str) -> None:
+@pytest.mark.parametrize("text", ["x" * 16, "PAUSE " + "x" * 64, "SET a = " + "x" * 256, f"SET {'x' * 64} = 1"])
+def test_what_is_too_long_has_bad_arguments(text: str) -> None:
     with pytest.raises(Refused, match="bad arguments"):
-        parse_command(text.encode())
+        parse_command(text)
 
 
 def test_bytes_that_are_no_utf8_are_read_as_startup_packets_are() -> None:
@@ -93,13 +121,17 @@ PIECES = st.sampled_from(
 @given(st.one_of(st.binary(max_size=300), st.lists(PIECES, max_size=60).map(b"".join)))
 def test_any_bytes_are_a_command_or_nothing_or_an_error(raw: bytes) -> None:
     with contextlib.suppress(Refused):
-        command = parse_command(raw)
-        assert command is None or command.verb == command.verb.upper()
-        assert command is None or len(command.word.encode("utf-8", "surrogateescape")) <= 63
+        for text in split_commands(raw):
+            command = parse_command(text)
+            assert command.verb == command.verb.upper()
+            assert len(command.word.encode("utf-8", "surrogateescape")) <= 63
 
 
 @pytest.mark.parametrize("piece", [b'"a""', b"/*", b"/**/", b"--\n", b"SET a", b"'", b"= ", b" ;", b"a b"])
 def test_a_hostile_text_costs_no_time(piece: bytes) -> None:
     for start in (b"", b"SHOW ", b"SET a = ", b'PAUSE "', b"SET a = '"):
+        raw = (start + piece * 20_000)[:16_384]
         with contextlib.suppress(Refused):
-            parse_command((start + piece * 20_000)[:65_000])
+            split_commands(raw)
+        with contextlib.suppress(Refused):
+            parse_command(raw.decode())

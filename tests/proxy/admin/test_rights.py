@@ -5,34 +5,30 @@ import pytest
 from protocol.errors import Refused
 from proxy.admin.control import CONTROLS
 from proxy.admin.grammar import Command, parse_command
-from proxy.admin.rights import ADMIN, CANNED, LOOK, NOTHING, RIGHTS, check_login, check_right, find_right, name_of
+from proxy.admin.rights import ADMIN, LOOK, NOTHING, RIGHTS, check_login, check_right, find_right, name_of
 from proxy.admin.show import SHOWS
 from proxy.config.kinds import AuthType
 from proxy.config.settings import Settings
 
 SETTINGS = Settings(admin_users=("root", "ann"), stats_users=("watcher",))
 ROLES = {"ann": ADMIN, "watcher": LOOK, "joe": NOTHING, "": NOTHING, "pgbouncer": NOTHING}
-CHANGES = {
-    "SET", "RELOAD", "PAUSE", "RESUME", "DISABLE", "ENABLE", "RECONNECT", "WAIT_CLOSE", "KILL", "KILL_CLIENT",
-    "SHUTDOWN",
+FOR_ADMINISTRATORS = {
+    "SET", "RELOAD", "RELOAD CHECK", "PAUSE", "RESUME", "DISABLE", "ENABLE", "RECONNECT", "WAIT_CLOSE", "KILL",
+    "KILL_CLIENT", "SUSPEND", "SHUTDOWN", "SHOW FDS",
 }  # fmt: skip
 
 
 def command_for(name: str) -> Command:
-    text = f"{name} = 1" if name.startswith("SET") else name
-    command = parse_command(text.replace("SET =", "SET verbose =").encode())
-    assert command is not None
-    return command
+    return parse_command("SET verbose = 1" if name == "SET" else name)
 
 
 def test_only_administrators_change_anything() -> None:
-    assert {name for name, right in RIGHTS.items() if right is ADMIN} == CHANGES
-    assert {right for name, right in RIGHTS.items() if name not in CHANGES} == {LOOK}
+    assert {name for name, right in RIGHTS.items() if right is ADMIN} == FOR_ADMINISTRATORS
+    assert {right for name, right in RIGHTS.items() if name not in FOR_ADMINISTRATORS} == {LOOK}
 
 
 def test_what_can_be_done_and_what_may_be_done_are_the_same() -> None:
-    canned = {f"{verb} {name.upper()}" for verb in ("SHOW", "SET") for name in CANNED}
-    assert set(RIGHTS) == {*SHOWS, *CONTROLS, "SHOW HELP"} | canned
+    assert set(RIGHTS) == {*SHOWS, *CONTROLS, "SHOW HELP", "RELOAD CHECK"}
 
 
 @pytest.mark.parametrize("user", ROLES)
@@ -40,18 +36,20 @@ def test_what_can_be_done_and_what_may_be_done_are_the_same() -> None:
 def test_every_command_as_everybody(name: str, user: str) -> None:
     command = command_for(name)
     assert name_of(command) == name
-    if ROLES[user] >= RIGHTS[name]:
-        assert check_right(SETTINGS, user, command) == name
+    right = find_right(SETTINGS, user)
+    assert right is ROLES[user]
+    if right >= RIGHTS[name]:
+        assert check_right(right, command) == name
     else:
         with pytest.raises(Refused, match="admin access needed") as refusal:
-            check_right(SETTINGS, user, command)
+            check_right(right, command)
         assert refusal.value.sqlstate == "42501"
 
 
-@pytest.mark.parametrize("text", ["SHOW", "SHOW FDS", "SHOW PASSWORDS", "SUSPEND", "EXPLODE", "SHOW SHOW"])
+@pytest.mark.parametrize("text", ["SHOW", "SHOW PASSWORDS", "EXPLODE", "SHOW SHOW", "CHECK"])
 def test_a_command_that_is_not_in_the_table_does_not_exist_for_anybody(text: str) -> None:
     with pytest.raises(Refused, match=f"invalid command '{text}', use SHOW HELP;"):
-        check_right(SETTINGS, "root", Command(*text.split(maxsplit=1), text=text))
+        check_right(ADMIN, Command(*text.split(maxsplit=1), text=text))
 
 
 def test_the_name_is_compared_as_a_whole() -> None:
@@ -63,8 +61,12 @@ def test_with_auth_type_any_everyone_is_an_administrator() -> None:
     assert find_right(Settings(auth_type=AuthType.ANY), "joe") is ADMIN
 
 
+def test_the_account_of_the_proxy_itself_may_do_everything() -> None:
+    assert find_right(SETTINGS, "pgbouncer", is_owner=True) is ADMIN
+
+
 def test_a_user_without_rights_is_not_even_let_in() -> None:
-    check_login(SETTINGS, "watcher")
+    check_login(LOOK)
     with pytest.raises(Refused, match="not allowed") as refusal:
-        check_login(SETTINGS, "joe")
+        check_login(NOTHING)
     assert refusal.value.sqlstate == "42501"

@@ -10,13 +10,14 @@ from proxy.main import Proxy
 from proxy.resolver import Resolver
 from tests.proxy.admin.desk import Operator, a_client, a_server, at_desk
 
-TYPES = {"s": 25, "i": 23, "q": 20, "N": 1700, "T": 25}
+TYPES = {"s": 25, "i": 23, "q": 20, "N": 1700, "T": 25, "b": 17}
 
 SOCKET = (
     "type s, user s, database s, replication s, state s, addr s, port i, local_addr s, local_port i, connect_time T, "
     "request_time T, wait i, wait_us i, close_needed i, ptr s, link s, remote_pid i, tls s, application_name s, "
     "prepared_statements i, id i"
 )
+BUFFERS = ", recv_pos i, pkt_pos i, pkt_remain i, send_pos i, send_remain i, pkt_avail i, send_avail i"
 PGBOUNCER = {
     "VERSION": "version s",
     "CONFIG": "key s, value s, default s, changeable s",
@@ -30,6 +31,16 @@ PGBOUNCER = {
         "sv_active_cancel i, sv_being_canceled i, sv_idle i, sv_used i, sv_tested i, sv_login i, maxwait i, "
         "maxwait_us i, pool_mode s, load_balance_hosts s"
     ),
+    "SOCKETS": SOCKET + BUFFERS,
+    "ACTIVE_SOCKETS": SOCKET + BUFFERS,
+    "FDS": (
+        "fd i, task s, user s, database s, addr s, port i, cancel q, link i, client_encoding s, std_strings s, "
+        "datestyle s, timezone s, password s, scram_client_key b, scram_server_key b"
+    ),
+    "MEM": "name s, size i, used i, free i, memtotal i",
+    "DNS_HOSTS": "hostname s, ttl q, addrs s",
+    "DNS_ZONES": "zonename s, serial q, count i",
+    "PEER_POOLS": "peer_id i, cl_active_cancel_req i, cl_waiting_cancel_req i, sv_active_cancel i, sv_login i",
     "PEERS": "peer_id i, host s, port i, pool_size i",
     "HOLDERS": "",
     "PINS": "database s, user s, reason s, now i, total q",
@@ -118,7 +129,9 @@ def test_no_secret_is_ever_shown(tmp_path: Path) -> None:
         client = a_client(proxy, a_server(proxy))
         assert (await operator.ask("SET auth_ldap_options = 'ldapbindpasswd=hunter2'")).error == ""
         for name in SHOWS:
-            text = str((await operator.ask(name)).rows)
+            answer = await operator.ask(name)
+            assert answer.error == ""
+            text = str(answer.rows)
             assert "hunter2" not in text
             assert "'secret'" not in text
             assert client.key.hex() not in text
@@ -134,6 +147,9 @@ def test_state_and_lists_and_users(tmp_path: Path) -> None:
         await operator.ask("PAUSE shop")
         proxy.pools.pause(None)
         assert (await operator.ask("SHOW STATE")).rows == [("active", "no"), ("paused", "yes"), ("suspended", "no")]
+        proxy.pools.resume(None)
+        proxy.suspension.begin()
+        assert (await operator.ask("SHOW STATE")).rows == [("active", "no"), ("paused", "no"), ("suspended", "yes")]
         names = (
             "databases users peers pools peer_pools free_clients used_clients login_clients free_servers used_servers"
             " dns_names dns_zones dns_queries dns_pending"
@@ -163,6 +179,9 @@ def test_what_drivers_ask_for_has_a_canned_answer(tmp_path: Path) -> None:
         assert (answer.columns, answer.rows) == ([("datestyle", 25)], [("ISO",)])
         answer = await operator.ask("SET client_encoding TO 'UTF8'")
         assert (answer.notice, answer.tag) == ("SET ignored", "SET")
+        answer = await operator.ask("SELECT 1, pg_is_in_recovery()")
+        assert (answer.columns, answer.rows) == ([("?column?", 23), ("pg_is_in_recovery", 16)], [("1", "f")])
+        assert (await operator.ask("BEGIN")).tag == "BEGIN"
 
     at_desk(tmp_path, story, user="watcher")
 

@@ -33,6 +33,9 @@ class Wire(asyncio.Transport):
         if self.far is not None:
             asyncio.get_running_loop().call_soon(self.far.eof_received)
 
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     def pause_reading(self) -> None:
         pass
 
