@@ -170,7 +170,7 @@ async def _kill_client(session: Session, command: Command) -> str:
         ) from None
     groups = (*(pool.clients for pool in proxy.pools), proxy.pools.tunnels, proxy.consoles)
     for client in (each for group in groups for each in group):
-        if wanted in (client.number, id(client)):
+        if wanted in (client.number, client.tag.ptr):
             session.log(f"KILL_CLIENT {client!r} command issued")
             client.close(Closing.ADMIN)
             return "KILL_CLIENT"

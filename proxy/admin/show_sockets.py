@@ -168,7 +168,7 @@ def build_server_row(server: Any, times: "Times") -> tuple[Value, ...]:
         0,
         0,
         int(server.doomed is not None),
-        f"{id(server):#x}",
+        f"{server.tag.ptr:#x}",
         _link(server.client),
         server.pid,
         "",

@@ -74,6 +74,9 @@ def test_the_name_in_the_log_is_that_of_show_clients(stand):
         names = [column.name for column in console.execute("show clients").description]
         pointers = {row[names.index("ptr")] for row in rows}
         assert all(f"C-{pointer}: " in stand.log for pointer in pointers)
+        mine = next(row[names.index("ptr")] for row in rows if row[names.index("database")] == "postgres")
+        console.execute(f"kill_client {mine}")
+        assert error(line.read_to_end())["M"] == "admin forced disconnect"
 
 
 def test_ipv6_stands_in_brackets_and_a_unix_socket_is_a_process(stand):

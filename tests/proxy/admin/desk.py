@@ -16,7 +16,7 @@ from proxy.auth.users import Users
 from proxy.client import Client
 from proxy.config.ini import read
 from proxy.inbox import PeerGone
-from proxy.log import Log
+from proxy.log import Address, Log
 from proxy.login import Visitor
 from proxy.main import Proxy
 from proxy.server import Server
@@ -187,7 +187,7 @@ def a_server(proxy: Proxy, database: str = "shop", user: str = "joe") -> Server:
 def a_client(proxy: Proxy, server: Server, user: str = "joe") -> Client:
     """A client linked to `server`."""
     key = proxy.cancels.mint_key()
-    client = Client(server.pool, user, key, {"application_name": "shop"}, ("10.1.1.1", 40000))
+    client = Client(server.pool, user, key, {"application_name": "shop"}, Address("10.1.1.1", 40000))
     client.connection_made(Line())
     proxy.client_arrived(client)
     move(server, LINKED)

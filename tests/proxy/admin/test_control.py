@@ -135,7 +135,7 @@ def test_kill_client_takes_the_id_and_nobody_else(tmp_path: Path) -> None:
         for word in ("", " x", " -1", ' "1e3"'):
             answer = await operator.ask("KILL_CLIENT" + word)
             assert answer.error in ("22023 invalid client pointer supplied", "42704 client not found")
-        assert (await operator.ask(f"KILL_CLIENT {id(second):#x}")).tag == "KILL_CLIENT"
+        assert (await operator.ask(f"KILL_CLIENT {second.tag.ptr:#x}")).tag == "KILL_CLIENT"
         assert second.state is GONE
 
     at_desk(tmp_path, story)
