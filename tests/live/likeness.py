@@ -18,6 +18,7 @@ import re
 import select
 import time
 from collections import Counter
+from collections.abc import Callable
 from struct import unpack_from
 
 from tests.live.script import Unit, describe_unit, is_about, write_unit
@@ -159,13 +160,19 @@ class Pair:
         if has_failed:  # what a server lacks cannot be parsed there now, and fails for that reason
             one, other = ([each for each in answers if each[0] == "Z"] for answers in (one, other))
         _compare("answers", one, other)
-        if self.direct.reported != self.proxied.reported:
-            self.proxied.hear(0.1)  # what a RESET has not reset is told behind the ReadyForQuery
+        # What a RESET has brought back is told behind the ReadyForQuery.
+        self._listen_until(lambda: self.direct.reported == self.proxied.reported)
         for what in ("status", "reported", "notices"):
             _compare(what, *(getattr(speaker, what) for speaker in self.both))
         for speaker in self.both:
             speaker.notices.clear()
         self.is_keeping = self._must_keep(unit)
+
+    def _listen_until(self, condition: Callable[[], bool]) -> None:
+        """To the proxy, for a second at most."""
+        end = time.monotonic() + 1.0
+        while not condition() and time.monotonic() < end:
+            self.proxied.hear(0.01)
 
     def _must_keep(self, unit: Unit) -> bool:
         if self.direct.status in HELD_ALWAYS:
@@ -187,9 +194,7 @@ class Pair:
             return
         for speaker in self.both:
             speaker.hear(0.001)
-        end = time.monotonic() + 1.0
-        while self.direct.heard - self.proxied.heard and time.monotonic() < end:
-            self.proxied.hear(0.01)
+        self._listen_until(lambda: not self.direct.heard - self.proxied.heard)
         _compare("notifications", self.direct.heard - self.proxied.heard, Counter())
 
     def close(self) -> None:

@@ -18,8 +18,8 @@ GROUND = "drop table if exists public.ground; create table public.ground(a int);
 @pytest.fixture(scope="module", name="stand")
 def _stand(upstream):
     with upstream.connect() as admin:
-        for role in ("clerk", "auditor"):
-            admin.execute(f"do $$ begin create role {role}; exception when duplicate_object then end $$")
+        for role in ("squire", "herald"):
+            admin.execute(f"create role {role}")
         for database in (DIRECT, PROXIED):
             admin.execute(f"create database {database}")
             with upstream.connect(dbname=database) as there:
