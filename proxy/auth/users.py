@@ -21,10 +21,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from protocol.codes import MAX_NAME_LENGTH
 from protocol.passwords import BadSecret, Md5, Plain, ScramVerifier, Secret, Stored, encode_text, parse_stored
+from proxy.config.files import read_bytes
 
 MAX_FILE_SIZE: Final = 64 * 1024 * 1024  # some 500,000 users; more is a wrong path, as /dev/zero
+MAX_NAME_LENGTH: Final = 127  # PgBouncer's limit; who has more than PostgreSQL's 63 bytes cannot log in, the others can
 MAX_SECRETS: Final = 8  # per user; each may cost a wrong password one PBKDF2
 MAX_MISTAKES_SHOWN: Final = 20
 
@@ -80,12 +81,9 @@ NOBODY: Final = Users({})
 def read_users(path: str) -> Users:
     """The users in the file at `path`. BadUserFile when it cannot be read or has mistakes. About 6 us a line."""
     try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_FILE_SIZE + 1)
-    except OSError as error:
-        raise BadUserFile([f"{path}: {error.strerror or error}"]) from error
-    if len(data) > MAX_FILE_SIZE:
-        raise BadUserFile([f"{path}: larger than {MAX_FILE_SIZE} bytes"])
+        data = read_bytes(path, MAX_FILE_SIZE)
+    except ValueError as error:
+        raise BadUserFile([f"{path}: {error}"]) from error
     return parse_users(data.decode("utf-8-sig", "surrogateescape"), path)
 
 
@@ -134,7 +132,7 @@ def _check_name(user: str) -> None:
     if not user:
         raise _BadLine("the user name is empty")
     if len(encode_text(user)) > MAX_NAME_LENGTH:
-        raise _BadLine(f"the user name is longer than {MAX_NAME_LENGTH} bytes, the most PostgreSQL has")
+        raise _BadLine(f"the user name is longer than {MAX_NAME_LENGTH} bytes")
     if any(char < " " for char in user):
         raise _BadLine("a control character in the user name")
 

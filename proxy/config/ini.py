@@ -119,7 +119,7 @@ class _Reading:
         if self.reader.mistakes:
             raise BadConfig(self._in_order(self.reader.mistakes), self._in_order(self.warnings))
         section = next(name for name in MAIN_SECTIONS if name in self.reader.sections)
-        settings = replace(defaults(section), **self.values)
+        settings = replace(defaults(section), **({"conffile": self.path} | self.values))
         self._check_logins(settings)
         return Config(
             path=self.path,
