@@ -86,12 +86,13 @@ class Janitor:
 
     def _find_due(self, pool: Pool) -> float:
         """Before when nothing in `pool` can have been idle for too long or be too old, whatever happens until then."""
-        limits, now = pool.limits, self._now()
+        limits = pool.limits
+        now: float = self._now()
         if limits.reserve_pool_size or self._count_excess(pool, 0) > 0:
             return now
         idle = math.inf if limits.server_idle_timeout is None else limits.server_idle_timeout
         check = math.inf if limits.server_check_query is None else limits.server_check_delay
-        due = now + min(limits.server_lifetime * (1 - JITTER), idle, check)  # of those that are not here yet
+        due: float = now + min(limits.server_lifetime * (1 - JITTER), idle, check)  # of those that are not here yet
         for place in pool.places[:CLOSING]:
             for server in place:
                 lifetime = limits.server_lifetime * (1 - JITTER * server.spread)

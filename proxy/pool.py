@@ -108,7 +108,7 @@ class Pool:
         was_session = hasattr(self, "limits") and not self.is_shared
         self.limits = limits
         self.look_at = 0.0  # the janitor's: nothing that is idle here is due before
-        self.habits = Habits(limits)
+        self.habits: Habits = Habits(limits, getattr(self, "habits", None))
         self.is_plain = self.habits.is_plain
         self.is_private = self.habits.is_private
         if was_session and self.is_shared:

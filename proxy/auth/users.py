@@ -18,11 +18,11 @@ and none with a secret in it.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from protocol.passwords import BadSecret, Md5, Plain, ScramVerifier, Secret, Stored, encode_text, parse_stored
-from proxy.config.files import read_bytes
+from proxy.config.files import identify, read_bytes
 
 MAX_FILE_SIZE: Final = 64 * 1024 * 1024  # some 500,000 users; more is a wrong path, as /dev/zero
 MAX_NAME_LENGTH: Final = 127  # PgBouncer's limit; who has more than PostgreSQL's 63 bytes cannot log in, the others can
@@ -47,9 +47,13 @@ class _BadLine(Exception):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Users:
-    """All users of an auth_file; their secrets, the one that counts first being first."""
+    """All users of an auth_file; their secrets, the one that counts first being first.
+
+    `seen` says which state of which file they are from, as `files.identify` does.
+    """
 
     secrets: Mapping[str, tuple[Stored, ...]]
+    seen: tuple[int, ...] = field(default=(), compare=False)
     mostly_scram: bool = field(init=False)
     """Are most of the secrets SCRAM verifiers? Then an unknown user must meet SCRAM to look like the others."""
 
@@ -80,11 +84,12 @@ NOBODY: Final = Users({})
 
 def read_users(path: str) -> Users:
     """The users in the file at `path`. BadUserFile when it cannot be read or has mistakes. About 6 us a line."""
+    seen = identify(path)  # before it is read: what is written meanwhile makes another file of it
     try:
         data = read_bytes(path, MAX_FILE_SIZE)
     except ValueError as error:
         raise BadUserFile([f"{path}: {error}"]) from error
-    return parse_users(data.decode("utf-8-sig", "surrogateescape"), path)
+    return replace(parse_users(data.decode("utf-8-sig", "surrogateescape"), path), seen=seen)
 
 
 def parse_users(text: str, path: str) -> Users:

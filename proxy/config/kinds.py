@@ -195,10 +195,14 @@ def _parse_names(text: str) -> tuple[str, ...]:
 
 
 def _parse_hosts(text: str) -> tuple[str, ...]:
-    hosts = Written.of((host.strip() for host in text.split(",")) if text.strip() else (), text)
+    hosts = tuple(host.strip() for host in text.split(",")) if text.strip() else ()
     if not all(hosts):
         raise ValueError("has an empty name between two commas")
     return hosts
+
+
+def _parse_addresses(text: str) -> tuple[str, ...]:
+    return Written.of(_parse_hosts(text), text)
 
 
 def _parse_mode(text: str) -> int:
@@ -273,7 +277,8 @@ DURATION: Final = Kind(_parse_duration, _format_seconds)
 SECONDS_OR_OFF: Final = or_off(SECONDS)
 TRUTH: Final = Kind(_parse_truth, lambda value: str(int(value)))
 NAMES: Final = Kind(_parse_names, _format_list)  # commas or blanks between, as PgBouncer looks for names
-HOSTS: Final = Kind(_parse_hosts, _format_list)
+ADDRESSES: Final = Kind(_parse_addresses, _format_list)
+HOSTS: Final = Kind(_parse_hosts, ",".join)
 MODE: Final = Kind(_parse_mode, lambda value: f"0{value:03o}")
 CHECK_QUERY: Final = Kind(_parse_check, _format_check)  # None: no check at all; "": an empty query
 SECRET: Final = Kind(_parse_secret, str)  # prints as ***

@@ -93,7 +93,7 @@ def test_names_stand_between_commas_or_blanks_and_hosts_between_commas() -> None
         kinds.HOSTS.parse("a,,b")
     for text in ("ann, bob  carl,,", "", "a ,b"):
         assert kinds.NAMES.format(kinds.NAMES.parse(text)) == text
-    assert kinds.HOSTS.format(kinds.HOSTS.parse("127.0.0.1 ,::1")) == "127.0.0.1 ,::1"
+    assert kinds.ADDRESSES.format(kinds.ADDRESSES.parse("127.0.0.1 ,::1")) == "127.0.0.1 ,::1"
     assert kinds.NAMES.format(("a", "b")) == "a,b"
 
 
