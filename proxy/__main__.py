@@ -13,7 +13,9 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 
+from protocol.passwords import Md5, Plain, ScramVerifier
 from proxy.auth.users import BadUserFile, Users, read_users
+from proxy.config.advice import Secrets
 from proxy.config.check import report
 from proxy.config.ini import BadConfig, Config, read
 from proxy.daemon import (
@@ -55,17 +57,18 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 
 def check(path: str) -> int:
     """What --check does: 0 when the file can be used, else 1."""
-    lines, is_usable = report(path, _mistakes_of_users)
+    lines, is_usable = report(path, _look_at_users)
     print("\n".join(lines))
     return 0 if is_usable else 1
 
 
-def _mistakes_of_users(path: str) -> tuple[str, ...]:
+def _look_at_users(path: str) -> tuple[tuple[str, ...], Secrets]:
+    """The mistakes in an auth_file, and how many secrets of each sort are in it: of each user the one that counts."""
     try:
-        read_users(path)
+        firsts = [type(stored[0]) for stored in read_users(path).secrets.values()]
     except BadUserFile as bad:
-        return tuple(bad.mistakes)
-    return ()
+        return bad.mistakes, Secrets()
+    return (), Secrets(firsts.count(Plain), firsts.count(Md5), firsts.count(ScramVerifier))
 
 
 def start(options: argparse.Namespace) -> int:

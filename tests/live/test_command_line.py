@@ -1,6 +1,7 @@
 """The command line: --check, mistakes before anything starts, root refused, pid file and daemon."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -37,6 +38,18 @@ def test_check_says_that_a_good_file_is_good(stand):
     done = run("--check", stand.file)
     assert done.returncode == 0, done.stdout
     assert not is_listening(stand.port)
+
+
+def test_check_knows_the_secrets_and_gives_advice(stand):
+    stand.settings |= {"auth_type": "scram-sha-256", "pool_mode": "session"}
+    stand.secrets["old"] = "md5d577273ff885c3f84dadb8578bb41399"
+    stand.write()
+    done = run("--check", stand.file)
+    assert done.returncode == 0, done.stdout
+    lines = done.stdout.splitlines()
+    assert any(re.match(rf"{stand.file}:\d+: warning: 1 user has an md5 secret", line) for line in lines)
+    assert any(re.match(rf"{stand.file}:\d+: advice: pool_mode = session", line) for line in lines)
+    assert re.fullmatch(rf"{stand.file}: ok, .* \d+ settings honoured, .* advice", lines[-1])
 
 
 def test_check_says_every_mistake_with_file_and_line(stand):
