@@ -102,6 +102,7 @@ def test_as_a_daemon_it_detaches_and_its_pid_file_goes_with_it(stand):
     done = run("-d", "-u", find_account(), stand.file)
     assert done.returncode == 0, done.stderr
     wait_until(lambda: is_listening(stand.port), "it listens")
+    wait_until(lambda: pid_file.exists() and pid_file.read_text(), "its number is written")
     pid = int(pid_file.read_text())
     with stand.raw() as line:
         assert rows(line.ask("select 1")) == [("1",)]

@@ -167,7 +167,7 @@ def _look(line: Raw, folder: Path, port: int, case: Case) -> Verdict:
         reloaded = not error(line.ask("RELOAD")) and "config file loading failed" not in _read(folder)[before:]
     tables: Tables = {}
     for name in SHOWN:
-        shown = _table(line, f"SHOW {name}")
+        shown = table(line, f"SHOW {name}")
         key = next(iter(shown[0]))
         tables[name] = {
             str(row[key]): {each: _clean(value, folder, port) for each, value in row.items()} for row in shown
@@ -175,7 +175,7 @@ def _look(line: Raw, folder: Path, port: int, case: Case) -> Verdict:
     return Verdict(accepted=True, reloaded=reloaded, tables=tables, log=_read(folder))
 
 
-def _table(line: Raw, text: str) -> list[dict[str, str | None]]:
+def table(line: Raw, text: str) -> list[dict[str, str | None]]:
     messages = line.ask(text)
     names = next(_names(each.body) for each in messages if each.kind == "T")
     return [dict(zip(names, row, strict=True)) for row in rows(messages)]
