@@ -26,6 +26,7 @@ from proxy.config.files import identify, read_bytes
 
 MAX_FILE_SIZE: Final = 64 * 1024 * 1024  # some 500,000 users; more is a wrong path, as /dev/zero
 MAX_NAME_LENGTH: Final = 127  # PgBouncer's limit; who has more than PostgreSQL's 63 bytes cannot log in, the others can
+MAX_USERS: Final = 500_000  # four seconds and 200 MB
 MAX_SECRETS: Final = 8  # per user; each may cost a wrong password one PBKDF2
 MAX_MISTAKES_SHOWN: Final = 20
 
@@ -101,6 +102,9 @@ def parse_users(text: str, path: str) -> Users:
             _add(secrets, line)
         except (_BadLine, BadSecret) as mistake:
             mistakes.append(f"{path}:{number}: {mistake}")
+        if len(secrets) > MAX_USERS:
+            mistakes.append(f"{path}:{number}: more than {MAX_USERS} users")
+            break
     if mistakes:
         raise BadUserFile(mistakes)
     return Users(secrets)

@@ -73,6 +73,7 @@ class Reader:
         self.files: list[str] = []
         self.sections: dict[str, Mistake] = {}  # name -> where it first stands
         self.mistakes: list[Mistake] = []
+        self.is_stopped = False
         self._section = ""
         self._open: list[str] = []  # the files we are inside of, outermost first
         self._room = MAX_SIZE  # how many bytes may still be read
@@ -85,13 +86,17 @@ class Reader:
             return
         self._open.append(os.path.realpath(path))
         for number, line in enumerate(text.split("\n"), 1):
-            if len(self.mistakes) >= MAX_MISTAKES:
+            if len(self.mistakes) >= MAX_MISTAKES or self.is_stopped:
                 break
             if len(line) > MAX_LINE:
                 self.note(Mistake(path, number, f"the line is longer than {MAX_LINE} characters"))
             else:
                 yield from self._one(path, number, self._enter_sections(path, number, line.strip(_BLANKS)))
         self._open.pop()
+
+    def stop(self) -> None:
+        """No line more, of any file."""
+        self.is_stopped = True
 
     def note(self, mistake: Mistake) -> None:
         self.mistakes.append(mistake)

@@ -152,3 +152,8 @@ def test_a_file_without_end_is_not_read_to_it(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(users, "MAX_FILE_SIZE", 1000)
     with pytest.raises(BadUserFile, match="/dev/zero: is larger than 1000 bytes"):
         read_users("/dev/zero")
+
+
+def test_users_without_end_are_not_counted_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(users, "MAX_USERS", 3)
+    assert mistakes('"a" ""\n"b" ""\n"c" ""\n"a" "x"\n"d" ""\n"e" ""\n') == ("users.txt:5: more than 3 users",)
