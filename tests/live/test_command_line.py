@@ -114,3 +114,16 @@ def test_as_a_daemon_it_detaches_and_its_pid_file_goes_with_it(stand):
     time.sleep(0.1)
     assert "process down" in log.read_text()
     assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.parametrize("name", ["pidfile", "logfile"])
+def test_a_daemon_that_cannot_begin_says_so_on_the_terminal(stand, name):
+    stand.folder.chmod(0o777)
+    stand.settings |= {"pidfile": stand.folder / "pid", "logfile": stand.folder / "daemon.log"}
+    stand.settings[name] = "/nowhere/at/all"
+    stand.write()
+    done = run("-d", "-u", find_account(), stand.file)
+    assert done.returncode == 1
+    assert re.search("pgshuttle: .*/nowhere/at/all: No such file or directory", done.stderr), done.stderr
+    assert not (stand.folder / "pid").exists()
+    assert not is_listening(stand.port)

@@ -7,6 +7,7 @@ packaged; what it says (lib/pq's startup, its queries) and which columns it read
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -93,16 +95,24 @@ def test_the_exporter_of_pypi_finds_everything_it_looks_for(stand, tmp_path):
         assert again[name] == found[name] + 1
 
 
-def test_debians_exporter_ends_as_it_does_in_front_of_debians_pgbouncer(stand, tmp_path):
+@pytest.fixture(name="folder")
+def _folder():
+    """Open to other users, which pytest's own is not."""
+    folder = Path(tempfile.mkdtemp(prefix="pgshuttle-exporters-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_debians_exporter_ends_as_it_does_in_front_of_debians_pgbouncer(stand, folder):
     exporter = need_program("prometheus-pgbouncer-exporter", "prometheus-pgbouncer-exporter")
     pgbouncer = need_program("pgbouncer", "pgbouncer")
     port = find_free_port()
-    tmp_path.chmod(0o755)
-    (tmp_path / "users").write_text('"postgres" "x"\n')
-    main = MAIN.replace("{port}", str(port)).replace("{folder}", str(tmp_path)).replace("= adm", "= postgres")
-    (tmp_path / "p.ini").write_text(main + "[databases]\nshop = host=127.0.0.1\n")
+    (folder / "users").write_text('"postgres" "x"\n')
+    main = MAIN.replace("{port}", str(port)).replace("{folder}", str(folder)).replace("= adm", "= postgres")
+    (folder / "p.ini").write_text(main + "[databases]\nshop = host=127.0.0.1\n")
     command = [pgbouncer, "-u", find_account()] if os.geteuid() == 0 else [pgbouncer]
-    with running(*command, tmp_path / "p.ini"):
+    with running(*command, folder / "p.ini"):
         theirs = last_words(exporter, port)
     ours = last_words(exporter, stand.port)
     assert theirs == ours == "KeyError: 'total_requests'"
