@@ -33,6 +33,7 @@ $(STAMP): pyproject.toml
 # next time; the tests say what they miss.
 $(DRIVERS): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[drivers]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps prometheus-pgbouncer-exporter
 	touch $@
 
 $(NODE)/.stamp: tests/live/clients/node/package.json $(STAMP)

@@ -12,8 +12,11 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+from protocol.passwords import Md5, Plain, ScramVerifier
 from proxy.auth.users import BadUserFile, Users, read_users
+from proxy.config.advice import Secrets
 from proxy.config.check import report
 from proxy.config.ini import BadConfig, Config, read
 from proxy.daemon import (
@@ -55,17 +58,18 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 
 def check(path: str) -> int:
     """What --check does: 0 when the file can be used, else 1."""
-    lines, is_usable = report(path, _mistakes_of_users)
+    lines, is_usable = report(path, _look_at_users)
     print("\n".join(lines))
     return 0 if is_usable else 1
 
 
-def _mistakes_of_users(path: str) -> tuple[str, ...]:
+def _look_at_users(path: str) -> tuple[tuple[str, ...], Secrets]:
+    """The mistakes in an auth_file, and how many secrets of each sort are in it: of each user the one that counts."""
     try:
-        read_users(path)
+        firsts = [type(stored[0]) for stored in read_users(path).secrets.values()]
     except BadUserFile as bad:
-        return tuple(bad.mistakes)
-    return ()
+        return bad.mistakes, Secrets()
+    return (), Secrets(firsts.count(Plain), firsts.count(Md5), firsts.count(ScramVerifier))
 
 
 def start(options: argparse.Namespace) -> int:
@@ -84,8 +88,15 @@ def start(options: argparse.Namespace) -> int:
         for mistake in bad.mistakes:
             print(mistake, file=sys.stderr)
     except (StartFailed, OSError) as error:
-        print(f"pgshuttle: {error}", file=sys.stderr)
+        print(f"pgshuttle: {_words_of(error)}", file=sys.stderr)
     return 1
+
+
+def _words_of(error: StartFailed | OSError) -> str:
+    """Of a file the system says its number first and its name last."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def _start(options: argparse.Namespace, config: Config, users: Users, user: str) -> int:
@@ -93,27 +104,43 @@ def _start(options: argparse.Namespace, config: Config, users: Users, user: str)
     loop_factory = _loop_factory()  # before we give up rights that reading it may need
     sockets = take_listening_sockets() or open_sockets(config.settings)
     pid_file = PidFile(config.settings.pidfile) if config.settings.pidfile else None
-    if options.daemon:
-        become_daemon()
+    detach = become_daemon() if options.daemon else None
     if pid_file is not None:
         pid_file.write()
+    try:
+        _live(options, config, users, user, Taken(sockets, files, loop_factory, detach))
+    finally:
+        if pid_file is not None:
+            pid_file.remove()
+    return 0
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What was taken before rights were given up. `files`: how many may be open, before and now."""
+
+    sockets: list[socket.socket]
+    files: tuple[int, int]
+    loop_factory: Callable[[], asyncio.AbstractEventLoop]
+    detach: Callable[[], None] | None
+
+
+def _live(options: argparse.Namespace, config: Config, users: Users, user: str, taken: Taken) -> None:
+    """With the rights of `user` and a log, until the end."""
     set_process_name(config.settings.job_name)  # while /proc/self is ours
     if user and os.geteuid() == 0:
         become_user(user)
     log = Log(destination_of(config.settings, is_quiet=options.quiet or options.daemon))
+    if taken.detach is not None:
+        taken.detach()
     log.log(f"running as {describe_user()}")
     if user and describe_user().split(",")[0] != f"user {user}":
         log.warning(f"user {user} is asked for, which only root could become")
     for warning in config.warnings:
         log.warning(str(warning))
-    _warn_of_few_files(log, config, users, files)
-    try:
-        with asyncio.Runner(loop_factory=loop_factory) as runner:
-            runner.run(_run(Proxy(config, users, log, verbosity=options.verbose), sockets))
-    finally:
-        if pid_file is not None:
-            pid_file.remove()
-    return 0
+    _warn_of_few_files(log, config, users, taken.files)
+    with asyncio.Runner(loop_factory=taken.loop_factory) as runner:
+        runner.run(_run(Proxy(config, users, log, verbosity=options.verbose), taken.sockets))
 
 
 async def _run(proxy: Proxy, sockets: list[socket.socket]) -> None:

@@ -18,6 +18,8 @@ import os
 import platform
 import pwd
 import resource
+from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from typing import NoReturn
 
@@ -42,22 +44,37 @@ def keep_standard_fds_open() -> None:
     os.close(fd)
 
 
-def become_daemon() -> None:
-    """Go on as a child of init, in a session of our own, without a terminal. The calling process exits with 0."""
+def become_daemon() -> Callable[[], None]:
+    """
+    Go on as a child of init, in a session of our own.
+
+    The calling process waits until what is returned is called, which takes the terminal away, and exits with 0. If we
+    end before, it exits with 1: until then whoever started us sees what is wrong, as a pid file or a log that cannot
+    be written.
+    """
+    hearing, saying = os.pipe()
     if os.fork():
-        _leave()
+        os.close(saying)
+        _leave(0 if os.read(hearing, 1) else 1)
+    os.close(hearing)
     os.setsid()
     if os.fork():  # the session's leader must go: only a leader can get a controlling terminal again
-        _leave()
+        _leave(0)
+    return partial(_detach, saying)
+
+
+def _detach(saying: int) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
-    if null > 2:
-        os.close(null)
+    os.close(null)
+    with contextlib.suppress(BrokenPipeError):  # nobody waits any more
+        os.write(saying, b"+")
+    os.close(saying)
 
 
-def _leave() -> NoReturn:
-    os._exit(0)  # no atexit, no flushing: all that belongs to the child now
+def _leave(code: int) -> NoReturn:
+    os._exit(code)  # no atexit, no flushing: all that belongs to the child now
 
 
 class PidFile:

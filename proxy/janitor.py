@@ -5,11 +5,16 @@ Theory. The streams set no timers. They note when something began, and every `TI
 therefore kept within a third of a second, and a query costs no timer. A sweep looks at servers (few) and at the
 front of each queue (the oldest), and at all clients only if a client_idle_timeout is set.
 
+A proxy may have thousands of pools, most of which nobody uses. Such a pool costs a few comparisons: when nobody waits
+and no server is busy, what can be due is the age of what is idle, and `look_at` says before when that cannot be. It is
+reckoned with everything that may become idle meanwhile, so that the streams need not tell; new limits reset it.
+
 A server that is too old is closed when idle; in use, it is `doomed` and leaves at its next release. Lifetimes carry
 a jitter of up to a tenth, or servers opened together would all leave together.
 """
 
 import asyncio
+import math
 from typing import Any
 
 from proxy.overtime import find_rest_timeout, find_timeout, is_over, is_quiet, send_away
@@ -45,13 +50,9 @@ class Janitor:
         """Everything once. While nothing is read nobody can be late."""
         if self._proxy.is_suspended:
             return
+        now = self._now()
         for pool in self._proxy.pools:
-            self._sweep_waiting(pool)
-            self._sweep_linked(pool)
-            self._sweep_idle(pool)
-            self._sweep_overdue(pool)
-            self._sweep_clients(pool)
-            self._keep_size(pool)
+            self._sweep_pool(pool, now)
         for hub in self._proxy.pools.hubs():
             hub.sweep()
         self._sweep_doorsteps()
@@ -66,6 +67,39 @@ class Janitor:
         limit, doors = self._proxy.settings.client_login_timeout, self._proxy.doorsteps
         while doors and is_over(limit, self._now() - next(iter(doors)).arrived_at):
             next(iter(doors)).expire()
+
+    def _sweep_pool(self, pool: Pool, now: float) -> None:
+        _, idle, used, *busy = pool.places
+        if pool.is_wanted:
+            self._sweep_waiting(pool)
+        if pool.places[LINKED]:
+            self._sweep_linked(pool)
+        if now >= pool.look_at and (idle or used):
+            self._sweep_idle(pool)
+            pool.look_at = self._find_due(pool)
+        if any(busy):
+            self._sweep_overdue(pool)
+        if pool.clients:
+            self._sweep_clients(pool)
+        if pool.limits.min_pool_size:
+            self._keep_size(pool)
+
+    def _find_due(self, pool: Pool) -> float:
+        """Before when nothing in `pool` can have been idle for too long or be too old, whatever happens until then."""
+        limits = pool.limits
+        now: float = self._now()
+        if limits.reserve_pool_size or self._count_excess(pool, 0) > 0:
+            return now
+        idle = math.inf if limits.server_idle_timeout is None else limits.server_idle_timeout
+        check = math.inf if limits.server_check_query is None else limits.server_check_delay
+        due: float = now + min(limits.server_lifetime * (1 - JITTER), idle, check)  # of those that are not here yet
+        for place in pool.places[:CLOSING]:
+            for server in place:
+                lifetime = limits.server_lifetime * (1 - JITTER * server.spread)
+                due = min(due, server.opened_at + lifetime, server.ready_at + idle)
+                if server.state is not USED:
+                    due = min(due, server.ready_at + check)
+        return due
 
     def _sweep_waiting(self, pool: Pool) -> None:
         if pool.is_wanted:

@@ -44,6 +44,7 @@ from proxy.stats import describe, sum_averages
 from proxy.suspend import Suspension
 from proxy.tasks import Tasks, drive
 from proxy.tunnel import Far, Tunnel
+from proxy.userfile import UserFile
 
 LAST_BREATH = 0.2  # seconds for the last words to leave the sockets
 MAX_FOUND = 1000  # names of databases remembered, known or not
@@ -100,6 +101,7 @@ class Proxy:
             self._listen(each, self.arrive)
         self.tasks.start(Janitor(self).run(), name="janitor")
         self.tasks.start(self.resolver.run(), name="resolver")
+        self.tasks.start(UserFile(self).run(), name="auth_file")
         self.log.log(f"process up: {', '.join(describe_build())}")
         self.notifier.ready()
 

@@ -19,13 +19,13 @@ the place it waits for, and it is opened when those counted before it leave room
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import Any
 
 from proxy.config.entries import FALLBACK, Database
 from proxy.config.ini import Config
-from proxy.config.limits import resolve
+from proxy.config.limits import Limits, resolve
 from proxy.config.reload import Changes
 from proxy.contracts import World
 from proxy.ear import EarPool
@@ -59,6 +59,10 @@ class Pools:
     def serving(self) -> list[Pool]:
         """Those that clients are served from."""
         return list(self._pools.values())
+
+    def keys(self) -> list[tuple[str, str]]:
+        """(database, user) of those that clients are served from."""
+        return list(self._pools)
 
     def __len__(self) -> int:
         return len(self._pools)
@@ -238,20 +242,26 @@ class Pools:
 
     # Reload.
 
-    def reconcile(self, changes: Changes) -> None:
-        """Live by the new configuration: new limits, servers of changed databases retired, lost databases closed."""
+    def reconcile(self, changes: Changes, limits: Mapping[tuple[str, str], Limits]) -> None:
+        """Live by the new configuration: new limits, servers of changed databases retired, lost databases closed.
+
+        `limits` are those of the pools that were here when they were reckoned.
+        """
         self._config = config = changes.effective
         for pool in self.serving():
-            if config.find_database(pool.database) is None:
+            if _comes_from(config, pool.database) not in config.databases:
                 self._dismiss(pool, Closing.DATABASE_GONE)
         for pool in self:
-            pool.set_limits(resolve(config, pool.database, pool.user))
+            new = limits.get((pool.database, pool.user)) or resolve(config, pool.database, pool.user)
+            if new != pool.limits:
+                pool.set_limits(new)
             if pool.database in changes.retired or _comes_from(config, pool.database) in changes.retired:
                 pool.welcome = None
                 pool.failure = None
                 pool.retire_servers(Closing.STALE)
         for pool in self:
-            pool.grow()
+            if pool.is_wanted:
+                pool.grow()
 
     def retire(self, database: str | None, why: Closing) -> None:
         """RECONNECT: every server leaves at its next release."""
@@ -328,10 +338,12 @@ class Pools:
         own entry says `min_pool_size`; the general setting counts for it only if there is but one: a hundred users
         times five servers would be a flood nobody asked for.
         """
-        warm = []
+        warm, settings = [], self._config.settings
         for database in self._config.databases.values():
             if database.name == FALLBACK:
                 continue  # nobody knows its names yet
+            if not (settings.min_pool_size if database.min_pool_size is None else database.min_pool_size):
+                continue  # as most: to reckon their limits for nothing would take long
             is_meant = database.min_pool_size is not None or len(known_users) == 1
             users = [database.user] if database.user else known_users if is_meant else ()
             for user in users:
@@ -378,4 +390,4 @@ def _is_at(server: Any, host: str, addresses: Collection[str]) -> bool:
 
 def _comes_from(config: Config, database: str) -> str:
     """The entry that serves `database`."""
-    return database if database in config.databases else "*"
+    return database if database in config.databases else FALLBACK

@@ -1,22 +1,27 @@
 """
 A reload's journey: from the files on disk to the world we live in.
 
-Theory. Everything is read and checked first, off the event loop, and swapped in one breath. If anything is wrong the
-old world stays as it is, and the caller gets every mistake with file and line. Two reloads at once are one after the
-other. `preview` stops before the swap. SET on the console takes the same way with one value changed, and lasts until
-the next reload.
+Theory. Everything is read, checked and reckoned first, off the event loop, and swapped in one breath, which is short
+also where there are thousands of databases and pools. If anything is wrong the old world stays as it is, and the caller
+gets every mistake with file and line. Two reloads at once are one after the other. `preview` stops before the swap. SET
+on the console takes the same way with one value changed, and lasts until the next reload.
 """
 
 import asyncio
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
+from proxy.aside import aside
 from proxy.auth.users import NOBODY, BadUserFile, Users, read_users
 from proxy.config.ini import BadConfig, Config, read, why_unsafe
+from proxy.config.limits import Limits, resolve
 from proxy.config.reload import Changes, compare
 from proxy.config.settings import Settings, assign
 from proxy.listener import tune_all
 from proxy.log import Destination
+
+MOST_WARNINGS: Final = 20  # in the log of one reload
 
 
 class BadReload(Exception):
@@ -27,16 +32,32 @@ class BadReload(Exception):
         self.mistakes = mistakes
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a reload will do, reckoned in advance: the limits of all pools there are, and the line for the log."""
+
+    changes: Changes
+    limits: Mapping[tuple[str, str], Limits]
+    summary: str
+
+
+def make_plan(old: Config, new: Config, pools: Iterable[tuple[str, str]]) -> Plan:
+    """`pools` are (database, user); those that are made meanwhile reckon for themselves."""
+    changes = compare(old, new)
+    limits = {key: resolve(changes.effective, *key) for key in pools}
+    return Plan(changes, limits, changes.summary())
+
+
 class Reloader:
     """One per proxy, whose `config`, `settings` and `users` nobody else replaces."""
 
     def __init__(self, proxy: Any) -> None:
         self._proxy = proxy
-        self._lock = asyncio.Lock()
+        self.lock = asyncio.Lock()
 
     async def reload(self) -> list[str]:
         """Read the files again. Returns every mistake; then nothing has changed. None: the new world is in force."""
-        async with self._lock:
+        async with self.lock:
             self._proxy.notifier.reloading()
             try:
                 return await self._reload()
@@ -45,30 +66,31 @@ class Reloader:
 
     async def _reload(self) -> list[str]:
         try:
-            changes, users = await self._read()
+            plan, users = await self._read()
         except BadReload as bad:
             return self._refuse(bad.mistakes)
         await self._proxy.keeper.warm(users.secrets.items())
-        self._swap(changes, users)
+        self._swap(plan, users)
         self._proxy.log.reopen()  # whoever rotates logs may say RELOAD instead of SIGHUP
         return []
 
     async def preview(self) -> tuple[Changes, Users]:
         """What `reload` would change now. BadReload: it would fail. Nothing is changed, and nothing logged."""
-        async with self._lock:
-            return await self._read()
+        async with self.lock:
+            plan, users = await self._read()
+            return plan.changes, users
 
-    async def _read(self) -> tuple[Changes, Users]:
+    async def _read(self) -> tuple[Plan, Users]:
         """The files as they are on disk, compared with what is in force."""
         proxy = self._proxy
         try:
-            config = await asyncio.to_thread(read, proxy.settings.conffile or proxy.config.path)
-            users = await asyncio.to_thread(read_users_of, config)
+            config = await aside(read, proxy.settings.conffile or proxy.config.path)
+            users = await aside(read_users_of, config)
         except BadConfig as bad:
             raise BadReload([str(mistake) for mistake in bad.mistakes]) from bad
         except BadUserFile as bad:
             raise BadReload(list(bad.mistakes)) from bad
-        return compare(proxy.config, config), users
+        return await aside(make_plan, proxy.config, config, proxy.pools.keys()), users
 
     def _refuse(self, mistakes: list[str]) -> list[str]:
         for mistake in mistakes:
@@ -76,8 +98,8 @@ class Reloader:
         self._proxy.log.error("reload failed, nothing has changed")
         return mistakes
 
-    def _swap(self, changes: Changes, users: Users) -> None:
-        proxy = self._proxy
+    def _swap(self, plan: Plan, users: Users) -> None:
+        proxy, changes = self._proxy, plan.changes
         proxy.config = changes.effective
         proxy.forget_found()
         proxy.settings = settings = proxy.config.settings
@@ -88,28 +110,34 @@ class Reloader:
         proxy.cancels.timeout = settings.cancel_wait_timeout
         for listener in proxy.listeners:
             tune_all(listener.socket, settings)
-        proxy.pools.reconcile(changes)
+        proxy.pools.reconcile(changes, plan.limits)
         proxy.find_warm()
-        for warning in proxy.config.warnings:
-            proxy.log.warning(str(warning))
+        self._warn(changes)
+        proxy.log.log(f"reloaded: {plan.summary}")
+
+    def _warn(self, changes: Changes) -> None:
+        log, warnings = self._proxy.log, changes.effective.warnings
+        for warning in warnings[:MOST_WARNINGS]:
+            log.warning(str(warning))
+        if len(warnings) > MOST_WARNINGS:
+            log.warning(f"and {len(warnings) - MOST_WARNINGS} warnings more: pgshuttle --check says them all")
         for change in changes.restart:
-            proxy.log.warning(f"{change}: needs a restart, the old value stays in force")
-        proxy.log.log(f"reloaded: {changes.summary()}")
+            log.warning(f"{change}: needs a restart, the old value stays in force")
 
     async def apply_setting(self, name: str, text: str) -> None:
         """SET on the console: one LIVE setting, until the next reload. ValueError says what is wrong with it."""
         proxy = self._proxy
-        async with self._lock:
+        async with self.lock:
             settings = assign(proxy.settings, name, text)
             if sentence := why_unsafe(name, getattr(settings, name)):
                 raise ValueError(sentence)
             config = replace(proxy.config, settings=settings, warnings=())
             try:
-                users = await asyncio.to_thread(read_users_of, config) if name == "auth_file" else proxy.users
+                users = await aside(read_users_of, config) if name == "auth_file" else proxy.users
             except BadUserFile as bad:
                 raise ValueError(str(bad)) from bad
             await proxy.keeper.warm(users.secrets.items())
-            self._swap(compare(proxy.config, config), users)
+            self._swap(await aside(make_plan, proxy.config, config, proxy.pools.keys()), users)
 
 
 def destination_of(settings: Settings, *, is_quiet: bool) -> Destination:

@@ -22,7 +22,7 @@ from proxy.admin.show_listeners import show_listeners
 from proxy.admin.show_memory import show_mem
 from proxy.admin.show_names import show_dns_hosts, show_dns_zones, show_peer_pools, show_peers
 from proxy.admin.show_pins import show_audit, show_pins
-from proxy.admin.show_pools import list_databases, show_databases, show_pools
+from proxy.admin.show_pools import CONSOLE, list_databases, show_databases, show_pools
 from proxy.admin.show_sockets import show_clients, show_servers
 from proxy.admin.show_stats import show_averages, show_stats, show_stats_totals, show_totals
 from proxy.config.entries import User
@@ -109,15 +109,14 @@ def _user_rows(proxy: Any) -> Iterator[tuple[Value, ...]]:
     settings = proxy.settings
     for name in list_users(proxy):
         user = proxy.config.users.get(name) or User(name=name)
-        most_servers, most_clients = user.max_user_connections, user.max_user_client_connections
         yield (
             name,
             _or_empty(user.pool_size),
             _or_empty(user.reserve_pool_size),
             user.pool_mode,
-            (settings.max_user_connections if most_servers is None else most_servers) or 0,
+            user.max_user_connections or settings.max_user_connections or 0,
             servers.get(name, 0),
-            (settings.max_user_client_connections if most_clients is None else most_clients) or 0,
+            user.max_user_client_connections or settings.max_user_client_connections or 0,
             clients.get(name, 0),
         )
 
@@ -141,8 +140,8 @@ def _or_empty(number: int | None) -> str:
 
 
 def list_users(proxy: Any) -> list[str]:
-    """Names of all users we have heard of, sorted."""
-    return sorted({*proxy.users.secrets, *proxy.config.users, *(pool.user for pool in proxy.pools)})
+    """Names of all users we have heard of, and the console's own, sorted."""
+    return sorted({CONSOLE, *proxy.users.secrets, *proxy.config.users, *(pool.user for pool in proxy.pools)})
 
 
 NARROWABLE: Final[Mapping[str, Callable[[Any, str], Table]]] = {

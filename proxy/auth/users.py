@@ -18,13 +18,15 @@ and none with a secret in it.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-from protocol.codes import MAX_NAME_LENGTH
 from protocol.passwords import BadSecret, Md5, Plain, ScramVerifier, Secret, Stored, encode_text, parse_stored
+from proxy.config.files import identify, read_bytes
 
 MAX_FILE_SIZE: Final = 64 * 1024 * 1024  # some 500,000 users; more is a wrong path, as /dev/zero
+MAX_NAME_LENGTH: Final = 127  # PgBouncer's limit; who has more than PostgreSQL's 63 bytes cannot log in, the others can
+MAX_USERS: Final = 500_000  # four seconds and 200 MB
 MAX_SECRETS: Final = 8  # per user; each may cost a wrong password one PBKDF2
 MAX_MISTAKES_SHOWN: Final = 20
 
@@ -46,9 +48,13 @@ class _BadLine(Exception):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Users:
-    """All users of an auth_file; their secrets, the one that counts first being first."""
+    """All users of an auth_file; their secrets, the one that counts first being first.
+
+    `seen` says which state of which file they are from, as `files.identify` does.
+    """
 
     secrets: Mapping[str, tuple[Stored, ...]]
+    seen: tuple[int, ...] = field(default=(), compare=False)
     mostly_scram: bool = field(init=False)
     """Are most of the secrets SCRAM verifiers? Then an unknown user must meet SCRAM to look like the others."""
 
@@ -79,14 +85,12 @@ NOBODY: Final = Users({})
 
 def read_users(path: str) -> Users:
     """The users in the file at `path`. BadUserFile when it cannot be read or has mistakes. About 6 us a line."""
+    seen = identify(path)  # before it is read: what is written meanwhile makes another file of it
     try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_FILE_SIZE + 1)
-    except OSError as error:
-        raise BadUserFile([f"{path}: {error.strerror or error}"]) from error
-    if len(data) > MAX_FILE_SIZE:
-        raise BadUserFile([f"{path}: larger than {MAX_FILE_SIZE} bytes"])
-    return parse_users(data.decode("utf-8-sig", "surrogateescape"), path)
+        data = read_bytes(path, MAX_FILE_SIZE)
+    except ValueError as error:
+        raise BadUserFile([f"{path}: {error}"]) from error
+    return replace(parse_users(data.decode("utf-8-sig", "surrogateescape"), path), seen=seen)
 
 
 def parse_users(text: str, path: str) -> Users:
@@ -98,6 +102,9 @@ def parse_users(text: str, path: str) -> Users:
             _add(secrets, line)
         except (_BadLine, BadSecret) as mistake:
             mistakes.append(f"{path}:{number}: {mistake}")
+        if len(secrets) > MAX_USERS:
+            mistakes.append(f"{path}:{number}: more than {MAX_USERS} users")
+            break
     if mistakes:
         raise BadUserFile(mistakes)
     return Users(secrets)
@@ -134,7 +141,7 @@ def _check_name(user: str) -> None:
     if not user:
         raise _BadLine("the user name is empty")
     if len(encode_text(user)) > MAX_NAME_LENGTH:
-        raise _BadLine(f"the user name is longer than {MAX_NAME_LENGTH} bytes, the most PostgreSQL has")
+        raise _BadLine(f"the user name is longer than {MAX_NAME_LENGTH} bytes")
     if any(char < " " for char in user):
         raise _BadLine("a control character in the user name")
 

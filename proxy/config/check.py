@@ -1,44 +1,63 @@
 """
-What `pgshuttle --check FILE` says: every mistake, everything without effect, and whether the file can be used.
+What `pgshuttle --check FILE` says: mistakes, what has no effect or another one than PgBouncer's, advice, a summary.
 
-The file is read exactly as at start, and nothing is started. Reading an auth_file is the business of
-`proxy.auth`, which this package may not know; whoever calls hands in how it is done.
+Each line but the last is `file:line: level: sentence`, as compilers write them, so that editors find the place. The
+file is read exactly as at start, and nothing is started. Reading an auth_file is the business of `proxy.auth`, which
+this package may not know; whoever calls hands in how it is done.
 """
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable
 
+from proxy.config.advice import Level, Remark, Secrets, advise, count_honoured, in_order
 from proxy.config.ini import BadConfig, Config, read
+from proxy.config.lines import Mistake, Reader
 
-MistakesOfUsers = Callable[[str], Iterable[str]]
+LookAtUsers = Callable[[str], tuple[tuple[str, ...], Secrets]]
+"""Gives the sentences about an auth_file, each with file and line, none when it is right; and which secrets it has."""
 
 
-def report(path: str, mistakes_of_users: MistakesOfUsers | None = None) -> tuple[list[str], bool]:
-    """(lines to print, whether the file can be used). Each line but the last begins with file:line.
-
-    `mistakes_of_users` gives the sentences about an auth_file, none when it is right; without it the
-    auth_file is not looked at.
-    """
+def report(path: str, look_at_users: LookAtUsers | None = None) -> tuple[list[str], bool]:
+    """(lines to print, whether the file can be used). Without `look_at_users` the auth_file is not looked at."""
     try:
         config = read(path)
     except BadConfig as bad:
-        lines = [str(mistake) for mistake in (*bad.mistakes, *bad.warnings)]
-        return [*lines, _verdict(path, len(bad.mistakes))], False
-    lines = [str(warning) for warning in config.warnings]
+        remarks = [*_all(bad.mistakes, Level.ERROR), *_all(bad.warnings, Level.WARNING)]
+        return [*map(str, remarks), _verdict(path, len(bad.mistakes))], False
     auth_file = config.settings.auth_file
-    mistakes = list(mistakes_of_users(auth_file)) if mistakes_of_users and auth_file else []
+    mistakes, secrets = look_at_users(auth_file) if look_at_users and auth_file else ((), None)
+    lines = list(Reader().lines(path))
+    remarks = in_order([*_all(config.warnings, Level.WARNING), *advise(config, lines, secrets)], config.files)
+    said = [*map(str, remarks), *map(_as_error, mistakes)]
     if mistakes:
-        return [*lines, *mistakes, _verdict(path, len(mistakes))], False
-    return [*lines, f"{path}: ok, {_contents(config)}"], True
+        return [*said, _verdict(path, len(mistakes))], False
+    counts = Counter(remark.level for remark in remarks)
+    return [*said, f"{path}: ok, {_contents(config, count_honoured(lines), counts)}"], True
+
+
+def _all(mistakes: tuple[Mistake, ...], level: Level) -> list[Remark]:
+    return [Remark(level, mistake) for mistake in mistakes]
+
+
+def _as_error(mistake: str) -> str:
+    """The level in its place: behind file and line, which end with the first ": "."""
+    place, _, sentence = mistake.partition(": ")
+    return f"{place}: {Level.ERROR}: {sentence}"
 
 
 def _verdict(path: str, count: int) -> str:
     return f"{path}: not usable, {_many(count, 'mistake')}"
 
 
-def _contents(config: Config) -> str:
+def _contents(config: Config, honoured: int, counts: Counter[Level]) -> str:
     databases, users = _many(len(config.databases), "database"), _many(len(config.users), "user")
-    files, warnings = _many(len(config.files), "file"), _many(len(config.warnings), "warning")
-    return f"{databases} and {users} with settings of their own, {files} read, {warnings}"
+    files, settings = _many(len(config.files), "file"), _many(honoured, "setting")
+    warnings, notes = _many(counts[Level.WARNING], "warning"), _many(counts[Level.NOTE], "note")
+    advice = f"{counts[Level.ADVICE]} pieces of advice" if counts[Level.ADVICE] != 1 else "1 piece of advice"
+    return (
+        f"{databases} and {users} with settings of their own, {files} read;"
+        f" {settings} honoured, {warnings}, {notes}, {advice}"
+    )
 
 
 def _many(count: int, noun: str) -> str:

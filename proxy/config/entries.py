@@ -6,8 +6,8 @@ Theory. An entry is a small table of settings of its own, made of the same rows 
 value is a connection string in libpq's style: pairs with blanks between, a value in single quotes where it
 holds blanks or is empty, `''` for one quote inside; a backslash is a backslash.
 
-None in an entry means "not said here": the limits in force are worked out once, by `limits.resolve`. A
-written 0 stays 0 until then, since "no limit for this one" and "as everywhere" are different wishes.
+None in an entry means "not said here": the limits in force are worked out once, by `limits.resolve`, which also
+knows what a written 0 means. Numbers are decimal here, as in PgBouncer, and -1 is "not said".
 
 A mistake never shows a value: it may be a password.
 """
@@ -20,13 +20,12 @@ from typing import Any, Final, TypeVar
 
 from protocol.passwords import Secret
 from proxy.config.kinds import (
-    COUNT,
     DATABASE_NAME,
     HOSTS,
     LOAD_BALANCE,
     PEER_ID,
+    PLAIN_COUNT,
     POOL_MODE,
-    PORT,
     SECONDS,
     SECRET,
     SERVER_PORT,
@@ -69,12 +68,12 @@ class Database:
     auth_query: str | None = said(TEXT, "query that fetches a user's secret", NO_AUTH_QUERY)
     auth_dbname: str | None = said(DATABASE_NAME, "database auth_query runs in", NO_AUTH_QUERY)
     pool_mode: PoolMode | None = said(POOL_MODE, "session, transaction or statement")
-    pool_size: int | None = said(COUNT, "servers per user; 0 = no limit")
-    min_pool_size: int | None = said(COUNT, "servers kept open per user")
-    reserve_pool_size: int | None = said(COUNT, "servers a pool may add for clients that wait too long")
-    max_db_connections: int | None = said(COUNT, "servers over all users; 0 = no limit")
-    max_db_client_connections: int | None = said(COUNT, "clients over all users; 0 = no limit")
-    server_lifetime: float | None = said(SECONDS, "an older server is closed when free; 0 = used once")
+    pool_size: int | None = said(PLAIN_COUNT, "servers per user; 0 = no limit")
+    min_pool_size: int | None = said(PLAIN_COUNT, "servers kept open per user")
+    reserve_pool_size: int | None = said(PLAIN_COUNT, "servers a pool may add for clients that wait too long")
+    max_db_connections: int | None = said(PLAIN_COUNT, "servers over all users; 0 = as everywhere")
+    max_db_client_connections: int | None = said(PLAIN_COUNT, "clients over all users; 0 = as everywhere")
+    server_lifetime: float | None = said(SECONDS, "an older server is closed when free; 0 = as everywhere")
     query_wait_timeout: float | None = said(SECONDS, "longest wait for a server; 0 = for ever")
     load_balance_hosts: LoadBalance = row(
         LOAD_BALANCE, LoadBalance.ROUND_ROBIN, LIVE, ACTED, "several hosts: round-robin; disable = one until it fails"
@@ -97,10 +96,10 @@ class User:
 
     name: str
     pool_mode: PoolMode | None = said(POOL_MODE, "session, transaction or statement")
-    pool_size: int | None = said(COUNT, "servers per database; 0 = no limit")
-    reserve_pool_size: int | None = said(COUNT, "servers a pool may add for clients that wait too long")
-    max_user_connections: int | None = said(COUNT, "servers over all databases; 0 = no limit")
-    max_user_client_connections: int | None = said(COUNT, "clients over all databases; 0 = no limit")
+    pool_size: int | None = said(PLAIN_COUNT, "servers per database; 0 = no limit")
+    reserve_pool_size: int | None = said(PLAIN_COUNT, "servers a pool may add for clients that wait too long")
+    max_user_connections: int | None = said(PLAIN_COUNT, "servers over all databases; 0 = as everywhere")
+    max_user_client_connections: int | None = said(PLAIN_COUNT, "clients over all databases; 0 = as everywhere")
     query_timeout: float | None = said(SECONDS, "longest query; 0 = no limit")
     query_wait_timeout: float | None = said(SECONDS, "longest wait for a server; 0 = for ever")
     transaction_timeout: float | None = said(SECONDS, "longest transaction; 0 = no limit")
@@ -114,8 +113,8 @@ class Peer:
 
     number: int
     host: str = row(TEXT, "", LIVE, ACTED, "its address; /folder or @name = Unix socket")
-    port: int = row(PORT, 6432, LIVE, ACTED, "its port")
-    pool_size: int | None = said(COUNT, "cancel requests on their way to it at a time; 0 = no limit")
+    port: int = row(SERVER_PORT, 6432, LIVE, ACTED, "its port")
+    pool_size: int | None = said(PLAIN_COUNT, "cancel requests on their way to it at a time; 0 = no limit")
 
 
 _ROWS: Final = table_of(Database)
@@ -168,6 +167,8 @@ def parse_peer(name: str, text: str) -> Peer:
 
 def unacted_keys(keys: Mapping[str, Setting], text: str) -> Iterator[str]:
     """A warning per key of a valid entry that is not acted on, or has a newer name."""
+    if not any(key in text for key, setting in keys.items() if key in DEPRECATED or not setting.acted):
+        return  # as most: reading the pairs again would take a fifth of the whole reading
     for key, _ in parse_pairs(text):
         if key in DEPRECATED:
             yield f"{key} is the old name of {DEPRECATED[key]}"

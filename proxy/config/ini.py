@@ -39,6 +39,8 @@ __all__ = ["BadConfig", "Config", "Mistake", "read"]
 
 E = TypeVar("E", Database, User, Peer)
 
+MAX_ENTRIES: Final = 100_000  # of a section; three seconds and 100 MB
+
 _STRICT = frozenset({SslMode.REQUIRE, SslMode.VERIFY_CA, SslMode.VERIFY_FULL})
 _UNSAFE: Final[Mapping[str, tuple[frozenset[str], str]]] = {
     "auth_type": (
@@ -119,7 +121,7 @@ class _Reading:
         if self.reader.mistakes:
             raise BadConfig(self._in_order(self.reader.mistakes), self._in_order(self.warnings))
         section = next(name for name in MAIN_SECTIONS if name in self.reader.sections)
-        settings = replace(defaults(section), **self.values)
+        settings = replace(defaults(section), **({"conffile": self.path} | self.values))
         self._check_logins(settings)
         return Config(
             path=self.path,
@@ -165,6 +167,10 @@ class _Reading:
             self.warnings.append(line.mistake(f"{line.key} is accepted but has no effect: {setting.reason}"))
 
     def _take_entry(self, line: Line, entries: _Entries[E]) -> None:
+        if len(entries.found) >= MAX_ENTRIES:
+            self.reader.note(line.mistake(f"more than {MAX_ENTRIES} entries in [{line.section}]: the rest is not read"))
+            self.reader.stop()
+            return
         try:
             entries.found[line.key] = entries.parse(line.key, line.value)
         except BadEntry as error:
@@ -184,7 +190,7 @@ class _Reading:
         if len(mains) > 1:
             sentence = f"[{mains[1]}] stands beside [{mains[0]}]: the main section has one name in a file"
             self._note_at(self.reader.sections[mains[1]], sentence)
-        if not mains and self.reader.files:
+        if not mains and self.reader.files and not self.reader.is_stopped:
             self.reader.note(Mistake(self.path, 0, "there is no main section, [proxy] or [pgbouncer]"))
         if len(self.reader.mistakes) >= MAX_MISTAKES:
             self.reader.note(Mistake(self.path, 0, f"more than {MAX_MISTAKES} mistakes: the rest is not read"))

@@ -7,8 +7,9 @@ a sentence ("is negative") that reads well after the name and the text of the se
 text itself, which may be a secret.
 
 PgBouncer writes 0 where it means "off". That confusion ends here: the kinds whose name ends in `_OR_OFF`
-give None for 0 and print None as 0, all others keep zero as zero. Numbers go through what C's strtol does
-with base 0, so `0777` is octal and `0x10` is sixteen. Times are float seconds and print as C's %g does.
+give None for 0 and print None as 0, all others keep zero as zero. Numbers of the main section go through what C's
+strtol does with base 0, so `0777` is octal and `0x10` is sixteen; those of entries through what its atoi does, so `010`
+is ten. Times are float seconds and print as C's %g does. A list prints as it was written.
 """
 
 import enum
@@ -29,6 +30,7 @@ PASSWORD_MAX: Final = 65530  # bytes; PgBouncer's limit
 
 _NUMBER = re.compile(r"\s*([+-]?)(?:0[xX]([0-9a-fA-F]+)|0([0-7]*)|([1-9][0-9]*))")
 _DECIMAL = re.compile(r"\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
+_PLAIN = re.compile(r"[+-]?[0-9]+")
 _SEPARATORS = re.compile(r"[,\s]+")
 _TRUTH: Final = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False}
 
@@ -107,11 +109,18 @@ def parse_number(text: str) -> int:
     return -value if sign == "-" else value
 
 
-def whole(least: int = 0, most: int = INT_MAX) -> Kind[int]:
+def parse_plain(text: str) -> int:
+    """A decimal integer, whatever zeros stand in front, with nothing behind it."""
+    if len(text) >= 32 or not _PLAIN.fullmatch(text):
+        raise ValueError("is not a decimal number")
+    return int(text)
+
+
+def whole(least: int = 0, most: int = INT_MAX, number: Callable[[str], int] = parse_number) -> Kind[int]:
     """A whole number from `least` to `most`, both included."""
 
     def parse(text: str) -> int:
-        value = parse_number(text)
+        value = number(text)
         if not least <= value <= most:
             raise ValueError(f"is outside {least} to {most}")
         return value
@@ -147,8 +156,12 @@ def or_off(kind: Kind[T]) -> Kind[T | None]:
 
 
 def or_unsaid(kind: Kind[T]) -> Kind[T | None]:
-    """The same kind where a value may be missing: None prints as nothing, and is never parsed."""
-    return Kind(kind.parse, lambda value: "" if value is None else kind.format(value))
+    """The same kind where a value may be missing: None prints as nothing. A -1 says it, as PgBouncer keeps it."""
+
+    def parse(text: str) -> T | None:
+        return None if text == "-1" and kind is PLAIN_COUNT else kind.parse(text)
+
+    return Kind(parse, lambda value: "" if value is None else kind.format(value))
 
 
 def _parse_truth(text: str) -> bool:
@@ -161,8 +174,24 @@ def _parse_truth(text: str) -> bool:
         raise ValueError("is neither 0 nor 1") from None
 
 
+class Written(tuple[str, ...]):
+    """The words of a list, with the `text` they were written as, for SHOW CONFIG."""
+
+    text: str
+
+    @classmethod
+    def of(cls, words: Iterable[str], text: str) -> "Written":
+        written = cls(words)
+        written.text = text
+        return written
+
+
+def _format_list(words: tuple[str, ...]) -> str:
+    return words.text if isinstance(words, Written) else ",".join(words)
+
+
 def _parse_names(text: str) -> tuple[str, ...]:
-    return tuple(name for name in _SEPARATORS.split(text) if name)
+    return Written.of((name for name in _SEPARATORS.split(text) if name), text)
 
 
 def _parse_hosts(text: str) -> tuple[str, ...]:
@@ -170,6 +199,10 @@ def _parse_hosts(text: str) -> tuple[str, ...]:
     if not all(hosts):
         raise ValueError("has an empty name between two commas")
     return hosts
+
+
+def _parse_addresses(text: str) -> tuple[str, ...]:
+    return Written.of(_parse_hosts(text), text)
 
 
 def _parse_mode(text: str) -> int:
@@ -234,7 +267,8 @@ TEXT: Final = Kind(str, str)
 COUNT: Final = whole()
 COUNT_OR_OFF: Final = or_off(COUNT)
 PORT: Final = whole(0, 65535)
-SERVER_PORT: Final = whole(1, 65535)
+PLAIN_COUNT: Final = whole(number=parse_plain)
+SERVER_PORT: Final = whole(1, 65535, parse_plain)
 PEER_ID: Final = or_off(whole(0, 16383))  # two bytes of the cancel key, of which two bits are taken
 ITERATIONS: Final = whole(1, 1_000_000)  # beyond that one login costs a second of CPU
 PACKET_SIZE: Final = whole(1024)
@@ -242,7 +276,8 @@ SECONDS: Final = Kind(_parse_seconds, _format_seconds)
 DURATION: Final = Kind(_parse_duration, _format_seconds)
 SECONDS_OR_OFF: Final = or_off(SECONDS)
 TRUTH: Final = Kind(_parse_truth, lambda value: str(int(value)))
-NAMES: Final = Kind(_parse_names, ", ".join)  # commas or blanks between, as PgBouncer looks for names
+NAMES: Final = Kind(_parse_names, _format_list)  # commas or blanks between, as PgBouncer looks for names
+ADDRESSES: Final = Kind(_parse_addresses, _format_list)
 HOSTS: Final = Kind(_parse_hosts, ",".join)
 MODE: Final = Kind(_parse_mode, lambda value: f"0{value:03o}")
 CHECK_QUERY: Final = Kind(_parse_check, _format_check)  # None: no check at all; "": an empty query

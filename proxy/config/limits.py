@@ -6,6 +6,10 @@ Working this out in every sweep is how a pooler comes to compare a user's timeou
 it is done once per pool and reload, and the pool holds the frozen result. None means "no limit" in all
 fields, whichever way the file said so.
 
+What a 0 in an entry means is PgBouncer's where it could let in more than the operator expects: the number of
+connections and `server_lifetime` are then those of everywhere. For a size it is a size ("no limit" for `pool_size`),
+and for a timeout "no limit for this one", where PgBouncer would apply the common one.
+
 `min_pool_size` never exceeds `pool_size`: more could not be opened anyway.
 """
 
@@ -94,16 +98,16 @@ def resolve(config: Config, database: str, user: str) -> Limits:
         pool_size=pool_size,
         min_pool_size=min_pool_size if pool_size is None else min(min_pool_size, pool_size),
         reserve_pool_size=_nearest(u.reserve_pool_size, d.reserve_pool_size, s.reserve_pool_size),
-        max_db_connections=_limit(d.max_db_connections, s.max_db_connections),
-        max_user_connections=_limit(u.max_user_connections, s.max_user_connections),
-        max_db_client_connections=_limit(d.max_db_client_connections, s.max_db_client_connections),
-        max_user_client_connections=_limit(u.max_user_client_connections, s.max_user_client_connections),
+        max_db_connections=d.max_db_connections or s.max_db_connections,
+        max_user_connections=u.max_user_connections or s.max_user_connections,
+        max_db_client_connections=d.max_db_client_connections or s.max_db_client_connections,
+        max_user_client_connections=u.max_user_client_connections or s.max_user_client_connections,
         query_timeout=_limit(u.query_timeout, s.query_timeout),
         query_wait_timeout=_limit(u.query_wait_timeout, d.query_wait_timeout, s.query_wait_timeout),
         transaction_timeout=_limit(u.transaction_timeout, s.transaction_timeout),
         idle_transaction_timeout=_limit(u.idle_transaction_timeout, s.idle_transaction_timeout),
         client_idle_timeout=_limit(u.client_idle_timeout, s.client_idle_timeout),
-        server_lifetime=_nearest(d.server_lifetime, s.server_lifetime),
+        server_lifetime=d.server_lifetime or s.server_lifetime,
         **{name: getattr(s, name) for name in _COMMON},
     )
 

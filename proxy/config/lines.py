@@ -9,8 +9,10 @@ be indented.
 
 `%include FILE` reads FILE as if it stood there: the section in force goes in with it and comes back out
 changed. FILE is relative to the working directory, as in PgBouncer, and when it is not there relative to
-the including file. Ten levels, a thousand files and 64 MB a file are the limits, so that no file can keep
+the including file. Ten levels, a thousand files and 16 MB in all are the limits, so that no file can keep
 us busy for ever.
+
+The text is UTF-8. A comment may be written in anything: files are older than that.
 
 Nothing here raises: what is wrong becomes a `Mistake`, and reading goes on with the next line, up to two
 hundred mistakes.
@@ -22,9 +24,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from proxy.config.files import read_bytes
+
 MAX_DEPTH: Final = 10  # of %include, PgBouncer's limit
 MAX_FILES: Final = 1_000
-MAX_FILE_SIZE: Final = 64 << 20
+MAX_SIZE: Final = 16 << 20  # of all files together: some 100,000 databases
 MAX_MISTAKES: Final = 200  # nobody reads more, and looking for them could take long
 MAX_LINE: Final = 256 << 10  # characters; a password alone may have 65,530
 
@@ -32,6 +36,7 @@ _BLANKS: Final = " \t\r\v\f"  # C's isspace without the newline; str.strip() wou
 _KEY = re.compile(r'([A-Za-z0-9_.*-]+|"(?:[^"]|"")*+")[ \t]*=(.*)', re.DOTALL)
 _INCLUDE = re.compile(r"%include[ \t]+(.*)", re.DOTALL)
 _SECTION = re.compile(r"\[([^\]]*)\][ \t\r\v\f]*")
+_NO_TEXT = re.compile("[\udc80-\udcff]")  # what bytes that are not UTF-8 become
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +73,10 @@ class Reader:
         self.files: list[str] = []
         self.sections: dict[str, Mistake] = {}  # name -> where it first stands
         self.mistakes: list[Mistake] = []
+        self.is_stopped = False
         self._section = ""
         self._open: list[str] = []  # the files we are inside of, outermost first
+        self._room = MAX_SIZE  # how many bytes may still be read
 
     def lines(self, path: str, place: Mistake | None = None) -> Iterator[Line]:
         """Every `key = value` of `path`; `place` is the %include that asked for it."""
@@ -79,13 +86,17 @@ class Reader:
             return
         self._open.append(os.path.realpath(path))
         for number, line in enumerate(text.split("\n"), 1):
-            if len(self.mistakes) >= MAX_MISTAKES:
+            if len(self.mistakes) >= MAX_MISTAKES or self.is_stopped:
                 break
             if len(line) > MAX_LINE:
                 self.note(Mistake(path, number, f"the line is longer than {MAX_LINE} characters"))
             else:
                 yield from self._one(path, number, self._enter_sections(path, number, line.strip(_BLANKS)))
         self._open.pop()
+
+    def stop(self) -> None:
+        """No line more, of any file."""
+        self.is_stopped = True
 
     def note(self, mistake: Mistake) -> None:
         self.mistakes.append(mistake)
@@ -102,7 +113,9 @@ class Reader:
     def _one(self, path: str, number: int, line: str) -> Iterator[Line]:
         if not line or line[0] in ";#":
             return
-        if match := _KEY.fullmatch(line):
+        if not line.isascii() and (byte := _NO_TEXT.search(line)):
+            self.note(Mistake(path, number, f"this is not UTF-8 text: the byte 0x{ord(byte[0]) - 0xDC00:02x}"))
+        elif match := _KEY.fullmatch(line):
             yield from self._key(Line(path, number, self._section, _unquote(match[1]), match[2].strip(_BLANKS)))
         elif match := _INCLUDE.fullmatch(line):
             place = Mistake(path, number, "")
@@ -121,10 +134,12 @@ class Reader:
         sentence = self._what_forbids(path)
         if sentence is None:
             try:
-                text = read_text(path)
+                data = read_bytes(path, self._room)
+                text = parse_text(data)
             except ValueError as error:
                 sentence = str(error)
             else:
+                self._room -= len(data)
                 self.files.append(path)
                 return text
         self.note(Mistake(place.file, place.line, f"{path} {sentence}" if place.line else sentence))
@@ -140,22 +155,13 @@ class Reader:
         return None
 
 
-def read_text(path: str) -> str:
-    """The UTF-8 text of a file. ValueError says in half a sentence why there is none."""
-    try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_FILE_SIZE + 1)
-    except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}") from None
-    if len(data) > MAX_FILE_SIZE:
-        raise ValueError(f"is larger than {MAX_FILE_SIZE >> 20} MB")
-    if b"\0" in data:
-        raise ValueError("is not a text file: it holds a zero byte")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"is not UTF-8 text: line {line} holds the byte 0x{data[error.start]:02x}") from None
+def parse_text(data: bytes) -> str:
+    """The text of a file; bytes that are not UTF-8 are kept as halves of surrogates. ValueError: it is no text."""
+    zero = data.find(b"\0")
+    if zero >= 0:
+        line = data.count(b"\n", 0, zero) + 1
+        raise ValueError(f"is not a text file: line {line} holds a zero byte")
+    return data.decode("utf-8-sig", "surrogateescape")
 
 
 def make_printable(text: str) -> str:

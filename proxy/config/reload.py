@@ -12,6 +12,7 @@ A secret is never shown, nor is its length: "password changed" is all.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Final, TypeVar
 
 from proxy.config.entries import Database, Peer, User
@@ -86,7 +87,7 @@ class Changes:
             _describe("databases", self.databases),
             _describe("users", self.users),
             _describe("peers", self.peers),
-            _prefix("servers replaced: ", _some(sorted(self.retired))),
+            _prefix("servers replaced: ", _some(sorted(self.retired), len(self.retired))),
             _prefix("needs a restart, old value kept: ", ", ".join(str(change) for change in self.restart)),
         ]
         return make_printable("; ".join(part for part in parts if part) or "nothing changed")
@@ -95,14 +96,15 @@ class Changes:
 def compare(old: Config, new: Config) -> Changes:
     """What putting `new` in the place of `old` means."""
     changes = _changes_of(SETTINGS, old.settings, new.settings)
+    databases = _differences(old.databases, new.databases)
     return Changes(
-        effective=_keep_restart_settings(old, new),
+        effective=_keep(old, new),
         settings=tuple(change for change in changes if SETTINGS[change.name].reload is not RESTART),
         restart=tuple(change for change in changes if SETTINGS[change.name].reload is RESTART),
-        databases=_differences(old.databases, new.databases),
+        databases=databases,
         users=_differences(old.users, new.users),
         peers=_differences(old.peers, new.peers),
-        retired=frozenset(_retired(old, new)),
+        retired=frozenset(_retired(old, new, databases)),
     )
 
 
@@ -111,25 +113,31 @@ def must_replace_servers(old: Database, new: Database) -> bool:
     return any(getattr(old, name) != getattr(new, name) for name in LOGIN)
 
 
-def _retired(old: Config, new: Config) -> Iterable[str]:
+def _retired(old: Config, new: Config, databases: Differences) -> Iterable[str]:
     """Names served before and after, but elsewhere: also a name that moves from `*` to an entry of its own or back."""
-    for name in {**old.databases, **new.databases}:
+    for name in (*databases.changed, *databases.added, *databases.removed):
         before, after = old.find_database(name), new.find_database(name)
         if before is not None and after is not None and must_replace_servers(before, after):
             yield name
 
 
-def _keep_restart_settings(old: Config, new: Config) -> Config:
+def _keep(old: Config, new: Config) -> Config:
+    """`new` with the old values of what needs a restart, and with the old objects for entries that are as they were:
+    of thousands few change, and new objects by the thousand make work for the collector of cycles."""
     kept = {name: getattr(old.settings, name) for name, row in SETTINGS.items() if row.reload is RESTART}
-    return replace(new, settings=replace(new.settings, **kept))
+    databases = {name: _same(old.databases.get(name), entry) for name, entry in new.databases.items()}
+    users = {name: _same(old.users.get(name), entry) for name, entry in new.users.items()}
+    return replace(new, settings=replace(new.settings, **kept), databases=databases, users=users)
+
+
+def _same(old: E | None, new: E) -> E:
+    return old if old is not None and old == new else new
 
 
 def _differences(old: Mapping[K, E], new: Mapping[K, E]) -> Differences:
-    changed = {
-        str(name): _changes_of(table_of(type(entry)), entry, new[name])
-        for name, entry in old.items()
-        if name in new and entry != new[name]
-    }
+    unlike = [(name, entry) for name, entry in old.items() if name in new and entry != new[name]]
+    table = table_of(type(unlike[0][1])) if unlike else {}
+    changed = {str(name): _changes_of(table, entry, new[name]) for name, entry in unlike}
     return Differences(
         added=tuple(str(name) for name in new if name not in old),
         removed=tuple(str(name) for name in old if name not in new),
@@ -149,20 +157,19 @@ def _changes_of(table: Mapping[str, Setting], old: object, new: object) -> tuple
 
 
 def _describe(section: str, differences: Differences) -> str:
-    changed = [f"{name} ({', '.join(map(str, changes))})" for name, changes in differences.changed.items()]
+    changed = (f"{name} ({', '.join(map(str, changes))})" for name, changes in differences.changed.items())
     parts = [
-        _prefix("added ", _some(differences.added)),
-        _prefix("removed ", _some(differences.removed)),
-        _prefix("changed ", _some(changed)),
+        _prefix("added ", _some(differences.added, len(differences.added))),
+        _prefix("removed ", _some(differences.removed, len(differences.removed))),
+        _prefix("changed ", _some(changed, len(differences.changed))),
     ]
     return _prefix(f"{section}: ", ", ".join(part for part in parts if part))
 
 
-def _some(names: Iterable[str]) -> str:
+def _some(names: Iterable[str], count: int) -> str:
     """The first names, and how many more there are."""
-    every = list(names)
-    rest = len(every) - MOST_NAMES
-    return ", ".join(every[:MOST_NAMES]) + (f" and {rest} more" if rest > 0 else "")
+    rest = count - MOST_NAMES
+    return ", ".join(islice(names, MOST_NAMES)) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _prefix(words: str, text: str) -> str:

@@ -24,13 +24,13 @@ from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast
 
 from proxy.config.kinds import (
+    ADDRESSES,
     AUTH_TYPE,
     CHECK_QUERY,
     COUNT,
     COUNT_OR_OFF,
     DURATION,
     FACILITY,
-    HOSTS,
     ITERATIONS,
     LISTEN_MODE,
     LOG_FORMAT,
@@ -119,7 +119,9 @@ class Settings:
     """The main section's values. Times are seconds, sizes bytes, None is "off" or "no limit"."""
 
     # Where clients connect.
-    listen_addr: tuple[str, ...] = row(HOSTS, (), RESTART, ACTED, "TCP addresses, comma between; * = all; empty = none")
+    listen_addr: tuple[str, ...] = row(
+        ADDRESSES, (), RESTART, ACTED, "TCP addresses, comma between; * = all; empty = none"
+    )
     listen_port: int = row(PORT, 6432, RESTART, ACTED, "TCP port, and the number in the Unix socket's name")
     listen_backlog: int = row(COUNT, 128, RESTART, ACTED, "connections the kernel keeps waiting to be accepted")
     so_reuseport: bool = row(TRUTH, False, RESTART, ACTED, "several processes share listen_port")

@@ -1,6 +1,7 @@
 """The command line: --check, mistakes before anything starts, root refused, pid file and daemon."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -37,6 +38,18 @@ def test_check_says_that_a_good_file_is_good(stand):
     done = run("--check", stand.file)
     assert done.returncode == 0, done.stdout
     assert not is_listening(stand.port)
+
+
+def test_check_knows_the_secrets_and_gives_advice(stand):
+    stand.settings |= {"auth_type": "scram-sha-256", "pool_mode": "session"}
+    stand.secrets["old"] = "md5d577273ff885c3f84dadb8578bb41399"
+    stand.write()
+    done = run("--check", stand.file)
+    assert done.returncode == 0, done.stdout
+    lines = done.stdout.splitlines()
+    assert any(re.match(rf"{stand.file}:\d+: warning: 1 user has an md5 secret", line) for line in lines)
+    assert any(re.match(rf"{stand.file}:\d+: advice: pool_mode = session", line) for line in lines)
+    assert re.fullmatch(rf"{stand.file}: ok, .* \d+ settings honoured, .* advice", lines[-1])
 
 
 def test_check_says_every_mistake_with_file_and_line(stand):
@@ -89,6 +102,7 @@ def test_as_a_daemon_it_detaches_and_its_pid_file_goes_with_it(stand):
     done = run("-d", "-u", find_account(), stand.file)
     assert done.returncode == 0, done.stderr
     wait_until(lambda: is_listening(stand.port), "it listens")
+    wait_until(lambda: pid_file.exists() and pid_file.read_text(), "its number is written")
     pid = int(pid_file.read_text())
     with stand.raw() as line:
         assert rows(line.ask("select 1")) == [("1",)]
@@ -100,3 +114,16 @@ def test_as_a_daemon_it_detaches_and_its_pid_file_goes_with_it(stand):
     time.sleep(0.1)
     assert "process down" in log.read_text()
     assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.parametrize("name", ["pidfile", "logfile"])
+def test_a_daemon_that_cannot_begin_says_so_on_the_terminal(stand, name):
+    stand.folder.chmod(0o777)
+    stand.settings |= {"pidfile": stand.folder / "pid", "logfile": stand.folder / "daemon.log"}
+    stand.settings[name] = "/nowhere/at/all"
+    stand.write()
+    done = run("-d", "-u", find_account(), stand.file)
+    assert done.returncode == 1
+    assert re.search("pgshuttle: .*/nowhere/at/all: No such file or directory", done.stderr), done.stderr
+    assert not (stand.folder / "pid").exists()
+    assert not is_listening(stand.port)

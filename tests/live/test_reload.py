@@ -94,6 +94,21 @@ def test_a_new_user_can_log_in_and_a_removed_one_cannot(stand):
         assert rows(line.ask("select current_user")) == [("other",)]
 
 
+def test_who_is_written_into_the_user_list_can_log_in_without_a_reload(stand):
+    with stand.call() as line:
+        assert sqlstate(line.login("newcomer", "first")) == "28000"
+    with stand.user_list.open("a") as file:
+        file.write('"newcomer" "x"\n')
+    stand.wait_log(f"{stand.user_list} has changed: .* 1 added, 0 removed")
+    with stand.call() as line:
+        assert sqlstate(line.login("newcomer", "first")) != "28000", "he is ours now; PostgreSQL does not know him"
+    stand.mark()
+    stand.user_list.unlink()
+    stand.wait_log("No such file")
+    with stand.raw("other", database="first") as line:
+        assert rows(line.ask("select 1")) == [("1",)]
+
+
 def test_a_changed_password_and_a_changed_place_retire_the_servers(stand, upstream, admin):
     with stand.raw(database="first") as line, stand.raw(database="second") as other:
         pid, others = line.value("select pg_backend_pid()"), other.value("select pg_backend_pid()")

@@ -14,9 +14,9 @@ from proxy.daemon import PidFile, StartFailed, become_user, describe_build, desc
 IS_ROOT = os.geteuid() == 0
 
 
-def run_in_child(program, *arguments, **options):
+def run_in_child(program, *arguments, check=True, **options):
     return subprocess.run(
-        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=20, check=True, **options
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=20, check=check, **options
     )
 
 
@@ -27,7 +27,9 @@ def test_a_daemon_has_left_its_terminal_session_and_standard_files(tmp_path):
 import os, sys
 from proxy.daemon import become_daemon
 first, group = os.getpid(), os.getsid(0)
-become_daemon()
+detach = become_daemon()
+print("on the terminal", flush=True)
+detach()
 print("into the void")
 null = os.stat("/dev/null").st_rdev
 with open(sys.argv[1], "w") as pipe:
@@ -39,7 +41,18 @@ with open(sys.argv[1], "w") as pipe:
     done = run_in_child(program, str(told))
     with open(fd) as pipe:
         assert pipe.read().split() == ["True"] * 4
-    assert done.stdout == ""
+    assert done.stdout == "on the terminal\n"
+
+
+def test_who_starts_a_daemon_hears_how_it_ends_before_it_is_one():
+    program = """
+import sys
+from proxy.daemon import become_daemon
+become_daemon()
+sys.exit("the log cannot be written")
+"""
+    done = run_in_child(program, check=False)
+    assert (done.returncode, done.stderr) == (1, "the log cannot be written\n")
 
 
 def test_closed_standard_files_are_replaced_before_a_socket_gets_their_numbers():

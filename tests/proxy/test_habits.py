@@ -80,3 +80,11 @@ def test_where_simple_queries_are_refused_no_text_is_plain_and_no_table_lets_the
 
 def test_elsewhere_the_tables_are_the_very_same():
     assert habits().looks_of_tagged is LOOKS_OF_TAGGED
+
+
+def test_what_was_learnt_by_reading_outlives_a_reload_that_does_not_concern_it():
+    one = habits(query_timeout=1.0)
+    assert Habits(make_limits(query_timeout=2.0), one).reader is one.reader
+    other = Habits(make_limits(pin_functions=("grab",)), one)
+    assert other.reader is not one.reader
+    assert not other.is_plain(b"select grab(1)")

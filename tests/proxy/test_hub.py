@@ -663,7 +663,7 @@ class Yard(FakeWorld):
     def reload(self, *databases, **said):
         changes = compare(self.config, config(databases, **said))
         self.config = changes.effective
-        self.pools.reconcile(changes)
+        self.pools.reconcile(changes, {})
 
     def check(self):
         for pool in self.pools:

@@ -1,12 +1,14 @@
 """What time does: every timeout, on a clock that moves when told."""
 
+import random
+
 import pytest
 
 from proxy.failing import LoginFailed
 from proxy.janitor import JITTER, TICK, Janitor
 from proxy.reset import PATIENCE
 from proxy.server import GOODBYE
-from proxy.states import BEGUN, CLEANING, CLOSED, CLOSING, GONE, IDLE, LINKED, TESTING, USED, WAITING, Closing
+from proxy.states import BEGUN, CLEANING, CLOSED, CLOSING, GONE, IDLE, LINKED, RESTING, TESTING, USED, WAITING, Closing
 from tests.fakes import check_world, make_limits
 from tests.play import Play, asked, client, client_hangs_up, error_to_client, server, stays_linked, to_client
 
@@ -45,10 +47,19 @@ def later(seconds):
             play.world.advance(min(TICK, left))
             left -= TICK
             play.janitor.sweep()
+            check_punctual(play)
             play.world.loop.turn()
             check_world(play.world)
 
     return act
+
+
+def check_punctual(play):
+    """A sweep that looks everywhere, whatever `look_at` says, finds nothing that is due."""
+    for pool in play.world.pools:
+        before = [list(place) for place in pool.places]
+        play.janitor._sweep_idle(pool)
+        assert [list(place) for place in pool.places] == before, f"overlooked: look_at {pool.look_at}"
 
 
 def other_asks(play):
@@ -172,11 +183,48 @@ def test_a_pool_that_became_smaller_closes_what_is_too_much():
     with play.world.loop.running():
         for _ in range(3):
             play.world.new_server()
-    play.world.pool.limits = make_limits(pool_size=2)
+    play >> later(1.0)
+    play.world.pool.set_limits(make_limits(pool_size=2))
     with play.world.loop.running():
         play.janitor.sweep()
         play.janitor.sweep()
     assert len(play.world.pool.places[CLOSING]) == 2
+
+
+def test_what_is_idle_is_looked_at_when_something_may_be_due_and_not_before():
+    play = Night(pool_size=2, server_idle_timeout=100.0, server_check_delay=30.0, server_lifetime=1000.0)
+    looks = []
+    sweep_idle = play.janitor._sweep_idle
+    play.janitor._sweep_idle = lambda pool: (looks.append(play.world.clock.now()), sweep_idle(pool))
+    for _ in range(80):
+        play.world.advance(TICK)
+        play.janitor.sweep()
+    assert len(looks) == 1
+    for _ in range(20):
+        play.world.advance(TICK)
+        play.janitor.sweep()
+    assert play.server.state is USED
+    assert len(looks) <= 3
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_nothing_that_is_due_is_overlooked_whatever_happens_in_between(seed):
+    dice = random.Random(seed)
+    play = Night(
+        pool_size=3,
+        server_idle_timeout=dice.choice([None, 4.0, 20.0]),
+        server_check_delay=dice.choice([0.0, 3.0, 9.0]),
+        server_check_query=dice.choice([None, ""]),
+        server_lifetime=dice.choice([10.0, 50.0]),
+        min_pool_size=dice.choice([0, 1]),
+    )
+    for _ in range(40):
+        play >> later(dice.choice([0.1, TICK, 1.0, 3.0, 7.0]))
+        if not play.world.pool.places[IDLE]:
+            with play.world.loop.running():
+                play.server = play.world.new_server() if play.world.pool.size < 3 else play.server
+        elif play.server.state is IDLE and play.client.state is RESTING:
+            play >> client("Q:a") >> later(dice.choice([0.1, 2.0, 5.0])) >> server("C Z:I")
 
 
 def test_a_server_idle_for_long_must_be_tested_before_it_is_used():

@@ -303,7 +303,8 @@ KEEPALIVE = (
 
 
 def accepted_options(listening):
-    with socket.create_connection(listening.getsockname(), 5):
+    with socket.create_connection(listening.getsockname(), 5) as caller:
+        caller.sendall(b"!")  # with tcp_defer_accept the kernel waits for a first word
         connected, _ = listening.accept()
         with connected:
             return [connected.getsockopt(*option) for option in KEEPALIVE]

@@ -67,7 +67,7 @@ class World:
     def reload(self, new):
         changes = compare(self.config, new)
         self.config = changes.effective
-        self.pools.reconcile(changes)
+        self.pools.reconcile(changes, {})
 
 
 SHOP, BLOG = Database(name="shop"), Database(name="blog")
@@ -370,7 +370,7 @@ def test_a_dying_pool_is_counted_until_its_last_tunnel_is_gone():
     pool = world.pool("shop")
     tunnel = Tunnel(world.pools, pool)
     old, world.config = world.config, config([BLOG])
-    world.pools.reconcile(compare(old, world.config))
+    world.pools.reconcile(compare(old, world.config), {})
     assert tunnel.why is Closing.DATABASE_GONE
     assert world.pools.dying == [pool]
     del world.pools.tunnels[tunnel]

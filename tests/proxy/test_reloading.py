@@ -7,7 +7,7 @@ import pytest
 
 from proxy.config.settings import Settings
 from proxy.log import Destination, Log
-from proxy.reloading import destination_of
+from proxy.reloading import MOST_WARNINGS, destination_of
 from proxy.states import Closing
 from tests.whole import INI, a_client, a_pool, a_proxy
 
@@ -93,3 +93,30 @@ def test_the_settings_of_syslog_are_those_of_the_file():
     assert destination == Destination(None, is_quiet=True, facility="local3", ident="shop")
     assert not destination.has_stderr
     assert destination_of(Settings(logfile="x"), is_quiet=False).facility is None
+
+
+def test_of_many_warnings_the_log_says_some_and_how_many_more(path):
+    async def main():
+        proxy = a_proxy(path)
+        names = "".join(f"db{number} = host=h reserve_pool=1\n" for number in range(MOST_WARNINGS + 5))
+        path.write_text(INI.replace("[databases]\n", "[databases]\n" + names))
+        assert await proxy.reload() == []
+        assert proxy.log.text.count("old name") == MOST_WARNINGS
+        assert "and 5 warnings more: pgshuttle --check says them all" in proxy.log.text
+
+    asyncio.run(main())
+
+
+def test_a_pool_whose_limits_stay_is_not_touched(path, monkeypatch):
+    async def main():
+        proxy = a_proxy(path)
+        pool, limits = a_pool(proxy), []
+        monkeypatch.setattr(type(pool), "set_limits", lambda _, new: limits.append(new))
+        path.write_text(INI + "log_stats = 0\n")
+        assert await proxy.reload() == []
+        assert limits == []
+        path.write_text(INI + "query_timeout = 9\n")
+        assert await proxy.reload() == []
+        assert [each.query_timeout for each in limits] == [9.0]
+
+    asyncio.run(main())

@@ -156,7 +156,7 @@ def test_state_and_lists_and_users(tmp_path: Path) -> None:
         )
         lists = (await operator.ask("SHOW LISTS")).rows
         assert [row[0] for row in lists] == names.split()
-        assert [row[1] for row in lists[:10]] == ["3", "3", "0", "2", "0", "0", "2", "0", "0", "1"]
+        assert [row[1] for row in lists[:10]] == ["3", "4", "0", "2", "0", "0", "2", "0", "0", "1"]
         assert [row[1] for row in lists[10:]] == ["0"] * 4
         proxy.resolver = Resolver(proxy.tasks, proxy, lambda name: asyncio.get_running_loop().create_future())
         proxy.resolver.begin("db1")
@@ -167,6 +167,7 @@ def test_state_and_lists_and_users(tmp_path: Path) -> None:
         assert users == [
             ("ann", "", "", None, "0", "0", "0", "0"),
             ("joe", "2", "", "session", "5", "1", "0", "1"),
+            ("pgbouncer", "", "", None, "0", "0", "0", "0"),
             ("watcher", "", "", None, "0", "0", "0", "0"),
         ]
 

@@ -93,7 +93,7 @@ def test_strangers_meet_scram_where_most_users_do() -> None:
         ('"joe" "swordfish', 'the secret has no closing quote (user "joe")'),
         ('"joe" "swordfish""', 'the secret has no closing quote (user "joe")'),
         ('"" "swordfish"', "the user name is empty"),
-        (f'"{"é" * 32}" "swordfish"', "the user name is longer than 63 bytes, the most PostgreSQL has"),
+        (f'"{"é" * 64}" "swordfish"', "the user name is longer than 127 bytes"),
         ('"j\0e" "swordfish"', "a control character in the user name"),
         ('"joe" "sword\0fish"', 'a zero byte in the secret (user "joe")'),
         ('"joe" "SCRAM-SHA-256$1:swordfish"', "the SCRAM verifier is not of the form"),
@@ -142,13 +142,18 @@ def test_a_file_is_read_whatever_its_encoding(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
-    with pytest.raises(BadUserFile, match=r"absent\.txt: No such file or directory"):
+    with pytest.raises(BadUserFile, match=r"absent\.txt: cannot be read: No such file or directory"):
         read_users(str(tmp_path / "absent.txt"))
-    with pytest.raises(BadUserFile, match="Is a directory"):
+    with pytest.raises(BadUserFile, match="is a folder"):
         read_users(str(tmp_path))
 
 
 def test_a_file_without_end_is_not_read_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(users, "MAX_FILE_SIZE", 1000)
-    with pytest.raises(BadUserFile, match="/dev/zero: larger than 1000 bytes"):
+    with pytest.raises(BadUserFile, match="/dev/zero: is larger than 1000 bytes"):
         read_users("/dev/zero")
+
+
+def test_users_without_end_are_not_counted_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(users, "MAX_USERS", 3)
+    assert mistakes('"a" ""\n"b" ""\n"c" ""\n"a" "x"\n"d" ""\n"e" ""\n') == ("users.txt:5: more than 3 users",)

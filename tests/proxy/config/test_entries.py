@@ -107,6 +107,15 @@ def test_all_keys_of_a_database_are_understood() -> None:
     assert parse_database("shop", "reserve_pool_size=3").reserve_pool_size == 3
 
 
+def test_numbers_are_decimal_whatever_zeros_stand_in_front_and_minus_one_says_nothing() -> None:
+    entry = parse_database("shop", "port=010 pool_size=007 min_pool_size=-1 max_db_connections=-1")
+    assert (entry.port, entry.pool_size, entry.min_pool_size, entry.max_db_connections) == (10, 7, None, None)
+    assert parse_user("ann", "pool_size=-1 max_user_connections=08") == User(name="ann", max_user_connections=8)
+    for text in ("pool_size=0x10", "pool_size=5x", "pool_size=-2", "port=-1"):
+        with pytest.raises(BadEntry):
+            parse_database("shop", text)
+
+
 def test_all_mistakes_of_an_entry_are_said_at_once_without_values() -> None:
     with pytest.raises(BadEntry) as caught:
         parse_database("pgbouncer", "hots=hush port=0 pool_size=hush pool_mode=hush password='hush")
@@ -114,7 +123,7 @@ def test_all_mistakes_of_an_entry_are_said_at_once_without_values() -> None:
         "the database name 'pgbouncer' is reserved for the console",
         "unknown key 'hots', did you mean host?",
         "port is outside 1 to 65535",
-        "pool_size is not a whole number",
+        "pool_size is not a decimal number",
         "pool_mode is none of session, transaction, statement",
         "the quote that opens the value of password is never closed",
     )

@@ -179,3 +179,11 @@ def test_five_thousand_databases_are_read_in_well_under_a_second(make) -> None: 
     config = make(text)
     assert time.process_time() - start < 2.0  # about 0.2 s; the bound is for a busy machine
     assert len(config.databases) == 5_000
+
+
+def test_entries_without_end_are_one_mistake(make, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr("proxy.config.ini.MAX_ENTRIES", 3)
+    many = "".join(f"d{number} =\n" for number in range(9))
+    assert mistakes_of(make, f"[databases]\n{many}[proxy]\n") == [
+        "a.ini:5: more than 3 entries in [databases]: the rest is not read"
+    ]

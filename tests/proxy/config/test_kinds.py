@@ -91,6 +91,10 @@ def test_names_stand_between_commas_or_blanks_and_hosts_between_commas() -> None
     assert kinds.HOSTS.parse("127.0.0.1, ::1") == ("127.0.0.1", "::1")
     with pytest.raises(ValueError, match="empty name"):
         kinds.HOSTS.parse("a,,b")
+    for text in ("ann, bob  carl,,", "", "a ,b"):
+        assert kinds.NAMES.format(kinds.NAMES.parse(text)) == text
+    assert kinds.ADDRESSES.format(kinds.ADDRESSES.parse("127.0.0.1 ,::1")) == "127.0.0.1 ,::1"
+    assert kinds.NAMES.format(("a", "b")) == "a,b"
 
 
 def test_a_mode_is_octal_and_a_forgotten_zero_is_noticed() -> None:

@@ -50,17 +50,27 @@ def test_the_users_word_beats_the_databases_and_that_beats_the_settings() -> Non
 
 
 def test_a_written_zero_takes_a_limit_away() -> None:
-    settings = Settings(default_pool_size=20, query_timeout=5.0, max_db_connections=7, query_wait_timeout=9.0)
-    database = Database(name="shop", pool_size=0, max_db_connections=0, query_wait_timeout=0.0)
+    settings = Settings(default_pool_size=20, query_timeout=5.0, query_wait_timeout=9.0)
+    database = Database(name="shop", pool_size=0, query_wait_timeout=0.0)
     found = limits(settings, database, User(name="ann", query_timeout=0.0))
     assert found.pool_size is None
-    assert found.max_db_connections is None
     assert found.query_wait_timeout is None
     assert found.query_timeout is None
 
 
+def test_a_written_zero_never_lets_in_more_connections_than_pgbouncer_would() -> None:
+    settings = Settings(
+        max_db_connections=7, max_user_connections=6, max_db_client_connections=5, max_user_client_connections=4
+    )
+    database = Database(name="shop", max_db_connections=0, max_db_client_connections=0, server_lifetime=0.0)
+    found = limits(settings, database, User(name="ann", max_user_connections=0, max_user_client_connections=0))
+    assert (found.max_db_connections, found.max_user_connections) == (7, 6)
+    assert (found.max_db_client_connections, found.max_user_client_connections) == (5, 4)
+    assert found.server_lifetime == settings.server_lifetime
+
+
 def test_zero_stays_zero_where_it_is_a_number() -> None:
-    found = limits(Settings(reserve_pool_size=5), Database(name="shop", reserve_pool_size=0, server_lifetime=0.0))
+    found = limits(Settings(reserve_pool_size=5, server_lifetime=0.0), Database(name="shop", reserve_pool_size=0))
     assert (found.reserve_pool_size, found.server_lifetime) == (0, 0.0)
 
 

@@ -143,8 +143,9 @@ def test_files_that_fan_out_come_to_an_end(folder: Folder) -> None:
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
-        (b"[proxy]\nx = \0\n", "zero byte"),
-        (b"[proxy]\n\nx = \xff\n", "line 3 holds the byte 0xff"),
+        (b"[proxy]\nx = \0\n", "line 2 holds a zero byte"),
+        (b"[proxy]\n\nx = \xff\n", "a.ini:3: this is not UTF-8 text: the byte 0xff"),
+        (b"[proxy]\n\xfc = 1\n", "a.ini:2: this is not UTF-8 text: the byte 0xfc"),
         (os.urandom(1000) + b"\0", "not a text file"),
     ],
 )
@@ -156,14 +157,26 @@ def test_a_binary_file_is_one_mistake(folder: Folder, data: bytes, sentence: str
     assert sentence in mistakes[0]
 
 
+def test_a_comment_may_be_in_any_encoding(folder: Folder) -> None:
+    folder.write("a.ini", b"[proxy]\n; gr\xfcn\n  # \xff\nx = 1\n")
+    assert folder.read("a.ini") == ([("proxy", "x", "1")], [])
+
+
 def test_a_missing_file_and_a_folder_are_one_mistake_each(folder: Folder) -> None:
     assert folder.read("none.ini")[1] == ["none.ini: cannot be read: No such file or directory"]
-    assert folder.read(".")[1] == [".: cannot be read: Is a directory"]
+    assert folder.read(".")[1] == [".: is a folder, not a file"]
 
 
 def test_a_file_without_end_is_not_read_to_its_end(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.config.lines.MAX_FILE_SIZE", 1 << 20)
+    monkeypatch.setattr("proxy.config.lines.MAX_SIZE", 1 << 20)
     assert folder.read("/dev/zero")[1] == ["/dev/zero: is larger than 1 MB"]
+
+
+def test_all_files_together_have_a_size(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.config.lines.MAX_SIZE", 1000)
+    folder.write("a.ini", "[proxy]\n" + "%include b.ini\n" * 3)
+    folder.write("b.ini", "x = 1\n" * 70)
+    assert [mistake.partition(": ")[2] for mistake in folder.read("a.ini")[1]] == ["b.ini is larger than 107 bytes"]
 
 
 def test_a_line_without_end_is_a_mistake(folder: Folder) -> None:

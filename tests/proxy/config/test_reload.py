@@ -29,6 +29,16 @@ def test_a_live_setting_takes_effect() -> None:
     assert changes.summary() == "default_pool_size '20' -> '30', query_timeout '0' -> '1.5'"
 
 
+def test_an_entry_that_is_as_it_was_stays_the_same_object() -> None:
+    old = config(databases={"a": {"port": 1}, "b": {"port": 1}})
+    new = config(databases={"a": {"port": 1}, "b": {"port": 2}, "c": {}})
+    effective = compare(old, new).effective
+    assert effective == new
+    assert effective.databases["a"] is old.databases["a"]
+    assert effective.databases["b"] is new.databases["b"]
+    assert list(effective.databases) == ["a", "b", "c"]
+
+
 def test_a_setting_that_needs_a_restart_keeps_its_old_value_and_is_named() -> None:
     new = config({"listen_port": 7000, "verbose": 1})
     changes = compare(config(), new)
