@@ -1,0 +1,45 @@
+"""What the process before us still has counts within our limits, and no longer than it is there."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from proxy.elders import Elders
+from proxy.states import Waiting
+from tests.whole import INI, a_proxy
+
+ROWS = [("shop", "anna", 3, 0), ("shop", "bert", 1, 1), ("depot", "anna", 2, 0)]
+
+
+def test_they_are_counted_by_pool_database_and_user():
+    elders = Elders()
+    elders.learn(7, ROWS)
+    assert elders.clients == 7
+    assert elders.of_pool(SimpleNamespace(database="shop", user="bert")) == 1, "who listens is in no pool"
+    assert (elders.of_database("shop"), elders.of_user("anna")) == (5, 5)
+    elders.learn(1, [("shop", "anna", 1, 0)])
+    assert (elders.of_database("shop"), elders.of_user("bert")) == (1, 0)
+    elders.forget()
+    assert (elders.clients, elders.of_database("shop")) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "obstacle"),
+    [
+        ("default_pool_size = 3", Waiting.ELDERS),
+        ("default_pool_size = 4", None),
+        ("max_db_connections = 5", Waiting.DATABASE_LIMIT),
+        ("max_db_connections = 6", None),
+        ("max_user_connections = 5", Waiting.USER_LIMIT),
+        ("max_user_connections = 6", None),
+    ],
+)
+def test_nobody_opens_a_server_that_would_be_one_too_many_together_with_theirs(settings, obstacle, tmp_path):
+    file = tmp_path / "proxy.ini"
+    file.write_text(f"{INI}{settings}\n")
+    proxy = a_proxy(file)
+    pool = proxy.pools.find(proxy.config.find_database("shop"), "anna")
+    proxy.pools.learn_elders(7, ROWS)
+    assert pool.find_obstacle() is obstacle
+    proxy.pools.learn_elders(0, [])
+    assert pool.find_obstacle() is None
