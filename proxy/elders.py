@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+from proxy.ear import EarPool
+
 Row = tuple[str, str, int, int]
 """database, user, servers of that pool, others of theirs: those that listen, and those of replication"""
 
@@ -36,13 +38,10 @@ class Elders:
             self._of_database[database] += pooled + others
             self._of_user[user] += pooled + others
 
-    def forget(self) -> None:
-        """They are gone."""
-        self.learn(0, ())
-
-    def of_pool(self, pool: Any) -> int:
-        """What pool_size limits."""
-        return self._of_pool[pool.database, pool.user]
+    def is_in_the_way(self, pool: Any) -> bool:
+        """Is `pool_size` reached together with what they have?"""
+        theirs, limit = self._of_pool[pool.database, pool.user], pool.limits.pool_size
+        return bool(theirs) and limit is not None and not isinstance(pool, EarPool) and pool.size + theirs >= limit
 
     def of_database(self, database: str) -> int:
         return self._of_database[database]

@@ -25,6 +25,7 @@ from proxy.client import Client
 from proxy.config.settings import Settings
 from proxy.courier import VERSION, Broken, Courier, Frame, Kind, Reader, close_all, number_in, peer_of, wait_frame
 from proxy.daemon import StartFailed
+from proxy.elders import Row
 from proxy.inbox import Inbox
 from proxy.letters import Receiver
 from proxy.listener import socket_path
@@ -114,7 +115,7 @@ class Inheritance:
         """Before we open servers: how many are there already, and what they are like."""
         self._proxy = proxy
         proxy.kin.elder = self
-        proxy.skip_numbers(int(self._body.get("number") or 0) + NUMBERS_APART)
+        proxy.last_number = int(self._body.get("number") or 0) + NUMBERS_APART
         proxy.disabled.update(map(str, self._body.get("disabled") or ()))
         self._letters = Receiver(proxy, self.send)
         proxy.notifier.adopt(str(self._body.get("notify") or ""))
@@ -168,9 +169,17 @@ class Inheritance:
     def _learn(self, body: Body) -> None:
         try:
             rows = [(str(database), str(user), int(one), int(two)) for database, user, one, two in body["rows"]]
-            self._proxy.pools.learn_elders(int(body["clients"]), rows)
+            clients = int(body["clients"])
         except (KeyError, TypeError, ValueError) as error:
             raise Broken(f"a count that is none: {error}") from error
+        self._count(clients, rows)
+
+    def _count(self, clients: int, rows: list[Row]) -> None:
+        """So much is left there: those who have waited longest may have what is free now."""
+        pools = self._proxy.pools
+        pools.elders.learn(clients, rows)
+        for pool in sorted(pools, key=lambda each: each.longest_wait, reverse=True):
+            pool.grow()
 
     def _learn_pool(self, body: Body) -> None:
         try:
@@ -276,5 +285,5 @@ class Inheritance:
             proxy.log.log(f"nothing more will come from process {self.pid}: {words}")
         else:
             proxy.log.warning(f"process {self.pid} is lost ({why}), and those with it: {words}; we go on")
-        proxy.pools.learn_elders(0, ())
+        self._count(0, [])
         proxy.check_drained()

@@ -88,7 +88,7 @@ class Proxy:
         self.started_at = self.clock.wall()
         self.resolver = Resolver(self.tasks, self)
         self.opener = Opener(self.tasks, self.keeper, self)
-        self._last_number = 0
+        self.last_number = 0
         self._found: dict[str, Database | None] = {}
         self._gone = asyncio.Event()
         self.reloader = Reloader(self)
@@ -181,14 +181,6 @@ class Proxy:
         self.room_made(tunnel.pool)
 
     @property
-    def last_number(self) -> int:
-        return self._last_number
-
-    def skip_numbers(self, last: int) -> None:
-        """Those up to `last` are taken."""
-        self._last_number = max(self._last_number, last)
-
-    @property
     def client_count(self) -> int:
         """Clients and those who want to become one; the console's do not count."""
         return len(self.cancels) - len(self.consoles) + self.visitors
@@ -203,8 +195,8 @@ class Proxy:
         self.cancels.forget(session)
 
     def _next_number(self) -> int:
-        self._last_number += 1
-        return self._last_number
+        self.last_number += 1
+        return self.last_number
 
     # What pools ask of the world.
 

@@ -29,7 +29,7 @@ from proxy.config.limits import resolve
 from proxy.config.reload import Changes
 from proxy.contracts import World
 from proxy.ear import EarPool
-from proxy.elders import Elders, Row
+from proxy.elders import Elders
 from proxy.hub import Hub
 from proxy.pool import Pool
 from proxy.states import CLOSING, IDLE, LINKED, USED, Closing, PoolState, Waiting
@@ -135,15 +135,10 @@ class Pools:
             return Waiting.DATABASE_LIMIT
         if self._is_full(limits.max_user_connections, by_user, before, elders.of_user(pool.user)):
             return Waiting.USER_LIMIT
-        return Waiting.ELDERS if before is None and self._is_beside_elders(pool) else None
+        return Waiting.ELDERS if before is None and elders.is_in_the_way(pool) else None
 
     def _is_full(self, limit: int | None, pools: Sequence[Pool], before: Any, elders: int) -> bool:
         return limit is not None and self.count_servers(pools, before) + elders >= limit
-
-    def _is_beside_elders(self, pool: Pool) -> bool:
-        """Is `pool_size` reached together with what the process before us has?"""
-        limit, elders = pool.limits.pool_size, self.elders.of_pool(pool)
-        return bool(elders) and limit is not None and not isinstance(pool, EarPool) and pool.size + elders >= limit
 
     def make_room(self, pool: Pool, obstacle: Waiting) -> None:
         """`pool` may not grow because of `obstacle`: have an idle server of a neighbour leave, if there is one."""
@@ -180,12 +175,6 @@ class Pools:
             concerned |= {id(each): each for each in self._by_user[pool.user]}
         for each in sorted(concerned.values(), key=lambda each: each.longest_wait, reverse=True):
             each.grow()
-
-    def learn_elders(self, clients: int, rows: Iterable[Row]) -> None:
-        """What the process before us has left: there may be room now."""
-        self.elders.learn(clients, rows)
-        for pool in sorted(self, key=lambda each: each.longest_wait, reverse=True):
-            pool.grow()
 
     # What statements do to databases.
 
