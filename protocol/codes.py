@@ -78,6 +78,7 @@ PROTOCOL_3_2: Final = (3 << 16) | 2
 CANCEL_REQUEST: Final = 80877102
 SSL_REQUEST: Final = 80877103
 GSSENC_REQUEST: Final = 80877104
+SUCCESSION_REQUEST: Final = int.from_bytes(b"pgsh", "big")  # of ours alone: another process wants to take our place
 
 MAX_STARTUP_LENGTH: Final = 10_000  # PostgreSQL's MAX_STARTUP_PACKET_LENGTH
 MAX_NAME_LENGTH: Final = 63  # NAMEDATALEN - 1: PostgreSQL cuts longer names, we refuse them

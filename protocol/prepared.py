@@ -49,11 +49,14 @@ class Context(NamedTuple):
 class Statement:
     """One text with its types, as all clients share it."""
 
-    __slots__ = ("__weakref__", "body", "description", "is_outdated", "is_sql", "name", "needs", "reading", "said")
+    __slots__ = (
+        "__weakref__", "body", "context", "description", "is_outdated", "is_sql", "name", "needs", "reading", "said",
+    )  # fmt: skip
 
     def __init__(self, name: bytes, body: bytes, *, is_sql: bool = False) -> None:
         self.name = name  # on servers
         self.body = body  # query, zero byte, number of types, types
+        self.context: Context | None = None  # of those that are shared
         self.is_sql = is_sql  # made by PREPARE: then `body` is what follows the name there
         self.needs: tuple[Statement, ...] = ()  # those it runs or drops by name (EXECUTE, DEALLOCATE)
         self.said = b""  # its client's own words, where they speak of names and `body` therefore is another
@@ -104,7 +107,12 @@ class Statements:
         statement = self._known.get((body, context))
         if statement is None:
             statement = self._known[body, context] = self.make(body)
+            statement.context = context
         return statement
+
+    def get(self, body: bytes, context: Context) -> Statement | None:
+        """The one that `find` would give, if there is one."""
+        return self._known.get((body, context))
 
     def make(self, body: bytes, *, is_sql: bool = False) -> Statement:
         """One that is shared with nobody."""

@@ -1,8 +1,9 @@
 """
 The first packets: they have a length but no type, and any stranger may send them.
 
-Theory. A connection opens with one of four packets, told apart by the second int32: a protocol version
-(a login), or a number no version will ever have (TLS please, GSS please, cancel). Nothing is known about
+Theory. A connection opens with one of five packets, told apart by the second int32: a protocol version
+(a login), or a number no version will ever have (TLS please, GSS please, cancel, and one that only a process of ours
+knows: may I take your place?). Nothing is known about
 the sender, so every name is bounded before it is kept, and no sentence of ours repeats more than 64
 characters of what was sent (CVE-2012-4575 was a long database name).
 
@@ -23,7 +24,14 @@ from struct import Struct
 
 from protocol import sqlstate
 from protocol.body import Body, build_string
-from protocol.codes import CANCEL_REQUEST, GSSENC_REQUEST, MAX_NAME_LENGTH, PROTOCOL_3_0, SSL_REQUEST
+from protocol.codes import (
+    CANCEL_REQUEST,
+    GSSENC_REQUEST,
+    MAX_NAME_LENGTH,
+    PROTOCOL_3_0,
+    SSL_REQUEST,
+    SUCCESSION_REQUEST,
+)
 from protocol.errors import ProtocolError, Refused
 
 LATEST_MINOR = 2
@@ -72,7 +80,17 @@ class CancelRequest:
     key: bytes
 
 
-def parse_startup(body: bytes) -> Startup | SslRequest | GssRequest | CancelRequest:
+@dataclass(frozen=True, slots=True)
+class SuccessionRequest:
+    """A new process of ours wants to take over; it speaks this version of that conversation."""
+
+    version: int
+
+
+Request = Startup | SslRequest | GssRequest | CancelRequest | SuccessionRequest
+
+
+def parse_startup(body: bytes) -> Request:
     """The packet without its int32 length. ProtocolError when it is malformed, Refused when we do not serve it."""
     if len(body) < 4:
         raise ProtocolError("startup packet: too short for a version")
@@ -83,6 +101,8 @@ def parse_startup(body: bytes) -> Startup | SslRequest | GssRequest | CancelRequ
     if code in (SSL_REQUEST, GSSENC_REQUEST):
         Body(rest, "encryption request").check_end()
         return SslRequest() if code == SSL_REQUEST else GssRequest()
+    if code == SUCCESSION_REQUEST:
+        return _parse_succession(rest)
     return _parse_login(code >> 16, code & 0xFFFF, rest)
 
 
@@ -90,6 +110,12 @@ def _parse_cancel(key: bytes) -> CancelRequest:
     if not MIN_KEY <= len(key) <= MAX_KEY:
         raise ProtocolError(f"cancel request: a key of {len(key)} bytes")
     return CancelRequest(key)
+
+
+def _parse_succession(rest: bytes) -> SuccessionRequest:
+    if len(rest) != _CODE.size:
+        raise ProtocolError(f"succession request: a version of {len(rest)} bytes")
+    return SuccessionRequest(*_CODE.unpack(rest))
 
 
 def _parse_login(major: int, minor: int, body: bytes) -> Startup:
@@ -191,6 +217,10 @@ def build_cancel_request(key: bytes) -> bytes:
     if not MIN_KEY <= len(key) <= MAX_KEY:
         raise ValueError(f"a cancel key of {len(key)} bytes")
     return _PACKET.pack(len(key) + 8, CANCEL_REQUEST) + key
+
+
+def build_succession_request(version: int) -> bytes:
+    return _PACKET.pack(12, SUCCESSION_REQUEST) + _CODE.pack(version)
 
 
 def build_ssl_request() -> bytes:

@@ -1,5 +1,5 @@
 """
-The command line: `pgshuttle [-d] [-q] [-v] [-u USER] [-V] [-h] [--check] proxy.ini`.
+The command line: `pgshuttle [-d] [-R] [-q] [-v] [-u USER] [-V] [-h] [--check] proxy.ini`.
 
 Theory. Everything that can be wrong is looked at before anything begins: the file with all its mistakes, the users,
 the account we run as, the sockets. Only then the process detaches, so whoever starts it sees the mistakes on
@@ -27,15 +27,18 @@ from proxy.daemon import (
     describe_build,
     describe_user,
     find_hard_limit,
+    find_uid,
     keep_standard_fds_open,
     raise_open_files,
     set_process_name,
 )
+from proxy.inherit import Inheritance, claim
 from proxy.listener import open_sockets
 from proxy.log import Log
-from proxy.main import Proxy, install_signals
+from proxy.main import Proxy
 from proxy.notify import take_listening_sockets
 from proxy.reloading import destination_of, read_users_of
+from proxy.signals import install_signals
 
 DESCRIPTORS_OF_OUR_OWN = 64  # log, event loop, listening sockets, cancel requests under way
 
@@ -47,6 +50,9 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,  # else the lines of --version would be joined
     )
     parser.add_argument("-d", "--daemon", action="store_true", help="run in the background (needs pidfile and a log)")
+    parser.add_argument(
+        "-R", "--reboot", action="store_true", help="take over from the running process, if there is one"
+    )
     parser.add_argument("-q", "--quiet", action="store_true", help="with a logfile: nothing on stderr")
     parser.add_argument("-v", "--verbose", action="count", default=0, help="log more; may be repeated")
     parser.add_argument("-u", "--user", default="", metavar="USER", help="run as this user")
@@ -102,13 +108,21 @@ def _words_of(error: StartFailed | OSError) -> str:
 def _start(options: argparse.Namespace, config: Config, users: Users, user: str) -> int:
     files = raise_open_files()
     loop_factory = _loop_factory()  # before we give up rights that reading it may need
-    sockets = take_listening_sockets() or open_sockets(config.settings)
+    activated = take_listening_sockets()
+    inheritance = _claim(config, user, is_activated=bool(activated)) if options.reboot else None
+    sockets = inheritance.listeners if inheritance else activated or open_sockets(config.settings)
     pid_file = PidFile(config.settings.pidfile) if config.settings.pidfile else None
     detach = become_daemon() if options.daemon else None
-    if pid_file is not None:
+    if pid_file is not None and not (inheritance and inheritance.has_pid_file(pid_file.path)):
         pid_file.write()
     try:
-        _live(options, config, users, user, Taken(sockets, files, loop_factory, detach))
+        _live(
+            options,
+            config,
+            users,
+            user,
+            Taken(sockets, files, loop_factory, detach, pid_file, inheritance, bool(activated)),
+        )
     finally:
         if pid_file is not None:
             pid_file.remove()
@@ -123,6 +137,9 @@ class Taken:
     files: tuple[int, int]
     loop_factory: Callable[[], asyncio.AbstractEventLoop]
     detach: Callable[[], None] | None
+    pid_file: PidFile | None
+    inheritance: Inheritance | None
+    is_activated: bool
 
 
 def _live(options: argparse.Namespace, config: Config, users: Users, user: str, taken: Taken) -> None:
@@ -139,13 +156,26 @@ def _live(options: argparse.Namespace, config: Config, users: Users, user: str, 
     for warning in config.warnings:
         log.warning(str(warning))
     _warn_of_few_files(log, config, users, taken.files)
+    if options.reboot and taken.inheritance is None:
+        log.log("nobody serves here yet: starting as if without -R")
+    proxy = Proxy(config, users, log, verbosity=options.verbose)
+    proxy.pid_file, proxy.is_activated = taken.pid_file, taken.is_activated
     with asyncio.Runner(loop_factory=taken.loop_factory) as runner:
-        runner.run(_run(Proxy(config, users, log, verbosity=options.verbose), taken.sockets))
+        runner.run(_run(proxy, taken.sockets, taken.inheritance))
 
 
-async def _run(proxy: Proxy, sockets: list[socket.socket]) -> None:
+def _claim(config: Config, user: str, *, is_activated: bool) -> Inheritance | None:
+    """What the running process gives us; None when there is none. StartFailed."""
+    if is_activated:
+        raise StartFailed(
+            "-R cannot be used with socket activation, where systemd keeps the sockets: restart the service"
+        )
+    return claim(config.settings, {0, os.geteuid(), *find_uid(user)})
+
+
+async def _run(proxy: Proxy, sockets: list[socket.socket], inheritance: Inheritance | None) -> None:
     install_signals(proxy)
-    await proxy.start(sockets)
+    await proxy.start(sockets, inheritance)
     await proxy.wait_gone()
 
 

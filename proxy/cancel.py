@@ -17,6 +17,7 @@ waits for its next command drops a pending cancel; so from that moment the serve
 
 import asyncio
 import secrets
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from protocol.startup import build_cancel_request
@@ -43,6 +44,7 @@ class Cancels:
         self._clients: dict[bytes, Any] = {}
         self.timeout: float | None = None  # cancel_wait_timeout
         self.forwarding = 0
+        self.relay: Callable[[bytes], Awaitable[bool]] | None = None  # to the processes before and after us
 
     def __len__(self) -> int:
         return len(self._clients)
@@ -76,7 +78,9 @@ class Cancels:
         """A CancelRequest with `key` has come; what became of it, for the log. The asker learns nothing."""
         client = self.find(key)
         if client is None:
-            return await self._peers.forward(key) if self._peers is not None else UNKNOWN
+            result = await self._peers.forward(key) if self._peers is not None else UNKNOWN
+            is_served = result is UNKNOWN and self.relay is not None and await self.relay(key)
+            return SENT if is_served else result
         if client.cancel_waiting():
             return WAS_WAITING
         sending = self._request(client)

@@ -82,13 +82,17 @@ class PidFile:
     The file that says which process we are, at `path`.
 
     Raises StartFailed when a living process holds it, or when it cannot be written.
+
+    Whoever takes over from us gets the open file, and the lock with it (`lend`, `inherit`): so it is held at every
+    moment, and by whom is what stands in it. We keep ours, to `write_again` should the other one die.
     """
 
-    __slots__ = ("_fd", "path")
+    __slots__ = ("_fd", "_is_lent", "path")
 
     def __init__(self, path: str) -> None:
         self.path = path
         self._fd = -1
+        self._is_lent = False
 
     def write(self) -> None:
         """Take the file over, or make it, and write our pid and a line end."""
@@ -98,8 +102,7 @@ class PidFile:
             raise StartFailed(f"cannot write pid file {self.path}: {error.strerror}") from None
         try:
             self._claim(fd)
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+            _write_pid(fd)
         except OSError as error:
             os.close(fd)
             raise StartFailed(f"cannot write pid file {self.path}: {error.strerror}") from None
@@ -120,10 +123,38 @@ class PidFile:
     def remove(self) -> None:
         """At the end. The lock goes last, so nobody can find the file both free and there. Does nothing if not ours."""
         if self._fd >= 0:
-            with contextlib.suppress(OSError):  # without root's rights the directory may be closed to us
-                os.unlink(self.path)
+            if not self._is_lent:
+                with contextlib.suppress(OSError):  # without root's rights the directory may be closed to us
+                    os.unlink(self.path)
             os.close(self._fd)
             self._fd = -1
+
+    # From one process to the next.
+
+    @property
+    def descriptor(self) -> int:
+        """Of the locked file; -1 when there is none."""
+        return self._fd
+
+    def inherit(self, fd: int) -> None:
+        """`fd` is the locked file, of a process whose place we have taken."""
+        self._fd = fd
+        _write_pid(fd)
+
+    def lend(self) -> None:
+        """Another process has inherited it, and removes it."""
+        self._is_lent = True
+
+    def write_again(self) -> None:
+        """That process is gone: the file is ours."""
+        if self._is_lent:
+            self._is_lent = False
+            _write_pid(self._fd)
+
+
+def _write_pid(fd: int) -> None:
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, b"%d\n" % os.getpid(), 0)
 
 
 def _pid_in(fd: int) -> str:
@@ -155,6 +186,13 @@ def become_user(name: str) -> None:
         os.setuid(user.pw_uid)  # last: after it nothing of the above is allowed
     except OSError as error:
         raise StartFailed(f"cannot become user {name}: {error.strerror}") from None
+
+
+def find_uid(name: str) -> list[int]:
+    """The number of that user, if it is a name and somebody has it."""
+    with contextlib.suppress(KeyError):
+        return [pwd.getpwnam(name).pw_uid]
+    return []
 
 
 def describe_user() -> str:

@@ -50,6 +50,7 @@ class Doorstep(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """A port scan, or a health check: not worth a line in the log."""
         self._leave()
+        self._proxy.check_drained()
 
     # What the janitor calls.
 

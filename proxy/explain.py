@@ -197,6 +197,17 @@ def _tell_paused(about: Explanation, user: str | None) -> Reason:
     )
 
 
+def _tell_elders(about: Explanation, user: str | None) -> Reason:
+    return Reason(
+        sqlstate.TOO_MANY_CONNECTIONS,
+        _join(
+            "The pooler was restarted, and the process before this one still has servers of this pool.",
+            about.tell_servers(user),
+        ),
+        "It closes them as soon as they are idle.",
+    )
+
+
 def _tell_shutdown(about: Explanation, user: str | None) -> Reason:
     return Reason(sqlstate.ADMIN_SHUTDOWN, "The pooler is shutting down and hands out no server any more.")
 
@@ -245,6 +256,7 @@ _TELLERS: Final[Mapping[Waiting, Callable[[Explanation, str | None], Reason]]] =
     Waiting.OPENING: _tell_opening,
     Waiting.RETRY: _tell_retry,
     Waiting.PAUSED: _tell_paused,
+    Waiting.ELDERS: _tell_elders,
     Waiting.SHUTDOWN: _tell_shutdown,
     Waiting.DATABASE_LIMIT: _tell_database_limit,
     Waiting.USER_LIMIT: _tell_user_limit,

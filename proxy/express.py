@@ -52,7 +52,7 @@ class Pass:
             and self.database.name not in proxy.disabled
             and limits.max_db_client_connections is None
             and limits.max_user_client_connections is None
-            and proxy.client_count < proxy.settings.max_client_conn
+            and proxy.client_count + proxy.pools.elders.clients < proxy.settings.max_client_conn
             and not proxy.is_suspended
         )
 

@@ -25,6 +25,7 @@ from protocol.framing import HEADER_SIZE
 from proxy.channels import DEAF, HEARD, Books, Channel, Done, Wait
 from proxy.ear import Ear, Wanting, as_error
 from proxy.failing import LoginFailed
+from proxy.letters import Letters, merge
 from proxy.mailbox import Mailbox
 from proxy.pool import Pool
 from proxy.states import Waiting
@@ -104,6 +105,25 @@ class Hub:
         mailbox = self.books.mailboxes.get(client)
         if mailbox is not None and mailbox in self._full:
             self._post(mailbox)
+
+    def join(self, client: Any, earlier: Letters, lost: int = 0) -> None:
+        """The client comes from another process, which had these letters for it: they come first."""
+        mailbox = self.books.mailboxes.get(client)
+        if mailbox is None:
+            return
+        letters = merge([each for each in earlier if not each[0] or each[0] in mailbox.channels], list(mailbox.letters))
+        mailbox.is_held = False
+        mailbox.clear()
+        mailbox.lost += lost
+        for letter in letters:
+            self.lost += len(mailbox.put(*letter))
+        self._full[mailbox] = None
+        self._post(mailbox)
+
+    def join_alone(self, client: Any) -> None:
+        """The other process is gone with what it had."""
+        detail = "The process before this one was lost while the connection was handed over."
+        self.join(client, [(b"", _build_warning("notifications may have been missed", detail))])
 
     def report(self) -> list[tuple[bytes, str, int, int, int, int]]:
         """For the console: (channel, what PostgreSQL knows, who hears it, who waits for it, notifications, lost)."""

@@ -20,7 +20,7 @@ from typing import Any
 from proxy.overtime import find_rest_timeout, find_timeout, is_over, is_quiet, send_away
 from proxy.patience import Patience
 from proxy.pool import Pool
-from proxy.states import CLEANING, CLOSING, IDLE, LINKED, TESTING, USED, Closing, PoolState, move
+from proxy.states import CLEANING, CLOSING, IDLE, LINKED, TESTING, USED, Closing, Leaving, PoolState, move
 
 TICK = 1 / 3  # seconds, as PgBouncer's
 JITTER = 0.1  # of server_lifetime
@@ -176,6 +176,8 @@ class Janitor:
 
     def _keep_size(self, pool: Pool) -> None:
         """Pre-warm: one more server, while there are fewer than `min_pool_size`."""
+        if self._proxy.leaving is Leaving.SUCCEEDED:
+            return
         if pool.state is PoolState.OPEN and pool.size < pool.min_size and pool.find_obstacle() is None:
             pool.open_one()
 

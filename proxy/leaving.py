@@ -58,6 +58,14 @@ class Leaving:
             )
         self._part(why, cancel=True)
 
+    def go_over(self) -> None:
+        """Another process has us now, and our socket: off the books here, without a word."""
+        self.move(GONE)
+        if self.stall is not None:
+            self.pool.world.find_hub(self.pool).forget(self)
+        self.pool.world.client_left(self)
+        self.transport.abort()
+
     def lose_server(self, why: Closing, said: ErrorFields | None, *, was_told: bool, is_cut: bool) -> None:
         """Our server is gone. `said` are its last words, if any; `is_cut`: it left in the middle of a message to us."""
         if self.state is GONE:

@@ -47,11 +47,23 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self._resume: asyncio.TimerHandle | None = None
         self._kind = (int(listening.family), int(listening.type), listening.proto)
+        self._is_resting = False  # somebody else takes the callers
         self._loop.add_reader(self.socket.fileno(), self._accept)
 
     def __str__(self) -> str:
         name = self.socket.getsockname()
         return str(Address(*name[:2])) if isinstance(name, tuple) else f"{UNIX}:{_printable_path(name)}"
+
+    def rest(self) -> None:
+        """Another process accepts on this socket; it stays open here, in case that one dies."""
+        self._stop()
+        self._is_resting = True
+
+    def go_on(self) -> None:
+        """Nobody else does any more."""
+        if self._is_resting:
+            self._is_resting = False
+            self._loop.add_reader(self.socket.fileno(), self._accept)
 
     def _accept(self) -> None:
         for _ in range(ACCEPT_AT_ONCE):
@@ -75,24 +87,28 @@ class Listener:
     def _pause(self, error: OSError) -> None:
         self._log.warning(f"accepting on {self} pauses for {PAUSE:g}s: {error.strerror}")
         self._loop.remove_reader(self.socket.fileno())
-        self._resume = self._loop.call_later(PAUSE, self._go_on)
+        self._resume = self._loop.call_later(PAUSE, self._accept_again)
 
-    def _go_on(self) -> None:
+    def _accept_again(self) -> None:
         self._resume = None
         self._loop.add_reader(self.socket.fileno(), self._accept)
 
     def close(self) -> None:
-        """Take no more callers. The path of a Unix socket goes too, unless somebody else made it."""
-        if self._resume is not None:
-            self._resume.cancel()
-        elif self.socket.fileno() >= 0:
-            self._loop.remove_reader(self.socket.fileno())
+        """Take no more callers. A Unix socket's path goes too, unless somebody else made it or is reached by it."""
+        self._stop()
         name = self.socket.getsockname() if self.socket.fileno() >= 0 else None
         self.socket.close()
-        is_ours = not isinstance(self.socket, InheritedSocket)
+        is_ours = not isinstance(self.socket, InheritedSocket) and not self._is_resting
         if is_ours and isinstance(name, str) and name.startswith("/"):
             with contextlib.suppress(OSError):
                 os.unlink(name)
+
+    def _stop(self) -> None:
+        if self._resume is not None:
+            self._resume.cancel()
+            self._resume = None
+        elif self.socket.fileno() >= 0 and not self._is_resting:
+            self._loop.remove_reader(self.socket.fileno())
 
 
 class Connected(socket.socket):
@@ -148,8 +164,9 @@ def _open_tcp(host: str, settings: Settings) -> list[socket.socket]:
                     and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
                 ):
                     continue  # a machine without IPv6
+                hint = " (-R takes over from a pgshuttle)" if error.errno == errno.EADDRINUSE else ""
                 raise OSError(
-                    error.errno, f"cannot listen on {each}:{settings.listen_port}: {error.strerror}"
+                    error.errno, f"cannot listen on {each}:{settings.listen_port}: {error.strerror}{hint}"
                 ) from error
             found.append(listening)
     return found
@@ -208,7 +225,7 @@ def _remove_stale(path: str) -> None:
     except ConnectionRefusedError:
         os.unlink(path)
     else:
-        raise OSError(errno.EADDRINUSE, "somebody listens there already")
+        raise OSError(errno.EADDRINUSE, "somebody listens there already (-R takes over from a pgshuttle)")
     finally:
         probe.close()
 

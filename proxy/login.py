@@ -32,7 +32,16 @@ from protocol.codes import MAX_STARTUP_LENGTH
 from protocol.errors import ProtocolError, Refused
 from protocol.parameters import MAX_SET, PASSING, ParameterSet, clean, is_name, is_sendable
 from protocol.replication import Replication, parse_replication
-from protocol.startup import CancelRequest, SslRequest, Startup, build_packet, negotiate, parse_options, parse_startup
+from protocol.startup import (
+    CancelRequest,
+    SslRequest,
+    Startup,
+    SuccessionRequest,
+    build_packet,
+    negotiate,
+    parse_options,
+    parse_startup,
+)
 from proxy.auth.verify import AuthMethod, verify_client
 from proxy.client import Client
 from proxy.config.entries import CONSOLES, Database
@@ -62,7 +71,7 @@ class Visitor:
     is_owner: bool = False  # the account that the proxy runs as
 
 
-async def wait_startup(inbox: Inbox, declined: int = 0) -> tuple[Startup | CancelRequest, bytes]:
+async def wait_startup(inbox: Inbox, declined: int = 0) -> tuple[Startup | CancelRequest | SuccessionRequest, bytes]:
     """The first packet that means something, and its bytes; requests for encryption before it are declined.
 
     `declined` are those that have been declined already.
@@ -70,7 +79,7 @@ async def wait_startup(inbox: Inbox, declined: int = 0) -> tuple[Startup | Cance
     for left in reversed(range(MAX_ENCRYPTION_REQUESTS + 1 - declined)):
         body = await inbox.wait_startup_packet(MAX_STARTUP_LENGTH)
         request = parse_startup(body)
-        if isinstance(request, Startup | CancelRequest):
+        if isinstance(request, Startup | CancelRequest | SuccessionRequest):
             return request, build_packet(body)
         if inbox.has_unread:
             what = "SSL" if isinstance(request, SslRequest) else "GSSAPI encryption"
@@ -190,7 +199,7 @@ def _too_many(sentence: str, count: int) -> Refused:
 
 def check_max_clients(proxy: Any) -> None:
     """Refused when `max_client_conn` clients are here already; the one who asks is counted."""
-    if proxy.client_count > proxy.settings.max_client_conn:
+    if proxy.client_count + proxy.pools.elders.clients > proxy.settings.max_client_conn:
         # No numbers: we do not know who this is.
         raise Refused(sqlstate.TOO_MANY_CONNECTIONS, "no more connections allowed (max_client_conn)")
 

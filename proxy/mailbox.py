@@ -27,7 +27,7 @@ _PATIENT = (RESTING, WAITING)
 class Mailbox:
     """One subscriber of one hub. `channels` and `waits` are the hub's books, by the names of channels."""
 
-    __slots__ = ("channels", "client", "letters", "lost", "size", "waits")
+    __slots__ = ("channels", "client", "is_held", "letters", "lost", "size", "waits")
 
     def __init__(self, client: Any) -> None:
         self.client = client
@@ -36,6 +36,7 @@ class Mailbox:
         self.letters: deque[tuple[bytes, bytes]] = deque()  # (channel, message); for a notice of ours b""
         self.size = 0
         self.lost = 0  # since it was told last
+        self.is_held = False  # its client is on its way to another process, or from there
 
     @property
     def is_used(self) -> bool:
@@ -49,7 +50,7 @@ class Mailbox:
         """Is the client between transactions and messages, and does it read?"""
         client = self.client
         server = client.server
-        if client.is_choked or client.begun:
+        if client.is_choked or client.begun or self.is_held:
             return False
         if server is None:
             return client.state in _PATIENT
@@ -73,9 +74,13 @@ class Mailbox:
         texts = [message for _, message in self.letters]
         if self.lost:
             texts.insert(0, _build_loss(self.lost))
-        self.letters.clear()
-        self.size = self.lost = 0
+        self.clear()
+        self.lost = 0
         return b"".join(texts)
+
+    def clear(self) -> None:
+        self.letters.clear()
+        self.size = 0
 
     def drop(self, channel: bytes) -> None:
         """What waits of `channel` is not wanted any more."""

@@ -13,7 +13,6 @@ is told so.
 import asyncio
 import signal
 import socket
-from collections.abc import Callable
 from typing import Any
 
 from protocol.parameters import FOLLOWED, spelling
@@ -25,11 +24,13 @@ from proxy.clock import Clock
 from proxy.config.entries import Database, hosts_of
 from proxy.config.ini import Config
 from proxy.connect import Opener
-from proxy.daemon import describe_build
+from proxy.daemon import PidFile, describe_build
 from proxy.doorstep import Doorstep
 from proxy.express import Express
 from proxy.hub import Hub
+from proxy.inherit import Inheritance
 from proxy.janitor import Janitor
+from proxy.kin import Kin
 from proxy.listener import Arrival, Listener, open_sockets, tune, tune_all, tune_buffers
 from proxy.log import UNIX, Address, Level, Log
 from proxy.notify import Notifier
@@ -74,16 +75,21 @@ class Proxy:
         self.cancels.timeout = config.settings.cancel_wait_timeout
         self.listeners: list[Listener] = []
         self.notifier = Notifier()
+        self.pid_file: PidFile | None = None
+        self.kin = Kin(self)
+        self.cancels.relay = self.kin.cancel
+        self.is_activated = False  # systemd opened our sockets
         self.leaving: Leaving | None = None
         self.doorsteps: dict[Doorstep, None] = {}  # those who have said nothing yet, in the order they came
         self.express = Express(self)
+        self.callers = 0  # those whose conversation is not over, the console's among them
         self.visitors = 0  # clients that are still logging in; the console's are not counted
         self.consoles: dict[Any, None] = {}  # operators at the console, in the order they came
         self.disabled: set[str] = set()  # databases that take no new clients (DISABLE)
         self.started_at = self.clock.wall()
         self.resolver = Resolver(self.tasks, self)
         self.opener = Opener(self.tasks, self.keeper, self)
-        self._last_number = 0
+        self.last_number = 0
         self._found: dict[str, Database | None] = {}
         self._gone = asyncio.Event()
         self.reloader = Reloader(self)
@@ -91,9 +97,11 @@ class Proxy:
 
     # Start.
 
-    async def start(self, sockets: list[socket.socket] | None = None) -> None:
+    async def start(self, sockets: list[socket.socket] | None = None, inheritance: Inheritance | None = None) -> None:
         """Pre-warm, listen, say so. `sockets` are inherited ones; else those of the settings are opened (OSError)."""
         asyncio.get_running_loop().set_exception_handler(self.tasks.on_loop_error)
+        if inheritance is not None:
+            inheritance.prepare(self)
         opened = sockets or open_sockets(self.settings)
         await self.keeper.warm(self.users.secrets.items())
         await self._prewarm()
@@ -104,6 +112,8 @@ class Proxy:
         self.tasks.start(UserFile(self).run(), name="auth_file")
         self.log.log(f"process up: {', '.join(describe_build())}")
         self.notifier.ready()
+        if inheritance is not None:
+            inheritance.begin()
 
     def _listen(self, listening: socket.socket, arrive: Arrival) -> None:
         tune_all(listening, self.settings)
@@ -187,8 +197,8 @@ class Proxy:
         self.cancels.forget(session)
 
     def _next_number(self) -> int:
-        self._last_number += 1
-        return self._last_number
+        self.last_number += 1
+        return self.last_number
 
     # What pools ask of the world.
 
@@ -213,6 +223,7 @@ class Proxy:
 
     def schema_changed(self, pool: Pool) -> None:
         self.pools.schema_changed(pool)
+        self.kin.schema_changed(pool)
 
     def servers_in(self, databases: set[str]) -> list[Server]:
         return self.pools.servers_in(databases)
@@ -281,7 +292,7 @@ class Proxy:
         self.pools.pause(None)
 
     def on_resume(self) -> None:
-        if self.leaving is not None:
+        if self.leaving not in (None, Leaving.SUCCEEDED):
             self.log.log("got SIGUSR2 while shutting down, ignoring")
             return
         if self.is_suspended:
@@ -297,24 +308,28 @@ class Proxy:
 
     def on_leave(self, number: signal.Signals, how: Leaving) -> None:
         """A signal wants us gone."""
-        words = _LEAVING_WORDS[how] if self.leaving is None else " while shutting down, fast exit"
+        words = _LEAVING_WORDS[how] if self.leaving in (None, Leaving.SUCCEEDED) else " while shutting down, fast exit"
         self.log.log(f"got {number.name}{words}")
         self.leave(how)
 
     def leave(self, how: Leaving) -> None:
         """Stop taking clients, and end as `how` says. A second call is immediate."""
-        if self.leaving is not None:
+        if self.leaving not in (None, Leaving.SUCCEEDED):
             how = Leaving.IMMEDIATE
         self.leaving = how
         self.log.log(f"shutting down: {how.value}")
         self.notifier.stopping()
-        for listener in self.listeners:
-            listener.close()
-        self.listeners = []
+        self.kin.leave()
+        self.close_listeners()
         self.suspension.end()  # else nobody could ever finish
         if how is Leaving.WAIT_FOR_SERVERS:
             self.pools.pause(None)
         self.check_drained()
+
+    def close_listeners(self) -> None:
+        for listener in self.listeners:
+            listener.close()
+        self.listeners = []
 
     def check_drained(self) -> None:
         """Is everything gone that a gentle end waits for?"""
@@ -322,6 +337,9 @@ class Proxy:
             self._gone.set()
 
     def _is_drained(self, how: Leaving) -> bool:
+        if how is Leaving.SUCCEEDED:  # a caller may not have said yet that it wants to be a client
+            has_callers = self.doorsteps or self.callers > len(self.consoles)
+            return not (self.client_count or has_callers or self.kin.holds_us)
         if how is Leaving.WAIT_FOR_CLIENTS:
             return self.client_count == 0
         if how is Leaving.WAIT_FOR_SERVERS:
@@ -331,6 +349,7 @@ class Proxy:
     async def wait_gone(self) -> None:
         """Until somebody has told us to leave and nothing holds us back; then say goodbye to everyone."""
         await self._gone.wait()
+        self.kin.finish()
         for line in build_report(list(self.pools)):
             self.log.log(line)
         self.pools.close_all(None, Closing.SHUTDOWN)
@@ -354,18 +373,3 @@ _LEAVING_WORDS = {  # PgBouncer's
     Leaving.WAIT_FOR_SERVERS: ", shutting down, waiting for all servers connections to be released",
     Leaving.IMMEDIATE: ", fast exit",
 }
-
-
-def install_signals(proxy: Proxy) -> None:
-    """HUP reload, TERM wait for clients, INT wait for servers, QUIT at once, USR1 pause, USR2 resume."""
-    loop = asyncio.get_running_loop()
-    handlers: dict[signal.Signals, Callable[[], None]] = {
-        signal.SIGHUP: proxy.on_hangup,
-        signal.SIGTERM: lambda: proxy.on_leave(signal.SIGTERM, Leaving.WAIT_FOR_CLIENTS),
-        signal.SIGINT: lambda: proxy.on_leave(signal.SIGINT, Leaving.WAIT_FOR_SERVERS),
-        signal.SIGQUIT: lambda: proxy.on_leave(signal.SIGQUIT, Leaving.IMMEDIATE),
-        signal.SIGUSR1: proxy.on_pause,
-        signal.SIGUSR2: proxy.on_resume,
-    }
-    for number, handler in handlers.items():
-        loop.add_signal_handler(number, handler)

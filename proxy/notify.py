@@ -26,12 +26,11 @@ class InheritedSocket(socket.socket):
 class Notifier:
     """The line to systemd, or to nobody when it did not start us."""
 
-    __slots__ = ("_address",)
+    __slots__ = ("_is_mute", "address")
 
     def __init__(self, environ: MutableMapping[str, str] = os.environ) -> None:
-        self._address = environ.get("NOTIFY_SOCKET", "")
-        if self._address.startswith("@"):  # an abstract name, written with @ for its leading zero byte
-            self._address = "\0" + self._address[1:]
+        self._is_mute = False
+        self.address = environ.get("NOTIFY_SOCKET", "")
 
     def ready(self) -> None:
         """We serve: after the start, and again after each reload."""
@@ -48,12 +47,28 @@ class Notifier:
         """What `systemctl status` shows about us; one line."""
         self._tell("STATUS=" + sentence.replace("\n", " "))
 
+    def adopt(self, address: str) -> None:
+        """Of the process before us, which systemd has started; somebody else may have started us."""
+        self.address = self.address or address
+
+    def hand_over(self, pid: int) -> None:
+        """That process is the service now: systemd believes it only if we say so. We say nothing more."""
+        self._tell(f"MAINPID={pid}")
+        self._is_mute = True
+
+    def take_back(self) -> None:
+        """We are the service again."""
+        self._is_mute = False
+        self.ready()
+
     def _tell(self, *lines: str) -> None:
-        if not self._address:
+        if not self.address or self._is_mute:
             return
+        # An abstract name is written with @ for its leading zero byte.
+        address = "\0" + self.address[1:] if self.address.startswith("@") else self.address
         with contextlib.suppress(OSError, ValueError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
             line.setblocking(False)
-            line.sendto("\n".join(lines).encode("utf-8", "replace"), self._address)
+            line.sendto("\n".join(lines).encode("utf-8", "replace"), address)
 
 
 def take_listening_sockets(environ: MutableMapping[str, str] = os.environ) -> list[socket.socket]:

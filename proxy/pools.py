@@ -29,6 +29,7 @@ from proxy.config.limits import Limits, resolve
 from proxy.config.reload import Changes
 from proxy.contracts import World
 from proxy.ear import EarPool
+from proxy.elders import Elders
 from proxy.hub import Hub
 from proxy.pool import Pool
 from proxy.states import CLOSING, IDLE, LINKED, USED, Closing, PoolState, Waiting
@@ -51,6 +52,7 @@ class Pools:
         self.dying: list[Pool] = []  # no longer in the configuration, their last servers still saying goodbye
         self.paused: set[str] = set()  # databases; a pool made later is paused too
         self.is_paused = False  # all of them
+        self.elders = Elders()  # what a process before us still has
 
     def __iter__(self) -> Iterator[Pool]:
         """All, those of hubs behind the others."""
@@ -132,14 +134,15 @@ class Pools:
             or _is_last_place(limits.max_user_connections, by_user)
         ):
             return Waiting.NO_PLACE_TO_LISTEN
-        if self._is_full(limits.max_db_connections, by_database, before):
+        elders = self.elders
+        if self._is_full(limits.max_db_connections, by_database, before, elders.of_database(pool.database)):
             return Waiting.DATABASE_LIMIT
-        if self._is_full(limits.max_user_connections, by_user, before):
+        if self._is_full(limits.max_user_connections, by_user, before, elders.of_user(pool.user)):
             return Waiting.USER_LIMIT
-        return None
+        return Waiting.ELDERS if before is None and elders.is_in_the_way(pool) else None
 
-    def _is_full(self, limit: int | None, pools: Sequence[Pool], before: Any) -> bool:
-        return limit is not None and self.count_servers(pools, before) >= limit
+    def _is_full(self, limit: int | None, pools: Sequence[Pool], before: Any, elders: int) -> bool:
+        return limit is not None and self.count_servers(pools, before) + elders >= limit
 
     def make_room(self, pool: Pool, obstacle: Waiting) -> None:
         """`pool` may not grow because of `obstacle`: have an idle server of a neighbour leave, if there is one."""

@@ -164,7 +164,7 @@ class _Script:
         else:
             body = self.text[act.end : sentence.end].rstrip(b"; \t\r\n")
             statement = batch.client.pool.statements.make(body, is_sql=True)
-            statement.reading = build_reading(self.text, (_without_prepare(sentence),))
+            statement.reading = build_reading(self.text, (without_prepare(sentence),))
             self._make(act.name, statement)
         self.edits.append((act.start, act.end, statement.quoted))
 
@@ -193,5 +193,5 @@ class _Script:
         batch.needed.add(statement)
 
 
-def _without_prepare(sentence: Sentence) -> Sentence:
+def without_prepare(sentence: Sentence) -> Sentence:
     return replace(sentence, acts=tuple(act for act in sentence.acts if act.what is not What.PREPARE))

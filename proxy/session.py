@@ -287,6 +287,11 @@ class Session:
         if self.pins or self._doubts is not None or self._asking is not None:
             self._soil(server)
 
+    @property
+    def is_at_ease(self) -> bool:
+        """Does all that is known of it stand in the client's parameters?"""
+        return not (self.pins or self._doubts or self._asking or self._is_blurred or self._is_spoilt)
+
     def forget_pins(self, client: Any) -> None:
         """It has no server any more."""
         client.pool.learnt.pins.strike(self.pins, list(self.pins))

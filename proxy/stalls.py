@@ -82,6 +82,11 @@ class Stall:
                     hub.listen(self._client, name, lambda _: None)
         hub.flush(self._client)
 
+    @property
+    def is_over(self) -> bool:
+        """Is nothing left of it to be done?"""
+        return not (self._client.is_stalled or self._pending or self._left)
+
     def clear(self, reading: Reading, leaving: list[Any], left: float = PATIENCE) -> None:
         """Until `leaving` have hung up."""
         if all(server.state is CLOSED for server in leaving) or left <= 0:

@@ -72,6 +72,7 @@ class PoolState(enum.Enum):
 class Leaving(enum.Enum):
     """How the proxy ends."""
 
+    SUCCEEDED = "another process has taken over"
     WAIT_FOR_CLIENTS = "wait for clients"
     WAIT_FOR_SERVERS = "wait for servers"
     IMMEDIATE = "immediate"
@@ -126,6 +127,7 @@ class Closing(enum.Enum):
     HOSTILE = "server broke the protocol"
     OVER_LIMIT = "pool size was lowered"
     POOL_IDLE = "pool idle timeout"
+    SUCCEEDED = "another process has taken over"
     # clients
     CLIENT_REQUEST = "client close request"
     CLIENT_EOF = "client unexpected eof"
@@ -155,4 +157,5 @@ class Waiting(enum.Enum):
     DATABASE_LIMIT = "max_db_connections is reached"
     USER_LIMIT = "max_user_connections is reached"
     NO_PLACE_TO_LISTEN = "max_db_connections or max_user_connections leaves no place for a connection that listens"
+    ELDERS = "the process before us has not closed its servers yet"
     SHUTDOWN = "the pooler is shutting down"

@@ -13,8 +13,8 @@ from protocol import sqlstate
 from protocol.backend import build_error
 from protocol.errors import ProtocolError, Refused
 from protocol.replication import parse_replication
-from protocol.startup import CancelRequest, Startup, negotiate
-from proxy import login, replication
+from protocol.startup import CancelRequest, Startup, SuccessionRequest, negotiate
+from proxy import login, replication, succession
 from proxy.admin.console import converse
 from proxy.admin.rights import check_login, find_right
 from proxy.auth.owner import is_owner
@@ -53,6 +53,7 @@ class Visit:
         self.visitor: login.Visitor | None = None
         self.is_counted = False
         self.is_handed_over = False
+        proxy.callers += 1
 
     async def run(self) -> None:
         """From the first byte to the first query, or to the end of a console."""
@@ -103,6 +104,10 @@ class Visit:
             self._meant = meant.tag.database if meant is not None else ""
             self._log_closing(await proxy.cancels.serve(request.key))
             return None
+        if isinstance(request, SuccessionRequest):
+            succession.receive(proxy, inbox, self.address, request.version)
+            self.is_handed_over = True
+            return None
         self.startup = request
         is_console = request.database in CONSOLES
         has_console = is_console and self._is_owner(request.user)
@@ -148,6 +153,7 @@ class Visit:
             self.proxy.visitors -= 1
 
     def finish(self) -> None:
+        self.proxy.callers -= 1
         self._discount()
         if not self.is_handed_over:
             self.inbox.close()

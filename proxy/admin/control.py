@@ -254,7 +254,7 @@ def _check_running(session: Session, *, and_not_paused: bool) -> None:
 
 def _check_staying(session: Session) -> None:
     """Refused when the proxy is about to end: what it has paused or waits for is not to be changed any more."""
-    if session.proxy.leaving is not None:
+    if session.proxy.leaving not in (None, Leaving.SUCCEEDED):
         raise Refused(sqlstate.CANNOT_CONNECT_NOW, "pooler is shutting down")
 
 

@@ -71,6 +71,7 @@ class Stand:
         self._limits = limits  # called in the child before it becomes the proxy
         self._program = program  # what Python runs
         self._process: subprocess.Popen[bytes] | None = None
+        self.elders: list[subprocess.Popen[bytes]] = []  # from which others have taken over
         self._seen = 0
 
     # The files.
@@ -114,18 +115,50 @@ class Stand:
     def start(self) -> None:
         """Returns when it listens."""
         self.write()
-        become = ["-u", USER] if os.geteuid() == 0 else []
+        self._process = self._spawn()
+        living.append(self)
+        self.wait_log("process up")
+
+    def _spawn(self, *options: str) -> subprocess.Popen[bytes]:
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, *self._program, *become, self.file],
+            return subprocess.Popen(
+                self._command(*options),
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 preexec_fn=self._limits,  # noqa: PLW1509
             )
-        living.append(self)
-        self.wait_log("process up")
+
+    def _command(self, *options: str) -> list[str]:
+        become = ["-u", USER] if os.geteuid() == 0 else []
+        return [sys.executable, *self._program, *options, *become, str(self.file)]
+
+    def succeed(self) -> subprocess.Popen[bytes]:
+        """A new process takes over and accepts, and is meant from here on. Returns the one before."""
+        assert self._process is not None
+        elder = self._process
+        self.elders.append(elder)
+        self.mark()
+        self._process = self._spawn("-R")
+        self.wait_log(f"process {self.pid} has taken over")
+        return elder
+
+    def lose(self) -> int:
+        """The new process is killed: the one before is meant again. Returns the number of the dead one."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+        pid, self._process = self.pid, self.elders.pop()
+        return pid
+
+    def fail_to_succeed(self) -> str:
+        """A new process asks to take over and must not: what it says."""
+        refused = subprocess.run(
+            self._command("-R"), cwd=ROOT, capture_output=True, text=True, check=False, timeout=SECONDS
+        )
+        assert refused.returncode == 1, refused.stderr
+        return refused.stderr
 
     @property
     def pid(self) -> int:
@@ -155,23 +188,26 @@ class Stand:
             self._clear()
 
     def _clear(self) -> None:
-        if self._process is not None and self.is_running:
-            self._process.kill()
-            self._process.wait()
+        for process in [*self.elders, *([] if self._process is None else [self._process])]:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
         if self in living:
             living.remove(self)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _end(self) -> None:
-        if self._process is None:
-            return
-        if self.is_running:
-            self._process.send_signal(signal.SIGQUIT)
+        for process in [*self.elders, *([] if self._process is None else [self._process])]:
+            self._end_one(process)
+
+    def _end_one(self, process: subprocess.Popen[bytes]) -> None:
+        if process.poll() is None:
+            process.send_signal(signal.SIGQUIT)
         try:
-            self._process.wait(SECONDS)
+            process.wait(SECONDS)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            process.kill()
+            process.wait()
             raise AssertionError("the proxy does not end on SIGQUIT:\n" + self.tail) from None
 
     # What it says and costs.

@@ -21,7 +21,7 @@ BACKEND = (
     *("PARAMETER_DESCRIPTION", "PARAMETER_STATUS", "PARSE_COMPLETE", "PORTAL_SUSPENDED", "READY_FOR_QUERY"),
     "ROW_DESCRIPTION",
 )
-STARTUP = ("PROTOCOL_3_0", "PROTOCOL_3_2", "CANCEL_REQUEST", "SSL_REQUEST", "GSSENC_REQUEST")
+STARTUP = ("PROTOCOL_3_0", "PROTOCOL_3_2", "CANCEL_REQUEST", "SSL_REQUEST", "GSSENC_REQUEST", "SUCCESSION_REQUEST")
 
 
 def values(names):
@@ -47,7 +47,8 @@ def test_authentication_requests_differ_and_only_ok_is_zero():
 def test_first_packets_differ_and_no_request_looks_like_a_version_of_ours():
     assert len(set(values(STARTUP))) == len(STARTUP)
     assert {code >> 16 for code in values(STARTUP[:2])} == {3}
-    assert {code >> 16 for code in values(STARTUP[2:])} == {1234}
+    assert {code >> 16 for code in values(STARTUP[2:5])} == {1234}
+    assert codes.SUCCESSION_REQUEST >> 16 not in (2, 3, 1234), "nor like one of PostgreSQL's, old or new"
 
 
 def test_transaction_statuses_differ():

@@ -288,3 +288,12 @@ def test_no_columns_are_a_description_too():
 def test_whatever_a_server_says_is_a_description_or_malformed(body):
     with contextlib.suppress(ProtocolError):
         digest_description(b"", b"T" + (len(body) + 4).to_bytes(4, "big") + body)
+
+
+def test_a_shared_statement_knows_its_context_and_is_found_without_being_made():
+    statements, context = Statements(), Context(1, "depot", None)
+    assert statements.get(b"select 1\0\0\0", context) is None
+    statement = statements.find(b"select 1\0\0\0", context)
+    assert statements.get(b"select 1\0\0\0", context) is statement
+    assert statement.context == context
+    assert statements.make(b"select 1\0\0\0").context is None

@@ -14,11 +14,13 @@ from protocol.startup import (
     GssRequest,
     SslRequest,
     Startup,
+    SuccessionRequest,
     build_cancel_request,
     build_gss_request,
     build_packet,
     build_ssl_request,
     build_startup,
+    build_succession_request,
     negotiate,
     parse_options,
     parse_startup,
@@ -239,3 +241,18 @@ def test_a_value_cannot_become_another_parameter(parameters):
 def test_a_packet_is_its_length_and_its_body():
     whole = build_startup({"user": "anna"})
     assert build_packet(whole[4:]) == whole
+
+
+# Taking over.
+
+
+def test_a_question_for_our_place_has_its_version_and_nothing_else():
+    packet_ = build_succession_request(7)
+    assert int.from_bytes(packet_[:4]) == len(packet_)
+    assert parse_startup(packet_[4:]) == SuccessionRequest(7)
+
+
+@pytest.mark.parametrize("version", [b"", b"\0\0\0", b"\0\0\0\1x"])
+def test_a_question_without_a_version_is_refused(version):
+    with pytest.raises(ProtocolError, match="succession request"):
+        parse_startup(b"pgsh" + version)

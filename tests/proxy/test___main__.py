@@ -22,8 +22,11 @@ GOOD = "[proxy]\nauth_type = trust\nlisten_addr =\nunix_socket_dir =\n[databases
 
 
 def test_all_options_are_taken():
-    options = command.parse_arguments(["-d", "-q", "-v", "-v", "-u", "web", "proxy.ini"])
+    options = command.parse_arguments(["-d", "-R", "-q", "-v", "-v", "-u", "web", "proxy.ini"])
     assert (options.daemon, options.quiet, options.verbose, options.user) == (True, True, 2, "web")
+    assert options.reboot
+    assert command.parse_arguments(["--reboot", "proxy.ini"]).reboot
+    assert not command.parse_arguments(["proxy.ini"]).reboot
     assert options.file == "proxy.ini"
 
 

@@ -260,3 +260,17 @@ def test_a_key_nobody_has_here_is_the_peers_business():
     key = stamp(b"12345678", 8)
     assert asks(play, key).result() == UNKNOWN
     assert play.cancels._peers.asked == [key]
+
+
+def test_a_key_that_is_not_here_is_asked_of_the_process_before_and_the_one_after():
+    play, passed = play_with_cancels(), []
+
+    async def relay(key):
+        passed.append(key)
+        return key == b"there"
+
+    play.cancels.relay = relay
+    assert asks(play, b"there").result() == SENT
+    assert asks(play, b"nowhere").result() == UNKNOWN
+    assert asks(play).result() == NOT_WAITING
+    assert passed == [b"there", b"nowhere"]

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from proxy import VERSION
-from proxy.daemon import PidFile, StartFailed, become_user, describe_build, describe_user, raise_open_files
+from proxy.daemon import PidFile, StartFailed, become_user, describe_build, describe_user, find_uid, raise_open_files
 
 IS_ROOT = os.geteuid() == 0
 
@@ -232,3 +232,35 @@ def test_a_living_pgbouncer_whose_place_we_would_take_is_refused(tmp_path):
 def test_what_we_are_begins_with_what_show_version_says():
     assert describe_build()[0] == VERSION
     assert any(part.startswith("Python 3") for part in describe_build())
+
+
+def test_a_pid_file_goes_from_hand_to_hand_without_being_free_in_between(tmp_path):
+    path = tmp_path / "proxy.pid"
+    first, second = PidFile(str(path)), PidFile(str(path))
+    first.write()
+    path.write_text("12345\n")  # as if by another process
+    second.inherit(os.dup(first.descriptor))
+    first.lend()
+    first.remove()
+    assert path.read_text() == f"{os.getpid()}\n"
+    with pytest.raises(StartFailed):
+        PidFile(str(path)).write()
+    second.remove()
+    assert not path.exists()
+
+
+def test_what_was_lent_is_written_again_when_the_other_one_is_gone(tmp_path):
+    path = tmp_path / "proxy.pid"
+    first = PidFile(str(path))
+    first.write()
+    first.lend()
+    path.write_text("12345678901\n")  # the other one did
+    first.write_again()
+    assert path.read_text() == f"{os.getpid()}\n"
+    first.remove()
+    assert not path.exists()
+
+
+def test_a_user_has_a_number_or_none():
+    assert find_uid("root") == [0]
+    assert find_uid("nobody-of-that-name") == find_uid("") == []

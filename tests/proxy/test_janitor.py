@@ -8,7 +8,21 @@ from proxy.failing import LoginFailed
 from proxy.janitor import JITTER, TICK, Janitor
 from proxy.reset import PATIENCE
 from proxy.server import GOODBYE
-from proxy.states import BEGUN, CLEANING, CLOSED, CLOSING, GONE, IDLE, LINKED, RESTING, TESTING, USED, WAITING, Closing
+from proxy.states import (
+    BEGUN,
+    CLEANING,
+    CLOSED,
+    CLOSING,
+    GONE,
+    IDLE,
+    LINKED,
+    RESTING,
+    TESTING,
+    USED,
+    WAITING,
+    Closing,
+    Leaving,
+)
 from tests.fakes import check_world, make_limits
 from tests.play import Play, asked, client, client_hangs_up, error_to_client, server, stays_linked, to_client
 
@@ -344,3 +358,11 @@ def test_nor_where_it_is_not_wanted_or_servers_are_shared(said):
 
 def test_nor_because_a_server_is_old():
     outdated(Closing.LIFETIME) >> later(5.0) << stays_linked
+
+
+def test_a_process_that_was_succeeded_fills_no_pool_any_more():
+    play = Night(pool_size=5, min_pool_size=3)
+    play.world.pool.is_kept_warm = True
+    play.world.leaving = Leaving.SUCCEEDED
+    play.janitor.sweep()
+    assert not play.world.openings

@@ -323,3 +323,36 @@ def test_whoever_is_accepted_inherits_keepalive_and_a_reload_changes_it_for_thos
 def test_a_unix_socket_has_nothing_to_tune():
     with socket.socket(socket.AF_UNIX) as listening:
         tune_all(listening, Settings())
+
+
+def test_who_rests_accepts_nobody_until_it_goes_on():
+    loop, listener, arrived, _ = listen((caller(), ("1.2.3.4", 5)))
+    listener.rest()
+    listener.rest()
+    assert not loop.readers
+    listener.go_on()
+    loop.readers[77]()
+    assert arrived == [("1.2.3.4", 5)]
+    listener.go_on()
+
+
+def test_who_rests_after_the_descriptors_ran_out_stays_at_rest():
+    loop, listener, _, _ = listen(OSError(errno.EMFILE, "Too many open files"))
+    loop.readers[77]()
+    listener.rest()
+    loop.clock.advance(60)
+    loop.turn()
+    assert not loop.readers
+    listener.go_on()
+    assert loop.readers
+
+
+def test_the_path_of_a_socket_that_another_process_accepts_on_stays(tmp_path):
+    async def main():
+        (listening,) = open_sockets(a_settings(tmp_path))
+        listener = Listener(listening, lambda *_: None, FakeLog())
+        listener.rest()
+        listener.close()
+
+    asyncio.run(main())
+    assert [path.name for path in tmp_path.iterdir()] == [".s.PGSQL.6432"]

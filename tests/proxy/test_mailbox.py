@@ -101,3 +101,9 @@ def test_it_is_used_while_it_hears_or_waits():
     box.waits[object()] = None
     assert box.is_used
     assert box.encoding == "LATIN1"
+
+
+def test_who_is_on_its_way_to_another_process_hears_nothing():
+    mailbox = Mailbox(Client())
+    mailbox.is_held = True
+    assert not mailbox.may_hear()

@@ -157,4 +157,31 @@ def test_a_host_that_moves_takes_its_servers_along(path):
         assert await proxy.resolver.find("db") == ("1.1.1.2",)
         assert server.doomed is Closing.OBSOLETE
 
+
+def test_who_was_succeeded_waits_for_its_last_client_and_for_whoever_it_succeeded(path):
+    async def main():
+        proxy = a_proxy(path)
+        client = a_client(proxy)
+        proxy.leaving = Leaving.SUCCEEDED
+        proxy.kin.elder = object()
+        client.connection_lost(None)
+        assert not proxy._gone.is_set()
+        proxy.kin.elder = None
+        proxy.check_drained()
+        assert await is_gone(proxy)
+
+    asyncio.run(main())
+
+
+def test_who_was_succeeded_may_still_be_told_to_wait_and_then_to_end_at_once(path):
+    async def main():
+        proxy = a_proxy(path)
+        a_client(proxy)
+        proxy.leaving = Leaving.SUCCEEDED
+        proxy.leave(Leaving.WAIT_FOR_CLIENTS)
+        assert proxy.leaving is Leaving.WAIT_FOR_CLIENTS
+        proxy.leave(Leaving.WAIT_FOR_CLIENTS)
+        assert proxy.leaving is Leaving.IMMEDIATE
+        assert await is_gone(proxy)
+
     asyncio.run(main())

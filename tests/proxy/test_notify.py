@@ -106,3 +106,23 @@ print("LISTEN_FDS" in os.environ)
             check=True,
         )
     assert done.stdout.splitlines() == ["AF_INET 3 False False", "AF_UNIX 4 False False", "False"]
+
+
+def test_systemd_hears_from_the_old_process_who_is_the_service_now_and_then_nothing(systemd):
+    ear, environ = systemd
+    notifier = Notifier(environ)
+    notifier.hand_over(4711)
+    notifier.status("still here")
+    notifier.stopping()
+    notifier.take_back()
+    assert ear.recv(1000) == b"MAINPID=4711"
+    assert ear.recv(1000).decode().split("\n") == ["READY=1", f"MAINPID={os.getpid()}"]
+
+
+def test_who_was_started_by_somebody_else_speaks_on_the_line_of_the_process_before(systemd):
+    ear, environ = systemd
+    notifier = Notifier({})
+    notifier.adopt(environ["NOTIFY_SOCKET"])
+    notifier.adopt("/nowhere")
+    notifier.status("here")
+    assert ear.recv(1000) == b"STATUS=here"

@@ -505,3 +505,13 @@ def test_a_listen_that_somebody_else_hears_is_no_doubt():
     assert reading.has(What.LISTEN)
     note(play.client, reading, b"listen x")
     play >> client(ASK) >> server("C Z:I") << released
+
+
+def test_a_session_is_at_ease_when_all_of_it_stands_in_the_parameters():
+    play = a_play() >> client(q("set lock_timeout to 5")) << to_server(q("set lock_timeout to 5"))
+    assert not play.client.session.is_at_ease, "nobody knows yet what it has done"
+    play >> server("C Z:I") << to_client("C Z:I") << asks("lock_timeout")
+    assert not play.client.session.is_at_ease
+    play >> answers("5ms") << released
+    assert play.client.session.is_at_ease
+    assert not locked().client.session.is_at_ease

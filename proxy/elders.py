@@ -1,0 +1,50 @@
+"""
+What the process before us still holds, while both are there: it counts within our limits.
+
+Theory. After a take-over two processes have connections to the same PostgreSQL, which knows nothing of that and has one
+`max_connections`. So the older one tells how many servers and clients it has left, and closes servers as soon as they
+are idle; the newer one opens no server that would exceed a limit together with these. The older one does not ask: its
+last transactions shall end and not wait for us, so the sum may be exceeded by the few clients there that wake up again
+before they come over.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from proxy.ear import EarPool
+
+Row = tuple[str, str, int, int]
+"""database, user, servers of that pool, others of theirs: those that listen, and those of replication"""
+
+
+class Elders:
+    """Nobody, mostly."""
+
+    __slots__ = ("_of_database", "_of_pool", "_of_user", "clients", "rows")
+
+    def __init__(self) -> None:
+        self.learn(0, ())
+
+    def learn(self, clients: int, rows: Iterable[Row]) -> None:
+        """This is what they have now, and nothing else."""
+        self.clients = clients
+        self.rows = list(rows)
+        self._of_pool: Counter[tuple[str, str]] = Counter()
+        self._of_database: Counter[str] = Counter()
+        self._of_user: Counter[str] = Counter()
+        for database, user, pooled, others in self.rows:
+            self._of_pool[database, user] += pooled
+            self._of_database[database] += pooled + others
+            self._of_user[user] += pooled + others
+
+    def is_in_the_way(self, pool: Any) -> bool:
+        """Is `pool_size` reached together with what they have?"""
+        theirs, limit = self._of_pool[pool.database, pool.user], pool.limits.pool_size
+        return bool(theirs) and limit is not None and not isinstance(pool, EarPool) and pool.size + theirs >= limit
+
+    def of_database(self, database: str) -> int:
+        return self._of_database[database]
+
+    def of_user(self, user: str) -> int:
+        return self._of_user[user]
