@@ -13,6 +13,7 @@ import os
 import random
 import re
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from struct import unpack_from
 from typing import Any
@@ -41,6 +42,7 @@ pytestmark = pytest.mark.live
 
 CROWD = 300
 SECONDS = float(os.environ.get("PGSHUTTLE_TEST_CROSS_TALK_SECONDS", "15"))
+MOST_TIMES = 8  # so many SECONDS, where the machine is busy
 PATIENCE = 60  # seconds for any one answer
 TOKEN = re.compile(rb"token-\d+-[0-9a-f]{12}")
 BY_ZERO = "select '{}', 1/count(*) from generate_series(1, 0)"
@@ -61,17 +63,17 @@ class Rider:
         self.token = ""
         self.key = b""
 
-    async def ride(self, until: float) -> None:
-        while time.monotonic() < until:
+    async def ride(self, is_over: Callable[[], bool]) -> None:
+        while not is_over():
             with suppress(Vanished):
-                await self._visit(until)
+                await self._visit(is_over)
 
-    async def _visit(self, until: float) -> None:
+    async def _visit(self, is_over: Callable[[], bool]) -> None:
         self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             await self._log_in()
             for _ in range(self.random.randrange(1, 25)):
-                if time.monotonic() > until:
+                if is_over():
                     break
                 await self.random.choice(ACTS)(self)
                 self.answers += 1
@@ -275,9 +277,7 @@ def test_nobody_ever_hears_anything_that_was_not_meant_for_him(stand, admin, cap
     vanished = sum(each.vanished for each in riders)
     with capsys.disabled():
         print(f"[{answers} answers, {cancels} cancelled, {vanished} vanished, at most {most} servers] ", end="")
-    assert answers > CROWD * 5
-    assert cancels > 0
-    assert vanished > CROWD / 3
+    assert _has_shown_enough(riders)
     assert 0 < most <= LIMIT
     assert "too many connections" not in stand.log
     _check_clean(stand, admin)
@@ -285,14 +285,25 @@ def test_nobody_ever_hears_anything_that_was_not_meant_for_him(stand, admin, cap
 
 async def _run(riders: list[Rider], admin: Any) -> int:
     """Everybody rides; the most servers PostgreSQL has seen at once."""
-    until = time.monotonic() + SECONDS
-    most, *_ = await asyncio.gather(_watch(admin, until), *(rider.ride(until) for rider in riders))
+    start = time.monotonic()
+
+    def is_over() -> bool:
+        """A busy machine takes longer to show as much."""
+        spent = time.monotonic() - start
+        return spent > SECONDS and (spent > SECONDS * MOST_TIMES or _has_shown_enough(riders))
+
+    most, *_ = await asyncio.gather(_watch(admin, is_over), *(rider.ride(is_over) for rider in riders))
     return most
 
 
-async def _watch(admin: Any, until: float) -> int:
+def _has_shown_enough(riders: list[Rider]) -> bool:
+    answers, cancels = sum(each.answers for each in riders), sum(each.cancels for each in riders)
+    return answers > CROWD * 5 and cancels > 0 and sum(each.vanished for each in riders) > CROWD / 3
+
+
+async def _watch(admin: Any, is_over: Callable[[], bool]) -> int:
     text, most = f"select count(*) from pg_stat_activity where usename = '{LIMITED}'", 0
-    while time.monotonic() < until:
+    while not is_over():
         most = max(most, (await asyncio.to_thread(admin.execute, text)).fetchone()[0])
         await asyncio.sleep(0.02)
     return most
