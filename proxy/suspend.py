@@ -28,6 +28,7 @@ class Suspension:
         self._proxy = proxy
         self.is_on = False
         self._since = 0.0
+        self._keeper: asyncio.Task[None] | None = None
         self._over = asyncio.Event()
         self._over.set()
 
@@ -35,7 +36,7 @@ class Suspension:
         self.is_on = True
         self._since = self._proxy.clock.now()
         self._over.clear()
-        self._proxy.tasks.start(self._keep(), name="suspend")
+        self._keeper = self._proxy.tasks.start(self._keep(), name="suspend")
 
     def end(self) -> None:
         """Everybody is read again who has no other reason not to be. Idempotent."""
@@ -43,6 +44,8 @@ class Suspension:
             return
         self.is_on = False
         self._over.set()
+        if self._keeper is not None:
+            self._keeper.cancel()
         self._forgive(self._proxy.clock.now() - self._since)
         for stream in self._streams():
             if not _is_held_back(stream):

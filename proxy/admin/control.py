@@ -5,8 +5,8 @@ Theory. Each command is a coroutine that gets the session and the command, does 
 returns the tag of its answer. The right to give it has been checked (rights.py). A coroutine that returns late is a
 command that answers late: PAUSE when the last server has left, WAIT_CLOSE when the marked ones have.
 
-A command is noted in the log with who gave it before it begins; one that is refused has changed nothing. PAUSE
-that is called off, or whose operator disappears, is undone: a database must not stay paused for nobody.
+A command is noted in the log with who gave it before it begins; one that is refused has changed nothing. PAUSE and
+SUSPEND that are called off, or whose operator disappears, are undone: nothing must stand still for nobody.
 """
 
 import asyncio

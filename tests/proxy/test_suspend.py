@@ -219,3 +219,15 @@ def test_signals_pause_and_resume_what_can_be_paused_and_resumed(tmp_path: Path)
         ]
 
     at_desk(tmp_path, story)
+
+
+def test_one_task_holds_everybody_however_often_it_is_begun_and_ended(tmp_path: Path) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        for _ in range(3):
+            await operator.ask("SUSPEND")
+            await operator.ask("RESUME")
+        await operator.ask("SUSPEND")
+        await settle()
+        assert len([task for task in asyncio.all_tasks() if task.get_name() == "suspend"]) == 1
+
+    at_desk(tmp_path, story)
