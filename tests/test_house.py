@@ -135,8 +135,22 @@ def test_the_readme_names_only_functions_that_exist():
     assert named <= defined, named - defined
 
 
-def test_the_readme_names_only_tests_that_exist():
-    named = set(re.findall(r"`(test_\w+)`", (ROOT / "README.md").read_text()))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "deploy/docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_between_pages_lead_somewhere(page):
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", page.read_text()):
+        there = (page.parent / target).resolve() if target else page
+        assert there.exists(), target
+        if anchor:
+            heads = [head.lower().replace(" ", "-") for head in re.findall(r"(?m)^#+ (.*)$", there.read_text())]
+            assert anchor in heads, f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize("page", PAGES[1:], ids=name_of)
+def test_the_docs_name_only_tests_that_exist(page):
+    named = set(re.findall(r"`(test_\w+)`", page.read_text()))
     defined = {
         node.name
         for path in (ROOT / "tests").rglob("test_*.py")
