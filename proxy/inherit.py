@@ -25,7 +25,7 @@ from proxy.client import Client
 from proxy.config.settings import Settings
 from proxy.courier import VERSION, Broken, Courier, Frame, Kind, Reader, close_all, number_in, peer_of, wait_frame
 from proxy.daemon import StartFailed
-from proxy.elders import Row
+from proxy.elders import People, Row
 from proxy.inbox import Inbox
 from proxy.letters import Receiver
 from proxy.listener import socket_path
@@ -169,15 +169,16 @@ class Inheritance:
     def _learn(self, body: Body) -> None:
         try:
             rows = [(str(database), str(user), int(one), int(two)) for database, user, one, two in body["rows"]]
+            people = [(str(database), str(user), int(count)) for database, user, count in body["people"]]
             clients = int(body["clients"])
         except (KeyError, TypeError, ValueError) as error:
             raise Broken(f"a count that is none: {error}") from error
-        self._count(clients, rows)
+        self._count(clients, rows, people)
 
-    def _count(self, clients: int, rows: list[Row]) -> None:
+    def _count(self, clients: int, rows: list[Row], people: list[People]) -> None:
         """So much is left there: those who have waited longest may have what is free now."""
         pools = self._proxy.pools
-        pools.elders.learn(clients, rows)
+        pools.elders.learn(clients, rows, people)
         for pool in sorted(pools, key=lambda each: each.longest_wait, reverse=True):
             pool.grow()
 
@@ -205,6 +206,7 @@ class Inheritance:
             self._decline(number, connected, "a defect of the new process; see its log")
             return
         self._proxy.cancels.register(client)
+        self._proxy.pools.elders.came(client.pool.database, client.user)
         self._unconfirmed[client] = connected
         self._courier.send(Kind.TAKEN, {"number": number}, then=lambda: self._adopt(client, connected))
 
@@ -285,5 +287,5 @@ class Inheritance:
             proxy.log.log(f"nothing more will come from process {self.pid}: {words}")
         else:
             proxy.log.warning(f"process {self.pid} is lost ({why}), and those with it: {words}; we go on")
-        self._count(0, [])
+        self._count(0, [], [])
         proxy.check_drained()

@@ -24,7 +24,7 @@ from weakref import WeakKeyDictionary, WeakSet
 from protocol.prepared import Statement
 from proxy.courier import VERSION, Broken, Frame, Kind, copy_all, number_in
 from proxy.ear import EarPool
-from proxy.elders import Row
+from proxy.elders import People, Row
 from proxy.letters import GRACE, Sender
 from proxy.lift import lift
 from proxy.luggage import find_hindrance, pack_client, pack_pool, pack_statement
@@ -62,7 +62,7 @@ class Takeover:
         self._declined: WeakSet[Any] = WeakSet()
         self._told: WeakKeyDictionary[Statement, tuple[int, bytes | None, bool]] = WeakKeyDictionary()
         self._last_statement = 0
-        self._servers: tuple[int, list[Row]] = (-1, [])  # what it was told last
+        self._servers: tuple[int, list[Row], list[People]] = (-1, [], [])  # what it was told last
         self._gone_over = 0
         self._is_summed_up = False
         self._is_ending = False  # it said that it will leave, or has an heir itself: nobody need take its place
@@ -250,12 +250,22 @@ class Takeover:
             is_ear = isinstance(pool, EarPool)
             if pool.size:
                 rows.append((pool.database, pool.user, 0 if is_ear else pool.size, pool.size if is_ear else 0))
-        now = (self._proxy.client_count + others.clients, rows)
+        under_way = len(self._travelling) + len(self._lingering)  # these count there
+        now = (self._proxy.client_count - under_way + others.clients, rows, self._count_people())
         if now == self._servers:
             return False
         self._servers = now
-        self.send(Kind.SERVERS, {"clients": now[0], "rows": now[1]})
+        self.send(Kind.SERVERS, {"clients": now[0], "rows": now[1], "people": now[2]})
         return True
+
+    def _count_people(self) -> list[People]:
+        pools = self._proxy.pools
+        count = Counter(pools.elders.people)
+        for pool in pools:
+            for user, number in Counter(client.user for client in pool.clients).items():
+                count[pool.database, user] += number
+        count.update((each.pool.database, each.user) for each in pools.tunnels if each.has_client)
+        return [(*key, number) for key, number in count.items() if number]
 
     def _sum_up(self) -> None:
         self._is_summed_up = True

@@ -8,12 +8,12 @@ import threading
 import pytest
 
 from protocol.frontend import build_query
-from protocol.startup import build_cancel_request
+from protocol.startup import build_cancel_request, build_startup
 from proxy import inherit, takeover
 from proxy.config.settings import Settings
 from proxy.courier import Kind, build_frame
 from proxy.daemon import PidFile, StartFailed
-from proxy.states import WAITING, Leaving
+from proxy.states import WAITING, Closing, Leaving
 from tests.succession import play
 
 ME = {os.geteuid()}
@@ -110,6 +110,50 @@ def test_everybody_comes_over_and_the_old_process_ends(tmp_path):
         await scene.join(scene.new, database="lost")
 
     play(tmp_path, act, "max_client_conn = 300\n")
+
+
+def test_who_goes_over_is_counted_once_at_every_moment(tmp_path):
+    async def act(scene):
+        for _ in range(100):
+            await scene.join()
+        await scene.claim()
+        counts = []
+        hear = scene.inheritance.hear
+
+        def count(frame):
+            hear(frame)
+            counts.append(scene.new.client_count + scene.new.pools.elders.clients)
+
+        scene.inheritance.hear = count
+        await scene.accept()
+        await scene.until(lambda: len(scene.clients(scene.new)) == 100, "all are here")
+        assert len(counts) > 100
+        assert set(counts[1:]) == {100}, "from the moment it knows how many there are"
+        scene.old.kin.finish()
+
+    play(tmp_path, act, "max_client_conn = 100\n")
+
+
+@pytest.mark.parametrize("limit", ["max_db_client_connections", "max_user_client_connections"])
+def test_who_has_stayed_there_counts_within_the_limits_of_clients_here(tmp_path, limit):
+    async def act(scene):
+        for person in [await scene.join() for _ in range(2)]:
+            person.say(build_query(b"select 'it waits for a server'"))
+        await scene.until(lambda: all(each.state is WAITING for each in scene.clients(scene.old)), "they must stay")
+        await scene.accept()
+        await scene.until(lambda: scene.old.leaving is Leaving.SUCCEEDED, "it has taken over")
+        scene.pool(scene.new)
+        reader, writer = await asyncio.open_unix_connection(scene.path)
+        writer.write(build_startup({"user": "anna", "database": "shop"}))
+        said = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+        assert b"C53300" in said
+        assert f"({limit})".encode() in said
+        scene.old.pools.close_all(None, Closing.SHUTDOWN)
+        await scene.until(lambda: scene.new.kin.elder.pid and not scene.new.pools.elders.clients, "they have left")
+        await scene.join(scene.new)
+
+    play(tmp_path, act, f"{limit} = 2\n")
 
 
 def test_what_a_client_says_on_the_way_is_heard_where_it_arrives(tmp_path, monkeypatch):
