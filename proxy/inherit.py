@@ -31,7 +31,7 @@ from proxy.letters import Receiver
 from proxy.listener import socket_path
 from proxy.luggage import Body, Declined, unpack_client, unpack_pool, unpack_statement
 from proxy.stalls import Stall
-from proxy.states import Leaving
+from proxy.states import Closing, Leaving, PoolState
 
 PATIENCE = 10.0  # seconds for each word of the older process before we are up
 NUMBERS_APART = 100_000  # between its last number on the console and our first: it goes on counting
@@ -250,6 +250,8 @@ class Inheritance:
             return
         client.pool.clients.add(client)
         inbox.hand_over_to(client)
+        if client.pool.state is PoolState.DYING:  # since it came
+            client.close(Closing.DATABASE_GONE)
 
     def _drop(self, client: Client, connected: socket.socket) -> None:
         connected.close()

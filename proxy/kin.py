@@ -50,7 +50,9 @@ class Kin:
         self._tell(Kind.SCHEMA, {"database": pool.database}, None)
 
     def leave(self) -> None:
-        """We are told to end: an older process need not take our place."""
+        """We are told to end: an older process need not take our place, and a newer one may have just asked for it."""
+        if self.heir is not None:
+            self.heir.bequeath()
         if self.elder is not None:
             self.elder.send(Kind.LEAVING, {"has_heir": False})
 

@@ -61,10 +61,10 @@ def find_hindrance(client: Client) -> str:
 # Clients.
 
 
-def pack_client(client: Client, number_of: Callable[[Statement], int]) -> Body:
-    """`number_of` says under which number a statement has travelled."""
+def pack_client(client: Client, number_of: Callable[[Statement, int], int]) -> Body:
+    """`number_of` says under which number a statement has travelled; it is told the generation of today's schema."""
     names = client.statements
-    now = client.pool.now()
+    now, today = client.pool.now(), client.pool.generation
     return {
         "number": client.number,
         "database": client.pool.database,
@@ -73,7 +73,7 @@ def pack_client(client: Client, number_of: Callable[[Statement], int]) -> Body:
         "address": [*client.address, getattr(client.address, "pid", 0)],
         "followed": dict(client.followed),
         "origin": dict(client.origin),
-        "names": [] if names is None else [[_text(name), number_of(names.get(name))] for name in names],
+        "names": [] if names is None else [[_text(name), number_of(names.get(name), today)] for name in names],
         "unnamed": [_text(client.unnamed), _text(client.unnamed_said), _text(client.unnamed_text)],
         "begun": _text(client.begun),
         "age": now - client.connected_at,
@@ -136,8 +136,9 @@ def _unpack_words(client: Client, body: Body, find_statement: Callable[[Client, 
 # Statements.
 
 
-def pack_statement(number: int, statement: Statement) -> Body:
-    context, description = statement.context, statement.description
+def pack_statement(number: int, statement: Statement, *, is_current: bool) -> Body:
+    """With the context in which others may share it, if it `is_current`: of today's schema and not of one before."""
+    context, description = statement.context if is_current else None, statement.description
     return {
         "number": number,
         "body": _text(statement.body),

@@ -9,6 +9,8 @@ only when the new process has said TAKEN, which it does before it reads a byte, 
 served here, and goes when it can. Our servers do not travel: they are closed as soon as they are idle, and the new
 process is told how many are left. When nobody is left we end.
 
+Who starts a new process and at once tells us to end means both: what is the service's (paths, clients) goes over.
+
 If the new process dies, or does not answer for PATIENCE, everything it has not taken is ours again, and we accept as
 before: our listening sockets were only resting.
 """
@@ -22,7 +24,7 @@ from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
 from protocol.prepared import Statement
-from proxy.courier import VERSION, Broken, Frame, Kind, copy_all, number_in
+from proxy.courier import VERSION, Broken, Frame, Kind, close_all, copy_all, number_in
 from proxy.ear import EarPool
 from proxy.elders import People, Row
 from proxy.letters import GRACE, Sender
@@ -60,7 +62,7 @@ class Takeover:
         self._travelling: dict[int, tuple[Any, float]] = {}  # clients it has not confirmed, and since when, by number
         self._lingering: dict[Any, None] = {}  # those it has, for whom we still listen a moment
         self._declined: WeakSet[Any] = WeakSet()
-        self._told: WeakKeyDictionary[Statement, tuple[int, bytes | None, bool]] = WeakKeyDictionary()
+        self._told: WeakKeyDictionary[Statement, tuple[int, bytes | None, bool, bool]] = WeakKeyDictionary()
         self._last_statement = 0
         self._servers: tuple[int, list[Row], list[People]] = (-1, [], [])  # what it was told last
         self._gone_over = 0
@@ -109,6 +111,7 @@ class Takeover:
     def hear(self, frame: Frame) -> None:
         self._heard_at = self._now()
         if frame.descriptors:
+            close_all(frame.descriptors)
             raise Broken("a descriptor that nobody asked for")
         if frame.kind is Kind.TAKEN:
             self._part(self._arrived(frame))
@@ -130,11 +133,11 @@ class Takeover:
     def _yield(self, pid: int, *, has_pid_file: bool) -> None:
         """It accepts clients: from here on we do not."""
         proxy = self._proxy
-        if self.phase is not Phase.ASKED or proxy.leaving is not None:
+        if self.phase is not Phase.ASKED:
             raise Broken("nothing is to be had here any more")
         self.phase = Phase.YIELDED
         self._pid = pid
-        proxy.leaving = Leaving.SUCCEEDED
+        proxy.leaving = proxy.leaving or Leaving.SUCCEEDED
         for listener in proxy.listeners:
             listener.rest()
         if has_pid_file:
@@ -144,6 +147,13 @@ class Takeover:
             proxy.kin.elder.send(Kind.LEAVING, {"has_heir": True})
         proxy.log.log(f"process {pid} has taken over and accepts clients: {proxy.client_count} of ours go over at rest")
         self._delay = FIRST_DELAY
+
+    def bequeath(self) -> None:
+        """We are told to end: the paths of the socket and the pid file are its own, also if it does not accept yet."""
+        for listener in self._proxy.listeners:
+            listener.rest()
+        if self.phase is Phase.ASKED and self._proxy.pid_file is not None:
+            self._proxy.pid_file.lend()
 
     def _heed_leaving(self, *, has_heir: bool) -> None:
         """It will go, and nobody need take its place: another one has, or the service ends."""
@@ -231,15 +241,16 @@ class Takeover:
         self._travelling[client.number] = (client, self._now())
         return True
 
-    def _number_of(self, statement: Statement) -> int:
-        """It is told of each statement once, and again if more is known of it."""
-        known = (statement.description, statement.is_outdated)
+    def _number_of(self, statement: Statement, generation: int) -> int:
+        """It is told of each statement once, and again if something else is known of it."""
+        is_current = statement.context is not None and statement.context.generation == generation
+        known = (statement.description, statement.is_outdated, is_current)
         told = self._told.get(statement)
         if told is not None and told[1:] == known:
             return told[0]
         self._last_statement += 1
         self._told[statement] = (self._last_statement, *known)
-        self.send(Kind.STATEMENT, pack_statement(self._last_statement, statement))
+        self.send(Kind.STATEMENT, pack_statement(self._last_statement, statement, is_current=is_current))
         return self._last_statement
 
     def _tell_servers(self) -> bool:

@@ -189,6 +189,24 @@ def test_a_client_that_hung_up_on_the_way_is_gone_and_counted_no_more(tmp_path):
     play(tmp_path, act)
 
 
+def test_whose_database_is_dropped_in_the_moment_it_arrives_is_told_so(tmp_path, monkeypatch):
+    async def act(scene):
+        person = await scene.join()
+        await scene.claim()
+        adopt = scene.inheritance._adopt
+
+        def drop_first(client, connected):
+            scene.new.pools._dismiss(client.pool, Closing.DATABASE_GONE)
+            adopt(client, connected)
+
+        monkeypatch.setattr(scene.inheritance, "_adopt", drop_first)
+        await scene.accept()
+        assert await person.hear(b"database removed from the configuration")
+        await scene.until(lambda: scene.new.client_count == 0, "nobody is left in a pool that is no more")
+
+    play(tmp_path, act)
+
+
 def test_a_database_that_is_not_here_keeps_its_clients_there(tmp_path):
     async def act(scene):
         await scene.join(database="lost")
@@ -325,6 +343,27 @@ def test_who_is_cut_off_ends_with_the_clients_it_has_and_keeps_its_hands_off_the
         assert os.path.exists(scene.path)
         await scene.join()
         assert len(scene.clients(scene.old)) == 1
+
+    play(tmp_path, act)
+
+
+def test_who_is_cut_off_before_it_accepts_never_does(tmp_path):
+    path = tmp_path / "proxy.pid"
+
+    async def act(scene):
+        scene.old.pid_file = PidFile(str(path))
+        scene.old.pid_file.write()
+        path.write_text("4711\n")
+        await scene.claim()
+        scene.new.pid_file = PidFile(str(path))
+        scene.old.clock.advance(takeover.START_PATIENCE + 1)
+        await scene.until(lambda: scene.old.kin.heir is None, "it is given up")
+        await scene.accept()
+        assert not scene.new.listeners
+        assert scene.new._gone.is_set()
+        assert path.read_text() == "4711\n", "the file is the other one's"
+        await scene.join(scene.old)
+        scene.old.pid_file.remove()
 
     play(tmp_path, act)
 

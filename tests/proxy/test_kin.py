@@ -12,13 +12,16 @@ from proxy.kin import Kin
 class Relative:
     def __init__(self):
         self.heard = []
-        self.has_finished = False
+        self.has_finished = self.has_everything = False
 
     def send(self, kind, body=None):
         self.heard.append((kind, body))
 
     def finish(self):
         self.has_finished = True
+
+    def bequeath(self):
+        self.has_everything = True
 
 
 class Cancels:
@@ -153,6 +156,7 @@ def test_who_ends_tells_the_one_before_and_the_one_after():
     kin, _ = in_the_middle()
     kin.leave()
     assert kin.elder.heard == [(Kind.LEAVING, {"has_heir": False})]
+    assert kin.heir.has_everything
     kin.finish()
     assert kin.heir.has_finished
 

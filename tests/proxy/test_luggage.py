@@ -50,9 +50,10 @@ class Road:
         body = json.loads(json.dumps(pack_client(client, self._number_of)))
         return unpack_client(self.new, body, self._find)
 
-    def _number_of(self, statement):
+    def _number_of(self, statement, generation):
         number = id(statement)
-        self.texts[number] = json.loads(json.dumps(pack_statement(number, statement)))
+        is_current = statement.context is not None and statement.context.generation == generation
+        self.texts[number] = json.loads(json.dumps(pack_statement(number, statement, is_current=is_current)))
         return number
 
     def _find(self, client, number):
@@ -161,6 +162,17 @@ def test_nor_is_what_is_outdated_or_uncertain(two, about):
     assert statement is not a_pool(two[1]).find_statement(BODY, {})
     for what, value in about.items():
         assert getattr(statement, what) == value
+
+
+def test_what_was_described_before_the_schema_changed_is_nobody_elses(two):
+    client = a_client(two[0])
+    name(client, b"a")
+    client.pool.generation += 1
+    statement = Road(*two).carry(client).statements.get(b"a")
+    assert statement.description == DESCRIPTION
+    innocent = a_pool(two[1]).find_statement(BODY, {})
+    assert statement is not innocent
+    assert innocent.description is None, "or whoever prepares it here would be told that its columns have changed"
 
 
 def test_a_text_means_what_it_did_under_the_search_path_it_was_prepared_with(two):
