@@ -79,7 +79,9 @@ class Takeover:
             for pool in self._proxy.pools.serving():
                 self.send(Kind.POOL, pack_pool(pool))
         except (OSError, ValueError) as error:
-            courier.cut(f"it cannot be given what it needs: {error}")
+            why = f"it cannot be given what it needs: {error}"
+            self.send(Kind.REFUSAL, {"why": why})
+            courier.cut(why)
             return
         self._tell_servers()
         self._round()
@@ -177,7 +179,6 @@ class Takeover:
     def _work(self) -> None:
         now = self._now()
         if why := self._find_fault(now):
-            self.send(Kind.SEVERED)
             self._courier.cut(why)
             return
         is_busy = self.phase is Phase.YIELDED and self._hand_over()

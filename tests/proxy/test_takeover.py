@@ -10,7 +10,7 @@ import pytest
 
 from protocol.frontend import build_query
 from proxy import takeover
-from proxy.courier import VERSION, Broken, Kind, build_frame, receive
+from proxy.courier import VERSION, Kind, build_frame, receive
 from proxy.daemon import PidFile
 from proxy.states import OPENING, RESTING, WAITING, Leaving
 from tests.succession import Stranger, play
@@ -189,7 +189,7 @@ def test_who_ends_before_the_new_one_accepts_leaves_it_everything_too(tmp_path):
         scene.old.leave(Leaving.WAIT_FOR_CLIENTS)
         assert scene.old._gone.is_set()
         scene.old.kin.finish()
-        scene.old.kin.heir._courier.cut("it is gone")
+        scene.old.kin.heir._courier._line.close()
         scene.old.pid_file.remove()
         await scene.accept()
         await scene.until(lambda: scene.new.kin.elder is None, "it goes on alone")
@@ -250,6 +250,7 @@ def test_who_speaks_out_of_turn_is_left(tmp_path, kind):
         await scene.until(lambda: scene.old.kin.heir is None, "it is left")
         assert scene.old.leaving is None
         assert len(scene.clients(scene.old)) == 1
+        await stranger.wait(Kind.SEVERED)
         stranger.die()
 
     play(tmp_path, act)
@@ -343,8 +344,9 @@ def test_who_cannot_be_given_what_it_needs_is_left_and_may_ask_again(tmp_path, m
         with monkeypatch.context() as patch:
             patch.setattr(takeover, "copy_all", lambda lent: os.listdir("/nowhere/at/all"))
             stranger = Stranger(scene.path)
-            with pytest.raises(Broken, match="hung up"):
-                await stranger.ask()
+            refusal = await stranger.ask()
+            assert refusal.kind is Kind.REFUSAL
+            assert "it cannot be given what it needs" in refusal.body["why"]
             stranger.die()
         assert scene.old.kin.heir is None
         assert "it cannot be given what it needs" in scene.old.log.text
