@@ -277,7 +277,7 @@ class Inheritance:
     def lost(self, why: str) -> None:
         """It is gone, and its servers with it."""
         proxy = self._proxy
-        proxy.kin.elder = None
+        proxy.kin.lose(self)
         for client, connected in self._unconfirmed.items():
             self._drop(client, connected)
         self._unconfirmed.clear()

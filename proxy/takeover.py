@@ -336,7 +336,7 @@ class Takeover:
         if phase is Phase.OVER:
             return
         proxy, travelling = self._proxy, [client for client, _ in self._travelling.values()]
-        proxy.kin.heir = None
+        proxy.kin.lose(self)
         self._travelling.clear()
         for client in list(self._lingering):
             self._post(client)
