@@ -24,6 +24,7 @@ from protocol.startup import MAX_KEY, MIN_KEY
 from proxy.batch import NOBODYS
 from proxy.client import Client
 from proxy.config.entries import CONSOLES
+from proxy.config.reload import LOGIN, SECRETS
 from proxy.holding import FAILED_BEGIN
 from proxy.log import Address
 from proxy.requests import TOO_LONG, read
@@ -199,6 +200,7 @@ def pack_pool(pool: Any) -> Body:
     return {
         "database": pool.database,
         "user": pool.user,
+        "leads_to": _describe_login(pool.world.find_database(pool.database)),
         "welcome": pool.welcome and dict(pool.welcome),
         "base": learnt.base,
         "customs": list(learnt.customs),
@@ -206,15 +208,21 @@ def pack_pool(pool: Any) -> Body:
 
 
 def unpack_pool(world: Any, body: Body) -> None:
-    """What a pool of that name knows here too, so that nobody who logs in waits for its first server."""
+    """What a pool of that name knows here too, so that nobody who logs in waits for its first server; unless the file
+    says by now that its servers are others."""
     database = world.find_database(str(body["database"]))
-    if database is None or not body["welcome"]:
+    if database is None or not body["welcome"] or body["leads_to"] != _describe_login(database):
         return
     pool = world.pools.find(database, str(body["user"]))
     if pool.welcome is None and pool.user == body["user"]:
         pool.welcome = _set(body["welcome"])
         pool.learnt.base = dict(_set(body["base"]))
         pool.learnt.meet(map(str, body["customs"]))
+
+
+def _describe_login(database: Any) -> list[str]:
+    """Where servers are, and what is said to them first, but for the secret."""
+    return [repr(getattr(database, name, None)) for name in LOGIN if name not in SECRETS]
 
 
 # Values.

@@ -359,6 +359,16 @@ def test_a_pool_knows_what_its_servers_are_like_before_it_has_one(two):
     assert (new.learnt.base, list(new.learnt.customs)) == ({"lock_timeout": "5s"}, ["mark.er"])
 
 
+def test_what_servers_of_another_place_are_like_is_told_nobody(two, tmp_path):
+    old = a_pool(two[0])
+    old.welcome = {"server_version": "17.0"}
+    file = tmp_path / "moved.ini"
+    file.write_text(INI.replace("port=1", "port=2"))
+    moved = a_proxy(file)
+    unpack_pool(moved, json.loads(json.dumps(pack_pool(old))))
+    assert a_pool(moved).welcome is None, "a client waits until one is there"
+
+
 def test_a_pool_that_never_had_a_server_says_nothing(two):
     unpack_pool(two[1], pack_pool(a_pool(two[0])))
     assert a_pool(two[1]).welcome is None
