@@ -159,6 +159,8 @@ class Takeover:
 
     def _heed_leaving(self, *, has_heir: bool) -> None:
         """It will go, and nobody need take its place: another one has, or the service ends."""
+        if self.phase is Phase.ASKED:
+            return  # it has no place yet: we have
         self._is_ending = True
         if not has_heir:
             self._takes_nobody = True
@@ -274,8 +276,9 @@ class Takeover:
         pools = self._proxy.pools
         count = Counter(pools.elders.people)
         for pool in pools:
-            for user, number in Counter(client.user for client in pool.clients).items():
-                count[pool.database, user] += number
+            if pool.clients:  # of thousands few may have any
+                for user, number in Counter(client.user for client in pool.clients).items():
+                    count[pool.database, user] += number
         count.update((each.pool.database, each.user) for each in pools.tunnels if each.has_client)
         return [(*key, number) for key, number in count.items() if number]
 

@@ -200,6 +200,22 @@ def test_who_ends_before_the_new_one_accepts_leaves_it_everything_too(tmp_path):
     play(tmp_path, act)
 
 
+def test_who_changes_its_mind_before_it_accepts_ends_nothing_but_itself(tmp_path):
+    async def act(scene):
+        await scene.claim()
+        scene.inheritance.prepare(scene.new)
+        scene.new.leave(Leaving.WAIT_FOR_CLIENTS)
+        await settle(scene)
+        scene.inheritance._courier.cut("it ends")
+        await scene.until(lambda: scene.old.kin.heir is None, "it is gone")
+        assert "nothing has changed" in scene.old.log.text
+        await scene.join(scene.old)
+        for each in scene.inheritance.listeners:
+            each.close()
+
+    play(tmp_path, act)
+
+
 # Silence.
 
 
