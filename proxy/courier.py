@@ -9,7 +9,9 @@ is whole when its body and its descriptors are there. Everything is bounded befo
 `send` tries at once, and keeps in order what the kernel does not take. `then` is called when the kernel has all of a
 message: from there on the other side reads it, whatever becomes of us. That is what handing over is built on.
 
-`cut` ends it in one moment: nothing that the other side sends after it arrives, and everything sent before does.
+`cut` ends it in one moment: nothing that the other side sends after it arrives, and everything sent before does. It
+hears that we have ended it and have not died, also if it has not read for long: the last word (`farewell`) waits for it
+behind what it has half got.
 """
 
 import array
@@ -193,11 +195,12 @@ def wait_frame(line: socket.socket, reader: Reader) -> Frame:
 class _Parcel:
     """What waits to be sent."""
 
-    __slots__ = ("data", "descriptors", "then")
+    __slots__ = ("data", "descriptors", "is_begun", "then")
 
     def __init__(self, data: bytes, descriptors: Sequence[int], then: Callable[[], object] | None) -> None:
         self.data = memoryview(data)
         self.descriptors = descriptors
+        self.is_begun = False  # the other side has a part of it
         self.then = then
 
 
@@ -208,10 +211,15 @@ class Courier:
     `hear` gets each message; `lost` is called once, with the reason, when there is nothing more to hear: also by `cut`.
     """
 
-    __slots__ = ("_hear", "_is_writing", "_line", "_loop", "_lost", "_outbox", "_reader")
+    __slots__ = ("_farewell", "_hear", "_is_over", "_is_writing", "_line", "_loop", "_lost", "_outbox", "_reader")
 
     def __init__(
-        self, line: socket.socket, reader: Reader, hear: Callable[[Frame], object], lost: Callable[[str], object]
+        self,
+        line: socket.socket,
+        reader: Reader,
+        hear: Callable[[Frame], object],
+        lost: Callable[[str], object],
+        farewell: Kind | None = None,
     ) -> None:
         self._line = line
         self._line.setblocking(False)
@@ -219,6 +227,8 @@ class Courier:
         self._hear = hear
         self._lost = lost
         self._outbox: deque[_Parcel] = deque()
+        self._farewell = farewell
+        self._is_over = False  # nothing is heard any more, and nothing said but the last word
         self._is_writing = False
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(line.fileno(), self._read)
@@ -226,7 +236,7 @@ class Courier:
 
     @property
     def is_alive(self) -> bool:
-        return self._line.fileno() >= 0
+        return not self._is_over and self._line.fileno() >= 0
 
     # Sending.
 
@@ -251,7 +261,7 @@ class Courier:
             self._write()
 
     def _write(self) -> None:
-        while self._outbox and self.is_alive:
+        while self._outbox:
             parcel = self._outbox[0]
             try:
                 sent = self._send_some(parcel)
@@ -259,15 +269,19 @@ class Courier:
                 self._wait_writable()
                 return
             except OSError:
+                if self._is_over:
+                    self._outbox.clear()
                 break  # it has hung up; what it said before that is read first, and then its end
             close_all(parcel.descriptors)
-            parcel.descriptors = ()
+            parcel.descriptors, parcel.is_begun = (), True
             parcel.data = parcel.data[sent:]
             if not parcel.data:
                 self._outbox.popleft()
                 if parcel.then is not None:
                     parcel.then()
         self._wait_writable(is_over=True)
+        if self._is_over:
+            self._line.close()
 
     def _send_some(self, parcel: _Parcel) -> int:
         if not parcel.descriptors:
@@ -317,23 +331,27 @@ class Courier:
 
     def cut(self, why: str) -> None:
         """From this moment on nothing comes in; what was sent before is heard now."""
-        if self.is_alive:
-            lost, self._lost = self._lost, lambda _: None
-            with contextlib.suppress(OSError):
-                self._line.shutdown(socket.SHUT_RD)
-            while self._read_some():
-                pass
-            self._end(why)
-            lost(why)
+        if not self.is_alive:
+            return
+        with contextlib.suppress(OSError, Broken):
+            self._line.shutdown(socket.SHUT_RD)
+            while not self._is_over and receive(self._line, self._reader):
+                self._read_rest()
+        self._end(why)
 
     def _end(self, why: str) -> None:
         if not self.is_alive:
             return
+        self._is_over = True
         self._loop.remove_reader(self._line.fileno())
-        self._wait_writable(is_over=True)
-        for parcel in self._outbox:
-            close_all(parcel.descriptors)
-        self._outbox.clear()
         self._reader.close()
-        self._line.close()
+        unsaid, self._outbox = self._outbox, deque()
+        for parcel in unsaid:
+            parcel.then = None
+            if parcel.is_begun and self._farewell is not None:
+                self._outbox.append(parcel)
+            close_all(parcel.descriptors)
+        if self._farewell is not None:
+            self._outbox.append(_Parcel(build_frame(self._farewell, {}), (), None))
+        self._write()
         self._lost(why)

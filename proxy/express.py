@@ -24,6 +24,7 @@ MAX_PASSES: Final = 1000  # packets remembered
 MAX_PACKET: Final = 1000  # bytes of one that is
 
 Greeting = tuple[ParameterSet, bytes]
+Rules = tuple[Config, Any]  # the configuration and the users
 
 _UNASKED: Final = frozenset({AuthType.TRUST, AuthType.ANY})
 
@@ -36,17 +37,13 @@ class Pass:
     database: Database
     pool: Any
     greeting: Greeting
-    config: Config
-    users: Any
 
     def holds(self, proxy: Any) -> bool:
         """Would the long way come to the same end, without waiting for anything?"""
         pool = self.pool
         limits = pool.limits
         return (
-            self.config is proxy.config
-            and self.users is proxy.users
-            and pool.state is not PoolState.DYING
+            pool.state is not PoolState.DYING
             and pool.failure is None
             and pool.greetings.get(tuple(self.visitor.wishes.items())) is self.greeting
             and self.database.name not in proxy.disabled
@@ -58,18 +55,31 @@ class Pass:
 
 
 class Express:
-    """All passes of one proxy."""
+    """All passes of one proxy; none outlives the configuration and the users it was made under."""
 
     def __init__(self, proxy: Any) -> None:
         self._proxy = proxy
         self._passes: dict[bytes, Pass] = {}
+        self._rules: Rules = (proxy.config, proxy.users)
 
     def __len__(self) -> int:
         return len(self._passes)
 
-    def remember(self, packet: bytes, visitor: Visitor, pool: Any) -> None:
+    def begin(self) -> Rules:
+        """What a login that begins now is judged by, for `remember`."""
+        return self._proxy.config, self._proxy.users
+
+    def _is_in_force(self, rules: Rules) -> bool:
+        return rules[0] is self._proxy.config and rules[1] is self._proxy.users
+
+    def remember(self, packet: bytes, visitor: Visitor, pool: Any, rules: Rules) -> None:
         """`packet` alone has made its sender a client of `pool`, without a question."""
         proxy = self._proxy
+        if visitor.prefix or not self._is_in_force(rules):
+            return  # he was asked something, or judged by what holds no more: a login may take its time
+        if not self._is_in_force(self._rules):
+            self._passes.clear()
+            self._rules = rules
         greeting = pool.greetings.get(tuple(visitor.wishes.items()))
         database = proxy.find_database(visitor.database)
         if not 0 < len(packet) <= MAX_PACKET or greeting is None or database is None:
@@ -78,14 +88,14 @@ class Express:
             return  # the answer hangs on more than the packet
         if len(self._passes) >= MAX_PASSES:
             self._passes.clear()
-        self._passes[packet] = Pass(visitor, database, pool, greeting, proxy.config, proxy.users)
+        self._passes[packet] = Pass(visitor, database, pool, greeting)
 
     def admit(self, packet: bytes, door: Any) -> bool:
         """Make whoever stands at `door` a client, if `packet` is all he had to say; else nothing has happened."""
         proxy, known = self._proxy, self._passes.get(packet)
         if known is None:
             return False
-        if not known.holds(proxy):
+        if not (self._is_in_force(self._rules) and known.holds(proxy)):
             del self._passes[packet]
             return False
         visitor, transport = known.visitor, door.transport

@@ -106,12 +106,13 @@ class Hub:
         if mailbox is not None and mailbox in self._full:
             self._post(mailbox)
 
-    def join(self, client: Any, earlier: Letters, lost: int = 0) -> None:
-        """The client comes from another process, which had these letters for it: they come first."""
+    def join(self, client: Any, earlier: Letters, lost: int = 0, lead: int = 0) -> None:
+        """The client comes from another process, which had these letters for it: they come first. `lead`: see merge."""
         mailbox = self.books.mailboxes.get(client)
         if mailbox is None:
             return
-        letters = merge([each for each in earlier if not each[0] or each[0] in mailbox.channels], list(mailbox.letters))
+        wanted = [each for each in earlier if not each[0] or each[0] in mailbox.channels]
+        letters = merge(wanted, list(mailbox.letters), lead)
         mailbox.is_held = False
         mailbox.clear()
         mailbox.lost += lost

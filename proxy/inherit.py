@@ -25,13 +25,13 @@ from proxy.client import Client
 from proxy.config.settings import Settings
 from proxy.courier import VERSION, Broken, Courier, Frame, Kind, Reader, close_all, number_in, peer_of, wait_frame
 from proxy.daemon import StartFailed
-from proxy.elders import Row
+from proxy.elders import People, Row
 from proxy.inbox import Inbox
 from proxy.letters import Receiver
 from proxy.listener import socket_path
 from proxy.luggage import Body, Declined, unpack_client, unpack_pool, unpack_statement
 from proxy.stalls import Stall
-from proxy.states import Leaving
+from proxy.states import Closing, Leaving, PoolState
 
 PATIENCE = 10.0  # seconds for each word of the older process before we are up
 NUMBERS_APART = 100_000  # between its last number on the console and our first: it goes on counting
@@ -169,15 +169,16 @@ class Inheritance:
     def _learn(self, body: Body) -> None:
         try:
             rows = [(str(database), str(user), int(one), int(two)) for database, user, one, two in body["rows"]]
+            people = [(str(database), str(user), int(count)) for database, user, count in body["people"]]
             clients = int(body["clients"])
         except (KeyError, TypeError, ValueError) as error:
             raise Broken(f"a count that is none: {error}") from error
-        self._count(clients, rows)
+        self._count(clients, rows, people)
 
-    def _count(self, clients: int, rows: list[Row]) -> None:
+    def _count(self, clients: int, rows: list[Row], people: list[People]) -> None:
         """So much is left there: those who have waited longest may have what is free now."""
         pools = self._proxy.pools
-        pools.elders.learn(clients, rows)
+        pools.elders.learn(clients, rows, people)
         for pool in sorted(pools, key=lambda each: each.longest_wait, reverse=True):
             pool.grow()
 
@@ -205,6 +206,7 @@ class Inheritance:
             self._decline(number, connected, "a defect of the new process; see its log")
             return
         self._proxy.cancels.register(client)
+        self._proxy.pools.elders.came(client.pool.database, client.user)
         self._unconfirmed[client] = connected
         self._courier.send(Kind.TAKEN, {"number": number}, then=lambda: self._adopt(client, connected))
 
@@ -248,6 +250,8 @@ class Inheritance:
             return
         client.pool.clients.add(client)
         inbox.hand_over_to(client)
+        if client.pool.state is PoolState.DYING:  # since it came
+            client.close(Closing.DATABASE_GONE)
 
     def _drop(self, client: Client, connected: socket.socket) -> None:
         connected.close()
@@ -273,7 +277,7 @@ class Inheritance:
     def lost(self, why: str) -> None:
         """It is gone, and its servers with it."""
         proxy = self._proxy
-        proxy.kin.elder = None
+        proxy.kin.lose(self)
         for client, connected in self._unconfirmed.items():
             self._drop(client, connected)
         self._unconfirmed.clear()
@@ -285,5 +289,5 @@ class Inheritance:
             proxy.log.log(f"nothing more will come from process {self.pid}: {words}")
         else:
             proxy.log.warning(f"process {self.pid} is lost ({why}), and those with it: {words}; we go on")
-        self._count(0, [])
+        self._count(0, [], [])
         proxy.check_drained()

@@ -36,7 +36,7 @@ class Kin:
         if not others:
             return False
         number = self._last = self._last + 1
-        question = self._questions[number] = _Question(len(others))
+        question = self._questions[number] = _Question(others)
         try:
             self._tell(Kind.CANCEL, {"key": key.hex(), "question": number}, asker)
             async with asyncio.timeout(self._proxy.settings.cancel_wait_timeout):
@@ -46,11 +46,20 @@ class Kin:
         finally:
             del self._questions[number]
 
+    def lose(self, relative: Any) -> None:
+        """One of the two is gone, and will not answer what it was asked."""
+        self.elder = None if self.elder is relative else self.elder
+        self.heir = None if self.heir is relative else self.heir
+        for question in self._questions.values():
+            question.hear(relative, has_served=False)
+
     def schema_changed(self, pool: Any) -> None:
         self._tell(Kind.SCHEMA, {"database": pool.database}, None)
 
     def leave(self) -> None:
-        """We are told to end: an older process need not take our place."""
+        """We are told to end: an older process need not take our place, and a newer one may have just asked for it."""
+        if self.heir is not None:
+            self.heir.bequeath()
         if self.elder is not None:
             self.elder.send(Kind.LEAVING, {"has_heir": False})
 
@@ -67,7 +76,7 @@ class Kin:
         elif frame.kind is Kind.CANCELED:
             question = self._questions.get(number_in(frame.body, "question"))
             if question is not None:
-                question.hear(has_served=bool(frame.body.get("has_served")))
+                question.hear(speaker, has_served=bool(frame.body.get("has_served")))
         elif frame.kind is Kind.SCHEMA:
             for pool in self._proxy.pools.of_database(str(frame.body.get("database")))[:1]:
                 self._proxy.pools.schema_changed(pool)
@@ -93,15 +102,15 @@ class Kin:
 class _Question:
     """Who serves this? Answered by the first who has, or by the last of those who have not."""
 
-    __slots__ = ("_left", "answer")
+    __slots__ = ("_asked", "answer")
 
-    def __init__(self, asked: int) -> None:
-        self._left = asked
+    def __init__(self, asked: list[Any]) -> None:
+        self._asked = asked
         self.answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
-    def hear(self, *, has_served: bool) -> None:
-        self._left -= 1
-        if not self.answer.done() and (has_served or not self._left):
+    def hear(self, speaker: Any, *, has_served: bool) -> None:
+        self._asked = [each for each in self._asked if each is not speaker]
+        if not self.answer.done() and (has_served or not self._asked):
             self.answer.set_result(has_served)
 
 

@@ -7,7 +7,8 @@ Theory. A client that listens can go when the new process listens too. So before
 from the moment it was packed the old one has kept them too, and goes on for GRACE seconds after TAKEN, since PostgreSQL
 may tell one backend a little later than another. Then the old one sends what it has (LETTERS), and the new one, after
 as long again, puts both rows together: all backends of a database tell in the same order, so the end of the one is the
-beginning of the other (`merge`).
+beginning of the other (`merge`). If the new one is told later than the old one, its row begins with what the client has
+heard before it was packed: that can only be among what it was told first (`LEAD`).
 
 What cannot be told apart is told twice rather than never. If the old process dies before its letters have come the
 client is warned, as it is when the connection that listens breaks.
@@ -24,6 +25,7 @@ from proxy.mailbox import Mailbox
 from proxy.states import RESTING
 
 GRACE: Final = 0.25  # seconds
+LEAD: Final = GRACE / 2  # seconds from the arrival of a client, in which the older process is still told everything too
 MAX_NAMED: Final = 1_000  # channels in one message
 
 Letters = list[tuple[bytes, bytes]]
@@ -115,6 +117,7 @@ class Receiver:
         self._send = send
         self._ghosts: dict[Any, Ghost] = {}  # by pool
         self._held: dict[int, Any] = {}  # clients whose letters have not all come, by number
+        self._leads: dict[int, int] = {}  # how many letters each of them got first
 
     def listen(self, body: dict[str, Any]) -> None:
         """Clients that hear these channels are to come; they stay where they are if we cannot hear them."""
@@ -148,10 +151,16 @@ class Receiver:
                 raise ValueError(f"the channel {channel!r} is not heard here")
         hub.books.mailboxes[client].is_held = True
         self._held[client.number] = client
+        asyncio.get_running_loop().call_later(LEAD, self._note_lead, client)
+
+    def _note_lead(self, client: Any) -> None:
+        mailbox = self._proxy.find_hub(client.pool).books.mailboxes.get(client)
+        if mailbox is not None and client.number in self._held:
+            self._leads[client.number] = len(mailbox.letters)
 
     def deliver(self, number: int, body: dict[str, Any]) -> None:
         """All that the other process had for that client; it hears everything now."""
-        client = self._held.pop(number, None)
+        client, lead = self._held.pop(number, None), self._leads.pop(number, 0)
         if client is not None:
             try:
                 letters = [(_bytes(name), _bytes(message)) for name, message in body["letters"]]
@@ -160,7 +169,7 @@ class Receiver:
                 raise Broken(f"letters that are none: {error}") from error
             # The last of them must have come to us too, or they would not be known for the same.
             join = self._proxy.find_hub(client.pool).join
-            asyncio.get_running_loop().call_later(GRACE, join, client, letters, lost)
+            asyncio.get_running_loop().call_later(GRACE, join, client, letters, lost, lead)
 
     def finish(self) -> None:
         """Nothing more will come."""
@@ -170,13 +179,18 @@ class Receiver:
             self._proxy.find_hub(client.pool).join_alone(client)
         self._ghosts.clear()
         self._held.clear()
+        self._leads.clear()
 
 
-def merge(earlier: Letters, later: Letters) -> Letters:
-    """`earlier`, and of `later` what does not repeat its end."""
+def merge(earlier: Letters, later: Letters, lead: int = 0) -> Letters:
+    """`earlier`, and of `later` what neither repeats it nor comes before its beginning, as the first `lead` may."""
     for shared in range(min(len(earlier), len(later)), 0, -1):
-        if earlier[-shared:] == later[:shared]:
+        if earlier[-shared] == later[0] and earlier[-shared:] == later[:shared]:
             return earlier + later[shared:]
+    for start in range(min(lead + 1, len(later)) if earlier and lead else 0):
+        stop = min(start + len(earlier), len(later))
+        if earlier[0] == later[start] and earlier[: stop - start] == later[start:stop]:
+            return earlier + later[stop:]
     return earlier + later
 
 

@@ -179,11 +179,13 @@ def check_client_limits(proxy: Any, pool: Any, user: str) -> None:
     if limits.max_db_client_connections is not None:
         count = sum(len(each.clients) for each in proxy.pools.of_database(pool.database))
         count += sum(each.pool.database == pool.database for each in proxy.pools.tunnels if each.has_client)
+        count += proxy.pools.elders.clients_of_database(pool.database)
         if count >= limits.max_db_client_connections:
             raise _too_many("client connections exceeded (max_db_client_connections)", count)
     if limits.max_user_client_connections is not None:
         count = sum(client.user == user for each in proxy.pools for client in each.clients)
         count += sum(each.user == user for each in proxy.pools.tunnels if each.has_client)
+        count += proxy.pools.elders.clients_of_user(user)
         if count >= limits.max_user_client_connections:
             raise _too_many("client connections exceeded (max_user_client_connections)", count)
 

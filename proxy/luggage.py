@@ -24,6 +24,7 @@ from protocol.startup import MAX_KEY, MIN_KEY
 from proxy.batch import NOBODYS
 from proxy.client import Client
 from proxy.config.entries import CONSOLES
+from proxy.config.reload import LOGIN, SECRETS
 from proxy.holding import FAILED_BEGIN
 from proxy.log import Address
 from proxy.requests import TOO_LONG, read
@@ -61,10 +62,10 @@ def find_hindrance(client: Client) -> str:
 # Clients.
 
 
-def pack_client(client: Client, number_of: Callable[[Statement], int]) -> Body:
-    """`number_of` says under which number a statement has travelled."""
+def pack_client(client: Client, number_of: Callable[[Statement, int], int]) -> Body:
+    """`number_of` says under which number a statement has travelled; it is told the generation of today's schema."""
     names = client.statements
-    now = client.pool.now()
+    now, today = client.pool.now(), client.pool.generation
     return {
         "number": client.number,
         "database": client.pool.database,
@@ -73,7 +74,7 @@ def pack_client(client: Client, number_of: Callable[[Statement], int]) -> Body:
         "address": [*client.address, getattr(client.address, "pid", 0)],
         "followed": dict(client.followed),
         "origin": dict(client.origin),
-        "names": [] if names is None else [[_text(name), number_of(names.get(name))] for name in names],
+        "names": [] if names is None else [[_text(name), number_of(names.get(name), today)] for name in names],
         "unnamed": [_text(client.unnamed), _text(client.unnamed_said), _text(client.unnamed_text)],
         "begun": _text(client.begun),
         "age": now - client.connected_at,
@@ -136,8 +137,9 @@ def _unpack_words(client: Client, body: Body, find_statement: Callable[[Client, 
 # Statements.
 
 
-def pack_statement(number: int, statement: Statement) -> Body:
-    context, description = statement.context, statement.description
+def pack_statement(number: int, statement: Statement, *, is_current: bool) -> Body:
+    """With the context in which others may share it, if it `is_current`: of today's schema and not of one before."""
+    context, description = statement.context if is_current else None, statement.description
     return {
         "number": number,
         "body": _text(statement.body),
@@ -198,6 +200,7 @@ def pack_pool(pool: Any) -> Body:
     return {
         "database": pool.database,
         "user": pool.user,
+        "leads_to": _describe_login(pool.world.find_database(pool.database)),
         "welcome": pool.welcome and dict(pool.welcome),
         "base": learnt.base,
         "customs": list(learnt.customs),
@@ -205,15 +208,21 @@ def pack_pool(pool: Any) -> Body:
 
 
 def unpack_pool(world: Any, body: Body) -> None:
-    """What a pool of that name knows here too, so that nobody who logs in waits for its first server."""
+    """What a pool of that name knows here too, so that nobody who logs in waits for its first server; unless the file
+    says by now that its servers are others."""
     database = world.find_database(str(body["database"]))
-    if database is None or not body["welcome"]:
+    if database is None or not body["welcome"] or body["leads_to"] != _describe_login(database):
         return
     pool = world.pools.find(database, str(body["user"]))
     if pool.welcome is None and pool.user == body["user"]:
         pool.welcome = _set(body["welcome"])
         pool.learnt.base = dict(_set(body["base"]))
         pool.learnt.meet(map(str, body["customs"]))
+
+
+def _describe_login(database: Any) -> list[str]:
+    """Where servers are, and what is said to them first, but for the secret."""
+    return [repr(getattr(database, name, None)) for name in LOGIN if name not in SECRETS]
 
 
 # Values.

@@ -105,6 +105,10 @@ class Proxy:
         opened = sockets or open_sockets(self.settings)
         await self.keeper.warm(self.users.secrets.items())
         await self._prewarm()
+        if self.leaving is not None:  # told to end before it began, or it may not take over any more
+            for each in opened:
+                each.close()
+            return
         for each in opened:
             self._listen(each, self.arrive)
         self.tasks.start(Janitor(self).run(), name="janitor")

@@ -34,7 +34,7 @@ def receive(proxy: Any, inbox: Inbox, address: tuple[str, int], version: int) ->
     else:
         proxy.log.log(f"process {pid} wants to take over")
         proxy.kin.heir = takeover = Takeover(proxy, pid)
-        takeover.begin(Courier(line, Reader(), takeover.hear, takeover.lost))
+        takeover.begin(Courier(line, Reader(), takeover.hear, takeover.lost, Kind.SEVERED))
 
 
 def _find_caller(inbox: Inbox, address: tuple[str, int]) -> tuple[int, int]:

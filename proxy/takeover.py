@@ -9,6 +9,8 @@ only when the new process has said TAKEN, which it does before it reads a byte, 
 served here, and goes when it can. Our servers do not travel: they are closed as soon as they are idle, and the new
 process is told how many are left. When nobody is left we end.
 
+Who starts a new process and at once tells us to end means both: what is the service's (paths, clients) goes over.
+
 If the new process dies, or does not answer for PATIENCE, everything it has not taken is ours again, and we accept as
 before: our listening sockets were only resting.
 """
@@ -22,9 +24,9 @@ from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
 from protocol.prepared import Statement
-from proxy.courier import VERSION, Broken, Frame, Kind, copy_all, number_in
+from proxy.courier import VERSION, Broken, Frame, Kind, close_all, copy_all, number_in
 from proxy.ear import EarPool
-from proxy.elders import Row
+from proxy.elders import People, Row
 from proxy.letters import GRACE, Sender
 from proxy.lift import lift
 from proxy.luggage import find_hindrance, pack_client, pack_pool, pack_statement
@@ -60,9 +62,9 @@ class Takeover:
         self._travelling: dict[int, tuple[Any, float]] = {}  # clients it has not confirmed, and since when, by number
         self._lingering: dict[Any, None] = {}  # those it has, for whom we still listen a moment
         self._declined: WeakSet[Any] = WeakSet()
-        self._told: WeakKeyDictionary[Statement, tuple[int, bytes | None, bool]] = WeakKeyDictionary()
+        self._told: WeakKeyDictionary[Statement, tuple[int, bytes | None, bool, bool]] = WeakKeyDictionary()
         self._last_statement = 0
-        self._servers: tuple[int, list[Row]] = (-1, [])  # what it was told last
+        self._servers: tuple[int, list[Row], list[People]] = (-1, [], [])  # what it was told last
         self._gone_over = 0
         self._is_summed_up = False
         self._is_ending = False  # it said that it will leave, or has an heir itself: nobody need take its place
@@ -77,7 +79,9 @@ class Takeover:
             for pool in self._proxy.pools.serving():
                 self.send(Kind.POOL, pack_pool(pool))
         except (OSError, ValueError) as error:
-            courier.cut(f"it cannot be given what it needs: {error}")
+            why = f"it cannot be given what it needs: {error}"
+            self.send(Kind.REFUSAL, {"why": why})
+            courier.cut(why)
             return
         self._tell_servers()
         self._round()
@@ -109,6 +113,7 @@ class Takeover:
     def hear(self, frame: Frame) -> None:
         self._heard_at = self._now()
         if frame.descriptors:
+            close_all(frame.descriptors)
             raise Broken("a descriptor that nobody asked for")
         if frame.kind is Kind.TAKEN:
             self._part(self._arrived(frame))
@@ -130,11 +135,11 @@ class Takeover:
     def _yield(self, pid: int, *, has_pid_file: bool) -> None:
         """It accepts clients: from here on we do not."""
         proxy = self._proxy
-        if self.phase is not Phase.ASKED or proxy.leaving is not None:
+        if self.phase is not Phase.ASKED:
             raise Broken("nothing is to be had here any more")
         self.phase = Phase.YIELDED
         self._pid = pid
-        proxy.leaving = Leaving.SUCCEEDED
+        proxy.leaving = proxy.leaving or Leaving.SUCCEEDED
         for listener in proxy.listeners:
             listener.rest()
         if has_pid_file:
@@ -145,8 +150,17 @@ class Takeover:
         proxy.log.log(f"process {pid} has taken over and accepts clients: {proxy.client_count} of ours go over at rest")
         self._delay = FIRST_DELAY
 
+    def bequeath(self) -> None:
+        """We are told to end: the paths of the socket and the pid file are its own, also if it does not accept yet."""
+        for listener in self._proxy.listeners:
+            listener.rest()
+        if self.phase is Phase.ASKED and self._proxy.pid_file is not None:
+            self._proxy.pid_file.lend()
+
     def _heed_leaving(self, *, has_heir: bool) -> None:
         """It will go, and nobody need take its place: another one has, or the service ends."""
+        if self.phase is Phase.ASKED:
+            return  # it has no place yet: we have
         self._is_ending = True
         if not has_heir:
             self._takes_nobody = True
@@ -167,7 +181,6 @@ class Takeover:
     def _work(self) -> None:
         now = self._now()
         if why := self._find_fault(now):
-            self.send(Kind.SEVERED)
             self._courier.cut(why)
             return
         is_busy = self.phase is Phase.YIELDED and self._hand_over()
@@ -231,15 +244,16 @@ class Takeover:
         self._travelling[client.number] = (client, self._now())
         return True
 
-    def _number_of(self, statement: Statement) -> int:
-        """It is told of each statement once, and again if more is known of it."""
-        known = (statement.description, statement.is_outdated)
+    def _number_of(self, statement: Statement, generation: int) -> int:
+        """It is told of each statement once, and again if something else is known of it."""
+        is_current = statement.context is not None and statement.context.generation == generation
+        known = (statement.description, statement.is_outdated, is_current)
         told = self._told.get(statement)
         if told is not None and told[1:] == known:
             return told[0]
         self._last_statement += 1
         self._told[statement] = (self._last_statement, *known)
-        self.send(Kind.STATEMENT, pack_statement(self._last_statement, statement))
+        self.send(Kind.STATEMENT, pack_statement(self._last_statement, statement, is_current=is_current))
         return self._last_statement
 
     def _tell_servers(self) -> bool:
@@ -250,12 +264,23 @@ class Takeover:
             is_ear = isinstance(pool, EarPool)
             if pool.size:
                 rows.append((pool.database, pool.user, 0 if is_ear else pool.size, pool.size if is_ear else 0))
-        now = (self._proxy.client_count + others.clients, rows)
+        under_way = len(self._travelling) + len(self._lingering)  # these count there
+        now = (self._proxy.client_count - under_way + others.clients, rows, self._count_people())
         if now == self._servers:
             return False
         self._servers = now
-        self.send(Kind.SERVERS, {"clients": now[0], "rows": now[1]})
+        self.send(Kind.SERVERS, {"clients": now[0], "rows": now[1], "people": now[2]})
         return True
+
+    def _count_people(self) -> list[People]:
+        pools = self._proxy.pools
+        count = Counter(pools.elders.people)
+        for pool in pools:
+            if pool.clients:  # of thousands few may have any
+                for user, number in Counter(client.user for client in pool.clients).items():
+                    count[pool.database, user] += number
+        count.update((each.pool.database, each.user) for each in pools.tunnels if each.has_client)
+        return [(*key, number) for key, number in count.items() if number]
 
     def _sum_up(self) -> None:
         self._is_summed_up = True
@@ -314,7 +339,7 @@ class Takeover:
         if phase is Phase.OVER:
             return
         proxy, travelling = self._proxy, [client for client, _ in self._travelling.values()]
-        proxy.kin.heir = None
+        proxy.kin.lose(self)
         self._travelling.clear()
         for client in list(self._lingering):
             self._post(client)

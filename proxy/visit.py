@@ -109,6 +109,7 @@ class Visit:
             self.is_handed_over = True
             return None
         self.startup = request
+        rules = proxy.express.begin()
         is_console = request.database in CONSOLES
         has_console = is_console and self._is_owner(request.user)
         if not is_console:
@@ -127,7 +128,7 @@ class Visit:
             phase = client = await login.welcome(inbox, proxy, visitor, self.address)
             client.connected_at = self.arrived_at  # its age is that of its connection, not of its login
             if negotiate(request) is None:
-                proxy.express.remember(packet, visitor, client.pool)
+                proxy.express.remember(packet, visitor, client.pool, rules)
         self._discount()
         self.is_handed_over = True
         inbox.hand_over_to(phase)

@@ -144,6 +144,18 @@ class Stand:
         self.wait_log(f"process {self.pid} has taken over")
         return elder
 
+    def succeed_and_end(self) -> subprocess.Popen[bytes]:
+        """The same, and the one before is told to end as soon as it has been asked."""
+        assert self._process is not None
+        elder = self._process
+        self.elders.append(elder)
+        self.mark()
+        self._process = self._spawn("-R")
+        self.wait_log(f"process {self.pid} wants to take over")
+        elder.send_signal(signal.SIGTERM)
+        self.wait_log("process up")
+        return elder
+
     def lose(self) -> int:
         """The new process is killed: the one before is meant again. Returns the number of the dead one."""
         assert self._process is not None

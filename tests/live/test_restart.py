@@ -366,6 +366,21 @@ def test_when_the_old_process_is_killed_the_new_one_goes_on(stand):
         stand.elders.remove(elder)
 
 
+def test_the_old_process_may_be_told_to_end_before_the_new_one_accepts(stand):
+    """As who is used to PgBouncer's ways does: a new one with -R, and at once a signal for the old one."""
+    folder, pid_file = stand.settings["unix_socket_dir"], Path(stand.settings["pidfile"])
+    with UnixRaw(f"{folder}/.s.PGSQL.{stand.port}") as line, stand.raw() as other:
+        line.login("app", "postgres")
+        for _ in range(RESTARTS):
+            elder = stand.succeed_and_end()
+            assert elder.wait(SECONDS) == 0
+            assert line.value("select 'still'") == other.value("select 'still'") == "still"
+            with UnixRaw(f"{folder}/.s.PGSQL.{stand.port}") as newcomer:
+                newcomer.login("app", "postgres")
+                assert newcomer.value("select 'let in'") == "let in"
+            assert pid_file.read_text() == f"{stand.pid}\n"
+
+
 # Cancelling.
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import sys
+import threading
 import time
 
 import pytest
@@ -34,6 +35,23 @@ def test_what_the_work_raises_is_raised_here_and_all_is_as_before() -> None:
             await aside(lambda: 1 // 0)
         assert sys.getswitchinterval() == pytest.approx(USUAL)
         assert gc.isenabled()
+
+    asyncio.run(main())
+
+
+def test_a_disk_that_does_not_answer_keeps_the_collector_from_its_work_for_a_while_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> None:
+        monkeypatch.setattr("proxy.aside.LONGEST", 0.01)
+        answers = threading.Event()
+        work = asyncio.ensure_future(aside(answers.wait, 10))
+        await asyncio.sleep(0)
+        assert not gc.isenabled()
+        await asyncio.sleep(0.05)
+        assert gc.isenabled()
+        answers.set()
+        await work
 
     asyncio.run(main())
 

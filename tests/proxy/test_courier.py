@@ -159,6 +159,38 @@ def test_after_a_cut_the_other_side_is_told_nothing_and_knows_it():
     with_two_ends(test)
 
 
+def test_who_has_not_read_for_long_hears_that_it_was_cut_off_behind_what_it_has_half_got():
+    async def test(one, two):
+        two.courier._loop.remove_reader(two.line.fileno())
+        one.courier._farewell = Kind.SEVERED
+        reading, writing = os.pipe()
+        one.courier.send(Kind.STATEMENT, {"text": "x" * 3_000_000})
+        one.courier.send(Kind.CLIENT, {"number": 1}, [reading])
+        assert len(one.courier._outbox) == 2, "more than the kernel takes at once"
+        one.courier.cut("it is silent")
+        assert one.lost == ["it is silent"]
+        with pytest.raises(OSError, match="Bad file"):
+            os.fstat(reading)
+        one.courier.send(Kind.PULSE)
+        two.courier._loop.add_reader(two.line.fileno(), two.courier._read)
+        await until(lambda: two.lost)
+        assert two.kinds == [Kind.STATEMENT, Kind.SEVERED]
+        assert one.line.fileno() == two.line.fileno() == -1
+        os.close(writing)
+
+    with_two_ends(test)
+
+
+def test_a_last_word_that_nobody_can_hear_is_not_waited_for():
+    async def test(one, two):
+        one.courier._farewell = Kind.SEVERED
+        two.courier.cut("gone")
+        await until(lambda: one.lost)
+        assert one.line.fileno() == -1
+
+    with_two_ends(test)
+
+
 def test_descriptors_that_cannot_be_sent_any_more_are_closed():
     async def test(one, two):
         two.courier.cut("gone")

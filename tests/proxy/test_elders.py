@@ -18,6 +18,18 @@ def test_they_are_counted_by_database_and_user_and_no_longer_than_they_are_there
     assert (elders.of_database("shop"), elders.of_user("bert")) == (1, 0)
 
 
+def test_clients_count_there_until_they_come_and_never_below_nobody():
+    elders = Elders()
+    elders.learn(5, ROWS, [("shop", "anna", 2), ("depot", "anna", 1), ("shop", "bert", 2)])
+    assert (elders.clients_of_database("shop"), elders.clients_of_user("anna")) == (4, 3)
+    for _ in range(3):
+        elders.came("shop", "anna")
+    assert (elders.clients_of_database("shop"), elders.clients_of_user("anna"), elders.clients) == (2, 1, 2)
+    elders.learn(0, [])
+    elders.came("shop", "bert")
+    assert (elders.clients_of_user("bert"), elders.clients) == (0, 0)
+
+
 def test_who_listens_does_not_count_in_a_pool_that_serves(tmp_path):
     file = tmp_path / "proxy.ini"
     file.write_text(f"{INI}default_pool_size = 2\n")

@@ -162,6 +162,38 @@ def test_a_request_for_encryption_that_came_in_pieces_is_never_taken_for_a_login
     assert play(main()) == b"N"
 
 
+@pytest.mark.parametrize("what", ["config", "users"])
+def test_who_was_judged_by_what_holds_no_more_is_not_remembered(tmp_path, what):
+    """A login may wait for a server, and a reload come meanwhile."""
+
+    async def main():
+        proxy = a_proxy(tmp_path)
+        find_pool(proxy).welcome = PARAMETERS
+        await enter(proxy)
+        (known,) = proxy.express._passes.values()
+        rules = proxy.express.begin()
+        setattr(proxy, what, replace(proxy.config) if what == "config" else type(proxy.users)({}))
+        proxy.express.remember(b"another", known.visitor, known.pool, rules)
+        assert list(proxy.express._passes) == [HELLO]
+        proxy.express.remember(b"another", known.visitor, known.pool, proxy.express.begin())
+        return list(proxy.express._passes)
+
+    assert play(main()) == [b"another"], "and what was remembered under the old rules is kept no longer"
+
+
+def test_who_has_answered_a_question_is_not_remembered_whatever_holds_by_now(tmp_path):
+    async def main():
+        proxy = a_proxy(tmp_path)
+        find_pool(proxy).welcome = PARAMETERS
+        await enter(proxy)
+        (known,) = proxy.express._passes.values()
+        asked = replace(known.visitor, prefix=b"R\0\0\0\x0c\0\0\0\x0cv=its own signature")
+        proxy.express.remember(b"another", asked, known.pool, proxy.express.begin())
+        return list(proxy.express._passes)
+
+    assert play(main()) == [HELLO]
+
+
 def test_memory_is_bounded(tmp_path):
     async def main():
         proxy = a_proxy(tmp_path)
@@ -171,7 +203,7 @@ def test_memory_is_bounded(tmp_path):
         door, _ = await enter(proxy)
         visitor, pool = proxy.express._passes[HELLO].visitor, door.phase.pool
         for number in range(MAX_PASSES):
-            proxy.express.remember(b"%d" % number, visitor, pool)
+            proxy.express.remember(b"%d" % number, visitor, pool, proxy.express.begin())
         assert 0 < len(proxy.express) <= MAX_PASSES
 
     play(main())

@@ -8,12 +8,12 @@ import threading
 import pytest
 
 from protocol.frontend import build_query
-from protocol.startup import build_cancel_request
+from protocol.startup import build_cancel_request, build_startup
 from proxy import inherit, takeover
 from proxy.config.settings import Settings
 from proxy.courier import Kind, build_frame
 from proxy.daemon import PidFile, StartFailed
-from proxy.states import WAITING, Leaving
+from proxy.states import WAITING, Closing, Leaving
 from tests.succession import play
 
 ME = {os.geteuid()}
@@ -112,6 +112,50 @@ def test_everybody_comes_over_and_the_old_process_ends(tmp_path):
     play(tmp_path, act, "max_client_conn = 300\n")
 
 
+def test_who_goes_over_is_counted_once_at_every_moment(tmp_path):
+    async def act(scene):
+        for _ in range(100):
+            await scene.join()
+        await scene.claim()
+        counts = []
+        hear = scene.inheritance.hear
+
+        def count(frame):
+            hear(frame)
+            counts.append(scene.new.client_count + scene.new.pools.elders.clients)
+
+        scene.inheritance.hear = count
+        await scene.accept()
+        await scene.until(lambda: len(scene.clients(scene.new)) == 100, "all are here")
+        assert len(counts) > 100
+        assert set(counts[1:]) == {100}, "from the moment it knows how many there are"
+        scene.old.kin.finish()
+
+    play(tmp_path, act, "max_client_conn = 100\n")
+
+
+@pytest.mark.parametrize("limit", ["max_db_client_connections", "max_user_client_connections"])
+def test_who_has_stayed_there_counts_within_the_limits_of_clients_here(tmp_path, limit):
+    async def act(scene):
+        for person in [await scene.join() for _ in range(2)]:
+            person.say(build_query(b"select 'it waits for a server'"))
+        await scene.until(lambda: all(each.state is WAITING for each in scene.clients(scene.old)), "they must stay")
+        await scene.accept()
+        await scene.until(lambda: scene.old.leaving is Leaving.SUCCEEDED, "it has taken over")
+        scene.pool(scene.new)
+        reader, writer = await asyncio.open_unix_connection(scene.path)
+        writer.write(build_startup({"user": "anna", "database": "shop"}))
+        said = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+        assert b"C53300" in said
+        assert f"({limit})".encode() in said
+        scene.old.pools.close_all(None, Closing.SHUTDOWN)
+        await scene.until(lambda: scene.new.kin.elder.pid and not scene.new.pools.elders.clients, "they have left")
+        await scene.join(scene.new)
+
+    play(tmp_path, act, f"{limit} = 2\n")
+
+
 def test_what_a_client_says_on_the_way_is_heard_where_it_arrives(tmp_path, monkeypatch):
     async def act(scene):
         person = await scene.join()
@@ -141,6 +185,24 @@ def test_a_client_that_hung_up_on_the_way_is_gone_and_counted_no_more(tmp_path):
         await asyncio.wait_for(scene.old._gone.wait(), 10)
         await scene.until(lambda: scene.new.client_count == 0, "nobody is left")
         scene.old.kin.finish()
+
+    play(tmp_path, act)
+
+
+def test_whose_database_is_dropped_in_the_moment_it_arrives_is_told_so(tmp_path, monkeypatch):
+    async def act(scene):
+        person = await scene.join()
+        await scene.claim()
+        adopt = scene.inheritance._adopt
+
+        def drop_first(client, connected):
+            scene.new.pools._dismiss(client.pool, Closing.DATABASE_GONE)
+            adopt(client, connected)
+
+        monkeypatch.setattr(scene.inheritance, "_adopt", drop_first)
+        await scene.accept()
+        assert await person.hear(b"database removed from the configuration")
+        await scene.until(lambda: scene.new.client_count == 0, "nobody is left in a pool that is no more")
 
     play(tmp_path, act)
 
@@ -281,6 +343,27 @@ def test_who_is_cut_off_ends_with_the_clients_it_has_and_keeps_its_hands_off_the
         assert os.path.exists(scene.path)
         await scene.join()
         assert len(scene.clients(scene.old)) == 1
+
+    play(tmp_path, act)
+
+
+def test_who_is_cut_off_before_it_accepts_never_does(tmp_path):
+    path = tmp_path / "proxy.pid"
+
+    async def act(scene):
+        scene.old.pid_file = PidFile(str(path))
+        scene.old.pid_file.write()
+        path.write_text("4711\n")
+        await scene.claim()
+        scene.new.pid_file = PidFile(str(path))
+        scene.old.clock.advance(takeover.START_PATIENCE + 1)
+        await scene.until(lambda: scene.old.kin.heir is None, "it is given up")
+        await scene.accept()
+        assert not scene.new.listeners
+        assert scene.new._gone.is_set()
+        assert path.read_text() == "4711\n", "the file is the other one's"
+        await scene.join(scene.old)
+        scene.old.pid_file.remove()
 
     play(tmp_path, act)
 

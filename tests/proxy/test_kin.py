@@ -12,13 +12,16 @@ from proxy.kin import Kin
 class Relative:
     def __init__(self):
         self.heard = []
-        self.has_finished = False
+        self.has_finished = self.has_everything = False
 
     def send(self, kind, body=None):
         self.heard.append((kind, body))
 
     def finish(self):
         self.has_finished = True
+
+    def bequeath(self):
+        self.has_everything = True
 
 
 class Cancels:
@@ -76,9 +79,9 @@ def test_a_cancel_for_nobody_here_is_asked_of_both_and_waited_for(answers, is_se
         asking = asyncio.ensure_future(kin.cancel(KEY))
         await settle()
         assert kin.elder.heard == kin.heir.heard == [(Kind.CANCEL, {"key": "0001ff", "question": 1})]
-        for answer in answers:
+        for answer, speaker in zip(answers, (kin.elder, kin.heir), strict=False):
             assert not asking.done()
-            kin.hear(canceled(1, has_served=answer), kin.elder)
+            kin.hear(canceled(1, has_served=answer), speaker)
             await settle()
         assert await asking is is_served
         kin.hear(canceled(1, has_served=True), kin.heir)  # too late
@@ -93,6 +96,26 @@ def test_without_an_answer_the_asker_is_not_kept_for_ever():
         assert not kin._questions
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("other", [True, False])
+def test_who_is_lost_will_not_answer_and_the_asker_does_not_wait_for_that(other):
+    async def main():
+        kin, _ = in_the_middle(patience=None)
+        asking = asyncio.ensure_future(kin.cancel(KEY))
+        await settle()
+        heir = kin.heir
+        kin.lose(kin.elder)
+        assert (kin.elder, kin.heir) == (None, heir)
+        await settle()
+        assert not asking.done(), "the other one may have it"
+        if other:
+            kin.hear(canceled(1, has_served=True), heir)
+        else:
+            kin.lose(heir)
+        return await asyncio.wait_for(asking, 10)
+
+    assert asyncio.run(main()) is other
 
 
 def test_one_that_came_from_one_side_goes_on_to_the_other_and_its_answer_comes_back():
@@ -153,6 +176,7 @@ def test_who_ends_tells_the_one_before_and_the_one_after():
     kin, _ = in_the_middle()
     kin.leave()
     assert kin.elder.heard == [(Kind.LEAVING, {"has_heir": False})]
+    assert kin.heir.has_everything
     kin.finish()
     assert kin.heir.has_finished
 

@@ -1,11 +1,12 @@
 """Notifications for clients on their way: asked for before, kept meanwhile, put together after; none is lost."""
 
+import time
 from types import SimpleNamespace
 
 import pytest
 
 from proxy.courier import Broken, Kind
-from proxy.letters import GRACE, MAX_NAMED, Ghost, Receiver, Sender, merge
+from proxy.letters import GRACE, LEAD, MAX_NAMED, Ghost, Receiver, Sender, merge
 from tests.listening import Stage, news, notification, warnings
 
 
@@ -28,6 +29,34 @@ def letters(*numbers):
 )
 def test_the_end_of_the_one_row_is_the_beginning_of_the_other(earlier, later, all_of_it):
     assert merge(letters(*earlier), letters(*later)) == letters(*all_of_it)
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "lead", "all_of_it"),
+    [
+        ((2, 3), (1, 2, 3, 4), 1, (2, 3, 4)),
+        ((2, 3), (0, 1, 2, 3, 4), 2, (2, 3, 4)),
+        ((2, 3, 4), (1, 2, 3), 1, (2, 3, 4)),
+        ((2,), (1, 2), 2, (2,)),
+        ((1, 2, 3), (1, 2), 1, (1, 2, 3)),
+        ((1, 2, 3), (1, 2), 0, (1, 2, 3, 1, 2)),
+        ((2, 3), (1, 2, 3, 4), 0, (2, 3, 1, 2, 3, 4)),  # said after all that the old process heard
+        ((2, 3), (0, 1, 2, 3, 4), 1, (2, 3, 0, 1, 2, 3, 4)),
+        ((), (1, 2), 2, (1, 2)),
+        ((5,), (1, 2), 2, (5, 1, 2)),
+    ],
+)
+def test_what_the_client_has_heard_before_it_left_is_told_once_though_the_new_process_hears_it_later(
+    earlier, later, lead, all_of_it
+):
+    assert merge(letters(*earlier), letters(*later), lead) == letters(*all_of_it)
+
+
+def test_putting_long_rows_together_takes_no_time():
+    row = letters(*range(10_000))
+    began = time.process_time()
+    assert merge(row, row[:-1], 5_000) == row, "the new process is more than its grace behind"
+    assert time.process_time() - began < 1
 
 
 class Side:
@@ -148,6 +177,22 @@ def test_who_stays_after_all_hears_what_came_meanwhile(old):
     assert news(client) == b""
     old.box.let_go(client)
     assert news(client) == said
+
+
+def test_who_is_told_later_than_the_process_before_tells_nothing_twice(new):
+    there = a_listener(new, b"news")
+    with new.stage.loop.running():
+        new.box.subscribe(there, ["news"])
+        for number in b"12":
+            new.stage.notify(b"news", b"%c" % number)
+        new.stage.advance(LEAD)
+        new.stage.loop.turn()
+        new.stage.notify(b"news", b"3")
+        old = notification(b"news", b"2").decode("latin-1")
+        new.box.deliver(7, {"letters": [["news", old]], "lost": 0})
+        new.stage.advance(GRACE)
+        new.stage.loop.turn()
+        assert news(there) == notification(b"news", b"2") + notification(b"news", b"3")
 
 
 def test_who_has_unlistened_meanwhile_is_not_told(old, new):

@@ -50,9 +50,10 @@ class Road:
         body = json.loads(json.dumps(pack_client(client, self._number_of)))
         return unpack_client(self.new, body, self._find)
 
-    def _number_of(self, statement):
+    def _number_of(self, statement, generation):
         number = id(statement)
-        self.texts[number] = json.loads(json.dumps(pack_statement(number, statement)))
+        is_current = statement.context is not None and statement.context.generation == generation
+        self.texts[number] = json.loads(json.dumps(pack_statement(number, statement, is_current=is_current)))
         return number
 
     def _find(self, client, number):
@@ -161,6 +162,17 @@ def test_nor_is_what_is_outdated_or_uncertain(two, about):
     assert statement is not a_pool(two[1]).find_statement(BODY, {})
     for what, value in about.items():
         assert getattr(statement, what) == value
+
+
+def test_what_was_described_before_the_schema_changed_is_nobody_elses(two):
+    client = a_client(two[0])
+    name(client, b"a")
+    client.pool.generation += 1
+    statement = Road(*two).carry(client).statements.get(b"a")
+    assert statement.description == DESCRIPTION
+    innocent = a_pool(two[1]).find_statement(BODY, {})
+    assert statement is not innocent
+    assert innocent.description is None, "or whoever prepares it here would be told that its columns have changed"
 
 
 def test_a_text_means_what_it_did_under_the_search_path_it_was_prepared_with(two):
@@ -345,6 +357,16 @@ def test_a_pool_knows_what_its_servers_are_like_before_it_has_one(two):
     unpack_pool(two[1], json.loads(json.dumps(pack_pool(old))))
     assert new.welcome == old.welcome
     assert (new.learnt.base, list(new.learnt.customs)) == ({"lock_timeout": "5s"}, ["mark.er"])
+
+
+def test_what_servers_of_another_place_are_like_is_told_nobody(two, tmp_path):
+    old = a_pool(two[0])
+    old.welcome = {"server_version": "17.0"}
+    file = tmp_path / "moved.ini"
+    file.write_text(INI.replace("port=1", "port=2"))
+    moved = a_proxy(file)
+    unpack_pool(moved, json.loads(json.dumps(pack_pool(old))))
+    assert a_pool(moved).welcome is None, "a client waits until one is there"
 
 
 def test_a_pool_that_never_had_a_server_says_nothing(two):

@@ -4,13 +4,15 @@ import asyncio
 import contextlib
 import os
 import socket
+import struct
 
 import pytest
 
 from protocol.frontend import build_query
 from proxy import takeover
-from proxy.courier import VERSION, Broken, Kind, receive
-from proxy.states import RESTING, WAITING, Leaving
+from proxy.courier import VERSION, Kind, build_frame, receive
+from proxy.daemon import PidFile
+from proxy.states import OPENING, RESTING, WAITING, Leaving
 from tests.succession import Stranger, play
 
 
@@ -148,6 +150,72 @@ def test_who_has_not_even_said_who_he_is_is_waited_for(tmp_path):
     play(tmp_path, act)
 
 
+@pytest.mark.parametrize("how", [Leaving.WAIT_FOR_CLIENTS, Leaving.WAIT_FOR_SERVERS])
+def test_who_is_told_to_end_before_the_new_one_accepts_leaves_it_everything(tmp_path, how):
+    path = tmp_path / "proxy.pid"
+
+    async def act(scene):
+        scene.old.pid_file = PidFile(str(path))
+        scene.old.pid_file.write()
+        await scene.join()
+        if how is Leaving.WAIT_FOR_SERVERS:  # else it would end at once
+            scene.pool(scene.old).places[OPENING]["somebody"] = None
+        await scene.claim()
+        scene.new.pid_file = PidFile(str(path))
+        scene.old.leave(how)
+        assert os.path.exists(scene.path), "the new one will be reached by it"
+        await scene.accept()
+        await scene.until(lambda: scene.clients(scene.new), "it comes over all the same")
+        scene.pool(scene.old).places[OPENING].clear()
+        scene.old.check_drained()
+        await asyncio.wait_for(scene.old._gone.wait(), 10)
+        scene.old.kin.finish()
+        scene.old.pid_file.remove()
+        assert path.read_text() == f"{os.getpid()}\n"
+        scene.new.pid_file.remove()
+        await scene.join(scene.new)
+
+    play(tmp_path, act)
+
+
+def test_who_ends_before_the_new_one_accepts_leaves_it_everything_too(tmp_path):
+    path = tmp_path / "proxy.pid"
+
+    async def act(scene):
+        scene.old.pid_file = PidFile(str(path))
+        scene.old.pid_file.write()
+        await scene.claim()
+        scene.new.pid_file = PidFile(str(path))
+        scene.old.leave(Leaving.WAIT_FOR_CLIENTS)
+        assert scene.old._gone.is_set()
+        scene.old.kin.finish()
+        scene.old.kin.heir._courier._line.close()
+        scene.old.pid_file.remove()
+        await scene.accept()
+        await scene.until(lambda: scene.new.kin.elder is None, "it goes on alone")
+        assert path.read_text() == f"{os.getpid()}\n"
+        await scene.join(scene.new)
+        scene.new.pid_file.remove()
+
+    play(tmp_path, act)
+
+
+def test_who_changes_its_mind_before_it_accepts_ends_nothing_but_itself(tmp_path):
+    async def act(scene):
+        await scene.claim()
+        scene.inheritance.prepare(scene.new)
+        scene.new.leave(Leaving.WAIT_FOR_CLIENTS)
+        await settle(scene)
+        scene.inheritance._courier.cut("it ends")
+        await scene.until(lambda: scene.old.kin.heir is None, "it is gone")
+        assert "nothing has changed" in scene.old.log.text
+        await scene.join(scene.old)
+        for each in scene.inheritance.listeners:
+            each.close()
+
+    play(tmp_path, act)
+
+
 # Silence.
 
 
@@ -198,6 +266,23 @@ def test_who_speaks_out_of_turn_is_left(tmp_path, kind):
         await scene.until(lambda: scene.old.kin.heir is None, "it is left")
         assert scene.old.leaving is None
         assert len(scene.clients(scene.old)) == 1
+        await stranger.wait(Kind.SEVERED)
+        stranger.die()
+
+    play(tmp_path, act)
+
+
+def test_what_nobody_asked_for_is_not_kept_open(tmp_path):
+    async def act(scene):
+        stranger = Stranger(scene.path)
+        await stranger.succeed()
+        hearing, saying = os.pipe()
+        array = struct.pack("i", saying)
+        stranger.line.sendmsg([build_frame(Kind.PULSE, {}, 1)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array)])
+        os.close(saying)
+        await scene.until(lambda: scene.old.kin.heir is None, "it is left")
+        assert await asyncio.wait_for(asyncio.to_thread(os.read, hearing, 1), 10) == b"", "the last end is closed"
+        os.close(hearing)
         stranger.die()
 
     play(tmp_path, act)
@@ -275,8 +360,9 @@ def test_who_cannot_be_given_what_it_needs_is_left_and_may_ask_again(tmp_path, m
         with monkeypatch.context() as patch:
             patch.setattr(takeover, "copy_all", lambda lent: os.listdir("/nowhere/at/all"))
             stranger = Stranger(scene.path)
-            with pytest.raises(Broken, match="hung up"):
-                await stranger.ask()
+            refusal = await stranger.ask()
+            assert refusal.kind is Kind.REFUSAL
+            assert "it cannot be given what it needs" in refusal.body["why"]
             stranger.die()
         assert scene.old.kin.heir is None
         assert "it cannot be given what it needs" in scene.old.log.text
