@@ -79,7 +79,7 @@ class Janitor:
         if now >= pool.look_at and (idle or used):
             self._sweep_idle(pool)
             pool.look_at = self._find_due(pool)
-        if testing or cleaning or closing or any([server.deadline for server in linked]):
+        if testing or cleaning or closing or any(server.deadline for server in linked):
             self._sweep_overdue(pool)
         if pool.clients:
             self._sweep_clients(pool)
