@@ -173,10 +173,13 @@ class Receiver:
 
 
 def merge(earlier: Letters, later: Letters) -> Letters:
-    """`earlier`, and of `later` what does not repeat its end."""
+    """`earlier`, and of `later` what does not repeat it, nor what came before it: a backend may tell very late."""
     for shared in range(min(len(earlier), len(later)), 0, -1):
         if earlier[-shared:] == later[:shared]:
             return earlier + later[shared:]
+    for start in range(1, len(later) - len(earlier) + 1 if earlier else 0):
+        if later[start] == earlier[0] and later[start : start + len(earlier)] == earlier:
+            return later[start:]
     return earlier + later
 
 
