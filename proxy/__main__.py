@@ -110,7 +110,7 @@ def _start(options: argparse.Namespace, config: Config, users: Users, user: str)
     loop_factory = _loop_factory()  # before we give up rights that reading it may need
     activated = take_listening_sockets()
     inheritance = _claim(config, user, is_activated=bool(activated)) if options.reboot else None
-    sockets = inheritance.listeners if inheritance else activated or open_sockets(config.settings)
+    sockets = inheritance.listeners if inheritance else activated or open_sockets(config.settings, user)
     pid_file = PidFile(config.settings.pidfile) if config.settings.pidfile else None
     detach = become_daemon() if options.daemon else None
     if pid_file is not None and not (inheritance and inheritance.has_pid_file(pid_file.path)):

@@ -67,5 +67,11 @@ ERRORS: dict[Closing, ErrorFields] = {
         "What was sent was not read in time, and the pooler was to stand still.",
     ),
     Closing.SHUTDOWN: _fatal(sqlstate.ADMIN_SHUTDOWN, "pooler is shutting down"),
+    Closing.NO_MORE_SERVERS: _fatal(
+        sqlstate.ADMIN_SHUTDOWN,
+        "server shutting down",
+        "The pooler is shutting down and hands out no server any more.",
+        "Connect again.",
+    ),
     Closing.DATABASE_GONE: _fatal(sqlstate.ADMIN_SHUTDOWN, "database removed from the configuration"),
 }

@@ -8,6 +8,8 @@ front of each queue (the oldest), and at all clients only if a client_idle_timeo
 A proxy may have thousands of pools, most of which nobody uses. Such a pool costs a few comparisons: when nobody waits
 and no server is busy, what can be due is the age of what is idle, and `look_at` says before when that cannot be. It is
 reckoned with everything that may become idle meanwhile, so that the streams need not tell; new limits reset it.
+`retire_at` is the same for servers in use, which in session mode are busy for as long as their clients stay; their
+queries are looked at only where there is a timeout for them.
 
 A server that is too old is closed when idle; in use, it is `doomed` and leaves at its next release. Lifetimes carry
 a jitter of up to a tenth, or servers opened together would all leave together.
@@ -17,7 +19,7 @@ import asyncio
 import math
 from typing import Any
 
-from proxy.overtime import find_rest_timeout, find_timeout, is_over, is_quiet, send_away
+from proxy.overtime import find_rest_timeout, find_timeout, has_timeouts, is_over, is_quiet, send_away
 from proxy.patience import Patience
 from proxy.pool import Pool
 from proxy.states import CLEANING, CLOSING, IDLE, LINKED, TESTING, USED, Closing, Leaving, PoolState, move
@@ -69,15 +71,15 @@ class Janitor:
             next(iter(doors)).expire()
 
     def _sweep_pool(self, pool: Pool, now: float) -> None:
-        _, idle, used, *busy = pool.places
+        _, idle, used, testing, linked, cleaning, closing = pool.places
         if pool.is_wanted:
             self._sweep_waiting(pool)
-        if pool.places[LINKED]:
-            self._sweep_linked(pool)
+        if linked:
+            self._sweep_linked(pool, now)
         if now >= pool.look_at and (idle or used):
             self._sweep_idle(pool)
             pool.look_at = self._find_due(pool)
-        if any(busy):
+        if testing or cleaning or closing or any(server.deadline for server in linked):
             self._sweep_overdue(pool)
         if pool.clients:
             self._sweep_clients(pool)
@@ -107,10 +109,15 @@ class Janitor:
             pool.grow()
             self._proxy.pools.relieve(pool)
 
-    def _sweep_linked(self, pool: Pool) -> None:
-        too_many = self._count_excess(pool, pool.limits.reserve_pool_size) - sum(
-            server.doomed is not None for server in pool.places[LINKED]
-        )
+    def _sweep_linked(self, pool: Pool, now: float) -> None:
+        if pool.limits.server_fast_close or has_timeouts(pool.limits):
+            self._sweep_users(pool)
+        if now >= pool.retire_at:
+            self._retire(pool)
+            pool.retire_at = self._find_retirement(pool)
+
+    def _sweep_users(self, pool: Pool) -> None:
+        """Those who have a server, and may have been at it for too long."""
         for server in list(pool.places[LINKED]):
             client = server.client
             why = find_timeout(client, server, self._now()) if client is not None else None
@@ -118,11 +125,29 @@ class Janitor:
                 send_away(client, why, self._now())
             elif pool.limits.server_fast_close and is_in_the_way(server):
                 client.close(Closing.STALE)
-            elif server.doomed is None and self._is_too_old(server):
+
+    def _retire(self, pool: Pool) -> None:
+        """Servers in use that are to leave when they are released."""
+        doomed = sum(server.doomed is not None for server in pool.places[LINKED])
+        too_many = self._count_excess(pool, pool.limits.reserve_pool_size) - doomed
+        for server in pool.places[LINKED]:
+            if server.doomed is None and self._is_too_old(server):
                 server.doomed = Closing.LIFETIME
             elif server.doomed is None and too_many > 0:
                 too_many -= 1
                 server.doomed = Closing.OVER_LIMIT
+
+    def _find_retirement(self, pool: Pool) -> float:
+        """Before when nothing in `pool` can be too old or too many, whatever happens until then."""
+        now, limits = self._now(), pool.limits
+        if self._count_excess(pool, limits.reserve_pool_size) > 0:
+            return float(now)
+        due = now + limits.server_lifetime * (1 - JITTER)  # of those that are not here yet
+        for place in pool.places[:CLOSING]:
+            for server in place:
+                if server.doomed is None:
+                    due = min(due, server.opened_at + limits.server_lifetime * (1 - JITTER * server.spread))
+        return float(due)
 
     def _count_excess(self, pool: Pool, reserve: int) -> int:
         """By how many servers the pool is too large, since its size was lowered or its reserve is no longer needed."""

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import grp
 import os
+import pwd
 import socket
 import struct
 from collections.abc import Callable
@@ -131,14 +132,18 @@ def peer_pid(connected: socket.socket) -> int:
     return pid
 
 
-def open_sockets(settings: Settings) -> list[socket.socket]:
-    """All sockets the settings name, listening. OSError with the address in its text when one cannot be opened."""
+def open_sockets(settings: Settings, owner: str = "") -> list[socket.socket]:
+    """
+    All sockets the settings name, listening. OSError with the address in its text when one cannot be opened.
+
+    `owner` is whom root will become: the Unix socket is his, else unix_socket_mode = 0700 would shut out himself.
+    """
     opened: list[socket.socket] = []
     try:
         for host in settings.listen_addr:
             opened += _open_tcp(host, settings)
         if settings.unix_socket_dir:
-            opened.append(_open_unix(settings))
+            opened.append(_open_unix(settings, owner))
     except OSError:
         for each in opened:
             each.close()
@@ -182,7 +187,7 @@ def _bind_tcp(listening: socket.socket, address: tuple[object, ...], settings: S
     listening.listen(settings.listen_backlog)
 
 
-def _open_unix(settings: Settings) -> socket.socket:
+def _open_unix(settings: Settings, owner: str) -> socket.socket:
     path = socket_path(settings)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -190,7 +195,7 @@ def _open_unix(settings: Settings) -> socket.socket:
             _remove_stale(path)
         listening.bind(path)
         if path.startswith("/"):
-            _set_rights(path, settings)
+            _set_rights(path, settings, owner)
         listening.listen(settings.listen_backlog)
     except OSError as error:
         listening.close()
@@ -205,8 +210,12 @@ def socket_path(settings: Settings) -> str:
     return "\0" + path[1:] if folder.startswith("@") else path
 
 
-def _set_rights(path: str, settings: Settings) -> None:
+def _set_rights(path: str, settings: Settings, owner: str) -> None:
     os.chmod(path, settings.unix_socket_mode)
+    if owner and os.geteuid() == 0:
+        with contextlib.suppress(KeyError):  # nobody has that name: to become him will fail and say so
+            user = pwd.getpwnam(owner)
+            os.chown(path, user.pw_uid, user.pw_gid)
     if settings.unix_socket_group:
         try:
             group = grp.getgrnam(settings.unix_socket_group).gr_gid

@@ -284,4 +284,5 @@ def log_attempt(proxy: Any, address: tuple[str, int], database: str, user: str, 
     """The line of the log for everybody who says who he is, before it is known whether that is true."""
     if proxy.settings.log_connections:
         words = f"login attempt: db={database} user={user} tls=no replication={replication}"
-        proxy.log.for_socket(tag_client(address, database, user)).log(words)
+        facts = {"tls": "no", "replication": replication}
+        proxy.log.for_socket(tag_client(address, database, user)).log(words, facts)

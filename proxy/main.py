@@ -41,7 +41,7 @@ from proxy.reloading import Reloader
 from proxy.resolver import Resolver
 from proxy.server import Server
 from proxy.states import Closing, Leaving, Waiting
-from proxy.stats import describe, sum_averages
+from proxy.stats import as_fields, describe, sum_averages
 from proxy.suspend import Suspension
 from proxy.tasks import Tasks, drive
 from proxy.tunnel import Far, Tunnel
@@ -366,10 +366,11 @@ class Proxy:
 
     def log_stats(self) -> None:
         """The `stats:` line, for the log and for systemd."""
-        line = describe(sum_averages(pool.averages for pool in self.pools))
+        averages = sum_averages(pool.averages for pool in self.pools)
+        line = describe(averages)
         self.notifier.status(line)
         if self.settings.log_stats:
-            self.log.log(line)
+            self.log.log(line, as_fields(averages))
 
 
 _LEAVING_WORDS = {  # PgBouncer's

@@ -23,6 +23,13 @@ from proxy.states import BEGUN, Closing
 _FIRST_WORD: Final = re.compile(rb"[\s(]{0,100}([A-Za-z]{2,20})\b")
 
 
+def has_timeouts(limits: Any) -> bool:
+    """Is there any that could strike a client that has a server?"""
+    if limits.query_timeout is not None or limits.transaction_timeout is not None:
+        return True
+    return limits.idle_transaction_timeout is not None
+
+
 def find_timeout(client: Any, server: Any, now: float) -> Closing | None:
     """For a client that has a server."""
     limits = client.pool.limits

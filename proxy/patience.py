@@ -19,7 +19,7 @@ from protocol.backend import build_notice
 from proxy.clock import span
 from proxy.explain import SENTENCE, Explanation, Reason, place_in_queue
 from proxy.farewell import ERRORS
-from proxy.states import Closing, Waiting
+from proxy.states import Closing, Leaving, Waiting
 
 MAX_TOLD: Final = 1000  # notices in one sweep, 20 us each; the others hear theirs in the next
 WARN_AGAIN: Final = 60.0  # seconds between two warnings about one pool
@@ -35,6 +35,9 @@ class Patience:
 
     def sweep(self, pool: Any) -> None:
         """Everybody in `pool`'s queue whose time has come."""
+        if pool.world.leaving is Leaving.WAIT_FOR_SERVERS:
+            _dismiss(pool)
+            return
         limits, now = pool.limits, self._now()
         explanation: Explanation | None = None
         waiting, told = list(pool.waiting), 0
@@ -71,6 +74,12 @@ class Patience:
         pool.world.log.warning(
             f"{pool}: {who} for a server, the first for {span(waited)}: {explanation.tell(None).detail}"
         )
+
+
+def _dismiss(pool: Any) -> None:
+    """Nobody will get a server any more, so nobody need wait: there may be another pooler to connect to."""
+    for client in list(pool.waiting):
+        client.refuse(ERRORS[Closing.NO_MORE_SERVERS], Closing.NO_MORE_SERVERS)
 
 
 def _address(explanation: Explanation, client: Any, where: str) -> Reason:

@@ -107,7 +107,7 @@ class Pool:
         """The only way limits change. (A plain attribute is read on the hot path, hence no property.)"""
         was_session = hasattr(self, "limits") and not self.is_shared
         self.limits = limits
-        self.look_at = 0.0  # the janitor's: nothing that is idle here is due before
+        self.look_at = self.retire_at = 0.0  # the janitor's: nothing idle, nothing busy here is due before
         self.habits: Habits = Habits(limits, getattr(self, "habits", None))
         self.is_plain = self.habits.is_plain
         self.is_private = self.habits.is_private

@@ -339,7 +339,8 @@ class Pools:
 
         `known_users` are those we can log in as. A database that names no user is pre-warmed for all of them if its
         own entry says `min_pool_size`; the general setting counts for it only if there is but one: a hundred users
-        times five servers would be a flood nobody asked for.
+        times five servers would be a flood nobody asked for. In a file of PgBouncer's the entry is no such wish
+        either: there it holds from the first client on.
         """
         warm, settings = [], self._config.settings
         for database in self._config.databases.values():
@@ -347,7 +348,8 @@ class Pools:
                 continue  # nobody knows its names yet
             if not (settings.min_pool_size if database.min_pool_size is None else database.min_pool_size):
                 continue  # as most: to reckon their limits for nothing would take long
-            is_meant = database.min_pool_size is not None or len(known_users) == 1
+            is_wish = database.min_pool_size is not None and self._config.section != "pgbouncer"
+            is_meant = is_wish or len(known_users) == 1
             users = [database.user] if database.user else known_users if is_meant else ()
             for user in users:
                 if resolve(self._config, database.name, user).min_pool_size:

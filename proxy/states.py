@@ -144,6 +144,7 @@ class Closing(enum.Enum):
     SUSPEND_TIMEOUT = "suspend_timeout"
     ADMIN = "admin forced disconnect"
     SHUTDOWN = "pooler is shutting down"
+    NO_MORE_SERVERS = "server shutting down"
     DATABASE_GONE = "database removed from the configuration"
 
 

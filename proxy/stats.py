@@ -101,6 +101,14 @@ def describe(averages: Averages) -> str:
     return f"stats: {counts}, {sizes}, {times}"
 
 
+def as_fields(averages: Averages) -> dict[str, int]:
+    """The same, each under the name that SHOW STATS has for it."""
+    return {
+        f"avg_{'recv' if name == 'received' else name}": round(rate * 1e6 if name in TIMES else rate)
+        for name, rate in averages.rates().items()
+    }
+
+
 _RATES = (
     ("xact_count", "xacts"),
     ("query_count", "queries"),

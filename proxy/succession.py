@@ -54,6 +54,8 @@ def find_refusal(proxy: Any, version: int) -> str:
         return f"it is ending ({proxy.leaving.value})"
     if proxy.is_activated:
         return "systemd opened its sockets: restart the service instead"
-    if proxy.is_suspended or proxy.pools.is_paused or proxy.pools.paused:
+    if proxy.is_suspended or proxy.pools.is_paused:
         return f"it is {'suspended' if proxy.is_suspended else 'paused'}: RESUME first"
+    if proxy.pools.paused:
+        return f"{', '.join(sorted(proxy.pools.paused))} is paused: RESUME it by name first"
     return ""

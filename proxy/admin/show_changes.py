@@ -78,7 +78,8 @@ def _by_text(entries: Mapping[K, User | Peer]) -> dict[str, User | Peer]:
 def _lines_of_databases(proxy: Any, changes: Changes) -> Iterator[Line]:
     old, new = proxy.config.databases, changes.effective.databases
     for name in changes.databases.added:
-        effect = _REPLACED if name in changes.retired else "serves clients at once"
+        was_served = name in changes.retired and proxy.pools.of_database(name)  # by *
+        effect = _REPLACED if was_served else "serves clients at once"
         yield "database", name, None, describe(new[name]), effect
     for name in changes.databases.removed:
         yield "database", name, describe(old[name]), None, _say_removed(proxy, changes, name)

@@ -26,10 +26,10 @@ CONSOLE: Final = CONSOLES[0]
 
 
 def list_databases(proxy: Any) -> list[str]:
-    """Those with an entry of their own, then those served by `*` that somebody has asked for."""
-    config = proxy.config
+    """Those with an entry of their own, then those served by `*` that somebody has asked for, paused or disabled."""
+    config, pools = proxy.config, proxy.pools
     named = [name for name in config.databases if name != FALLBACK]
-    return [*named, *(name for name in sorted(proxy.pools.databases()) if name not in config.databases)]
+    return [*named, *sorted({*pools.databases(), *pools.paused, *proxy.disabled} - config.databases.keys())]
 
 
 def show_databases(proxy: Any) -> Table:

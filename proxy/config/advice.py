@@ -152,7 +152,7 @@ RULES: Final = (
         "min_pool_size",
         NOTE,
         lambda s: s.min_pool_size,
-        "min_pool_size is held from the start on, also without clients, where it is known how to log in",
+        "min_pool_size is held from the start on, also without clients, where the entry names its user",
     ),
     Rule(
         "server_login_retry",

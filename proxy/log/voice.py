@@ -43,9 +43,9 @@ class Voice:
     def warning(self, text: str) -> None:
         self.say(WARNING, text)
 
-    def log(self, text: str) -> None:
+    def log(self, text: str, facts: Facts = NO_FACTS) -> None:
         """What an operator wants to read on an ordinary day."""
-        self.say(LOG, text)
+        self.say(LOG, text, facts)
 
     def debug(self, text: str) -> None:
         self.say(DEBUG, text)

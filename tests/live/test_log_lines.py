@@ -206,7 +206,7 @@ def test_the_start_the_stats_and_the_switches(upstream):
 
 
 def test_json_has_the_same_facts_line_by_line(upstream):
-    with Stand(upstream, {"log_format": "json"}) as stand:
+    with Stand(upstream, {"log_format": "json", "log_stats": 1, "stats_period": 0.5}) as stand:
         with stand.raw() as line:
             line.ask("select 1")
             port = line.socket.getsockname()[1]
@@ -220,7 +220,9 @@ def test_json_has_the_same_facts_line_by_line(upstream):
         assert end["text"] == "closing because: client close request (age=0s)"
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d", end["time"])
         attempt = next(each for each in found if each["text"].startswith("login attempt: "))
-        assert attempt["ptr"] == end["ptr"]
+        assert (attempt["ptr"], attempt["tls"], attempt["replication"]) == (end["ptr"], "no", "no")
+        numbers = json.loads(stand.wait_log('"text": "stats: '))
+        assert {"avg_xact_count", "avg_query_time", "avg_recv", "avg_client_login_count"} <= numbers.keys()
         server = next(each for each in found if each["text"].startswith("new connection to server"))
         assert (server["kind"], server["port"]) == ("server", upstream.port)
 

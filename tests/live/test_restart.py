@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -34,13 +35,18 @@ def _stand(upstream, tmp_path):
         yield stand
 
 
+@pytest.fixture(name="tmp_path")
+def _tmp_path():
+    """Not pytest's own: whenever another run of it begins on this machine it shuts its folders to everybody else."""
+    with tempfile.TemporaryDirectory(prefix="pgshuttle-restart-") as folder:
+        yield Path(folder)
+
+
 def open_stand(upstream, path, **settings):
     folder = path / "sockets"
     folder.mkdir()
     for each in (path, folder):
         each.chmod(0o777)
-    for each in list(path.parents)[:3]:
-        each.chmod(0o755)
     pid_file = folder / "proxy.pid"
     return Stand(upstream, {"unix_socket_dir": folder, "pidfile": pid_file, "max_db_connections": 20} | settings)
 

@@ -61,6 +61,18 @@ def test_int_waits_for_transactions_and_then_tells_the_clients(stand, admin):
     assert count(admin) == 0
 
 
+def test_while_it_waits_for_servers_who_asks_for_one_is_sent_away_at_once(stand):
+    with stand.raw() as line, stand.raw() as other:
+        line.ask("begin; select 1")
+        stand.signal(signal.SIGINT)
+        stand.wait_log("shutting down: wait for servers")
+        other.send(query("select 1"))
+        words = error(other.read_to_end())
+        assert (words["S"], words["C"], words["M"]) == ("FATAL", "57P01", "server shutting down")
+        assert stand.wait_log("closing because: server shutting down")
+        assert stand.is_running
+
+
 def test_a_second_signal_is_immediate(stand):
     with stand.raw() as line:
         line.ask("begin; select 1")

@@ -1,6 +1,7 @@
 """What time does: every timeout, on a clock that moves when told."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -69,11 +70,14 @@ def later(seconds):
 
 
 def check_punctual(play):
-    """A sweep that looks everywhere, whatever `look_at` says, finds nothing that is due."""
+    """A sweep that looks everywhere, whatever `look_at` and `retire_at` say, finds nothing that is due."""
     for pool in play.world.pools:
         before = [list(place) for place in pool.places]
         play.janitor._sweep_idle(pool)
         assert [list(place) for place in pool.places] == before, f"overlooked: look_at {pool.look_at}"
+        doomed = [server.doomed for server in pool.places[LINKED]]
+        play.janitor._retire(pool)
+        assert [server.doomed for server in pool.places[LINKED]] == doomed, f"overlooked: retire_at {pool.retire_at}"
 
 
 def other_asks(play):
@@ -307,6 +311,22 @@ def test_a_pool_that_is_kept_warm_is_filled_one_server_at_a_time():
     assert len(play.world.openings) == 1
     play >> later(3.0)
     assert play.world.pool.size == 3
+
+
+@pytest.mark.parametrize("pool_mode", ["session", "transaction"])
+def test_a_server_that_is_busy_for_long_is_too_old_in_time_and_leaves_when_it_is_released(pool_mode):
+    play = Night(pool_mode=pool_mode, server_lifetime=100.0) >> client("Q:a") >> later(100.0 * (1 - JITTER) - 2)
+    assert play.server.doomed is None
+    play >> later(100.0 * JITTER + 3) << stays_linked
+    assert play.server.doomed is Closing.LIFETIME
+
+
+def test_a_shorter_lifetime_reaches_those_who_are_busy_at_once():
+    play = Night(pool_mode="session", server_lifetime=1000.0) >> client("Q:a") >> later(60.0) << stays_linked
+    pool = play.world.pool
+    pool.set_limits(replace(pool.limits, server_lifetime=50.0))
+    play >> later(TICK) << stays_linked
+    assert play.server.doomed is Closing.LIFETIME
 
 
 def test_averages_are_taken_every_period():

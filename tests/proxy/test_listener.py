@@ -4,6 +4,7 @@ import asyncio
 import errno
 import grp
 import os
+import pwd
 import socket
 
 import pytest
@@ -241,6 +242,17 @@ def test_the_socket_belongs_to_the_group_asked_for(tmp_path):
     (listening,) = open_sockets(a_settings(tmp_path, unix_socket_group=group.gr_name))
     assert os.stat(tmp_path / ".s.PGSQL.6432").st_gid == group.gr_gid
     listening.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
+def test_the_socket_is_his_whom_root_will_become(tmp_path):
+    """Else a mode of 0700 would shut out the very account the proxy runs as."""
+    nobody, group = pwd.getpwnam("nobody"), grp.getgrall()[-1]
+    for asked, gid in (("", nobody.pw_gid), (group.gr_name, group.gr_gid)):
+        (listening,) = open_sockets(a_settings(tmp_path, unix_socket_group=asked), "nobody")
+        about = os.stat(tmp_path / ".s.PGSQL.6432")
+        assert (about.st_uid, about.st_gid) == (nobody.pw_uid, gid)
+        listening.close()
 
 
 def test_a_group_that_is_not_there_is_said(tmp_path):

@@ -5,8 +5,9 @@ import gc
 import pytest
 
 from protocol.frontend import FLUSH_MESSAGE, SYNC_MESSAGE, Bind, build_bind, build_execute, build_parse
-from proxy.overtime import describe, find_rest_timeout, find_timeout
+from proxy.overtime import describe, find_rest_timeout, find_timeout, has_timeouts
 from proxy.states import Closing
+from tests.fakes import make_limits
 from tests.play import Play, client, client_hangs_up, server
 
 
@@ -19,6 +20,12 @@ def struck(play):
     one, now = play.client, play.world.clock.now()
     why = find_timeout(one, one.server, now) if one.server is not None else find_rest_timeout(one, now)
     return (why, describe(one, why, now).detail) if why is not None else (None, "")
+
+
+@pytest.mark.parametrize("name", ["query_timeout", "transaction_timeout", "idle_transaction_timeout"])
+def test_whether_any_could_strike(name):
+    assert has_timeouts(make_limits(**{name: 1.0}))
+    assert not has_timeouts(make_limits())
 
 
 def test_a_query():

@@ -9,7 +9,7 @@ from proxy.explain import SENTENCE
 from proxy.janitor import TICK
 from proxy.patience import WARN_AGAIN, Patience
 from proxy.pool import LoginFailed
-from proxy.states import GONE, OPENING, WAITING, Waiting
+from proxy.states import GONE, OPENING, WAITING, Leaving, Waiting
 from tests.fakes import FakeWorld
 from tests.play import Play, another_client, asked, client, server
 from tests.proxy.test_janitor import Night, later
@@ -37,6 +37,18 @@ def test_the_notice_begins_with_pgbouncers_sentence_and_says_what_it_is_about():
     assert notice.detail.startswith("The one server of pool shop/web is busy: 1 idle in a transaction; ")
     assert notice.detail.endswith("You are number 2 of 2 in the queue.")
     assert notice.hint
+
+
+def test_who_waits_for_servers_that_will_not_come_any_more_is_sent_away_at_once():
+    """SHUTDOWN WAIT_FOR_SERVERS: the one who works may finish, the others had better connect elsewhere."""
+    play = queue(2)
+    play.world.leaving = Leaving.WAIT_FOR_SERVERS
+    play >> later(TICK)
+    for one in play.waiting:
+        ((_, error),) = heard(one)
+        assert (error.severity, error.sqlstate, error.message) == ("FATAL", "57P01", "server shutting down")
+        assert one.state is GONE
+    assert play.holder.state is not GONE
 
 
 def test_everybody_gets_one_and_nobody_two():

@@ -17,10 +17,10 @@ from tests.fakes import FakeClock, FakeLog
 from tests.proxy.test_pool import Client, Server
 
 
-def config(databases=(), users=(), **settings):
+def config(databases=(), users=(), section="proxy", **settings):
     return Config(
         path="",
-        section="proxy",
+        section=section,
         settings=Settings(**settings),
         databases={each.name: each for each in databases},
         users={each.name: each for each in users},
@@ -238,6 +238,13 @@ def test_pools_that_want_servers_are_made_before_the_first_client(database, user
 def test_the_general_minimum_does_not_open_servers_for_a_crowd_of_users():
     assert World([SHOP], min_pool_size=2).pools.prewarm(["anna", "bert"]) == []
     assert len(World([SHOP], min_pool_size=2).pools.prewarm(["anna"])) == 1
+
+
+def test_in_a_file_of_pgbouncers_an_entry_without_user_is_filled_from_its_first_client_on():
+    """There it holds where a user is named; a user list of 200 would become 200 times as many servers at the start."""
+    plain, forced = Database(name="shop", min_pool_size=2), Database(name="blog", user="app", min_pool_size=2)
+    warm = World([plain, forced], section="pgbouncer").pools.prewarm(["anna", "bert"])
+    assert [repr(pool) for pool in warm] == ["blog/app"]
 
 
 def test_killing_closes_everything_and_leaves_the_database_paused():

@@ -1,6 +1,6 @@
 """Numbers: totals, and what two snapshots make of them."""
 
-from proxy.stats import NAMES, TIMES, Stats, describe, new_averages, sum_averages, sum_stats
+from proxy.stats import NAMES, TIMES, Stats, as_fields, describe, new_averages, sum_averages, sum_stats
 
 
 def test_a_sum_is_of_every_number_and_nothing_is_the_sum_of_none():
@@ -51,6 +51,15 @@ def test_several_pools_are_summed_before_they_are_averaged():
     total = sum_averages([few, many])
     assert total.rates()["query_count"] == 10.0
     assert total.rates()["query_time"] == 0.1
+
+
+def test_the_fields_of_the_line_have_the_names_of_show_stats():
+    averages = new_averages()
+    averages.roll(Stats(xact_count=4, xact_time=2.0, received=100), 2.0)
+    fields = as_fields(averages)
+    assert (fields["avg_xact_count"], fields["avg_xact_time"], fields["avg_recv"], fields["avg_sent"]) == (
+        2, 500_000, 50, 0,
+    )  # fmt: skip
 
 
 def test_the_line_names_every_time_in_microseconds():

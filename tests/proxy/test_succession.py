@@ -40,8 +40,8 @@ def test_another_user_is_refused_and_learns_nothing(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("prepare", "why"),
     [
-        (lambda old: old.pools.pause(None), "paused"),
-        (lambda old: old.pools.pause("shop"), "paused"),
+        (lambda old: old.pools.pause(None), "it is paused: RESUME first"),
+        (lambda old: old.pools.pause("shop"), "shop is paused: RESUME it by name first"),
         (lambda old: old.suspension.begin(), "it is suspended: RESUME first"),
         (lambda old: setattr(old, "is_activated", True), "systemd"),
         (lambda old: setattr(old, "leaving", Leaving.WAIT_FOR_CLIENTS), "ending (wait for clients)"),

@@ -65,6 +65,17 @@ def test_databases_that_come_go_and_change(tmp_path: Path) -> None:
     at_desk(tmp_path, story)
 
 
+def test_a_new_entry_replaces_servers_only_where_the_star_has_served_it(tmp_path: Path) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        await operator.ask("RELOAD")
+        a_server(proxy, "old")
+        lines = await check(proxy, operator, INI.replace("bare =\n", "bare =\nold = host=h\nnew = host=h\n"))
+        replaced = "its server connections are replaced, busy ones at their next release"
+        assert {line[1]: line[-1] for line in lines} == {"old": replaced, "new": "serves clients at once"}
+
+    at_desk(tmp_path, story)
+
+
 def test_a_database_that_falls_back_on_the_star(tmp_path: Path) -> None:
     async def story(proxy: Proxy, operator: Operator) -> None:
         await operator.ask("RELOAD")

@@ -24,6 +24,19 @@ def test_databases_tell_the_entry_and_what_is_open(tmp_path: Path) -> None:
     at_desk(tmp_path, story)
 
 
+def test_a_database_that_only_a_typing_error_knows_is_seen_while_it_is_paused(tmp_path: Path) -> None:
+    """With a `*` every name is one: it would stay paused unseen, and SUSPEND be refused for ever."""
+
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        await operator.ask("PAUSE ghost")
+        rows = (await operator.ask("SHOW DATABASES")).dicts()
+        assert [row["paused"] for row in rows if row["name"] == "ghost"] == ["1"]
+        await operator.ask("RESUME ghost")
+        assert "ghost" not in {row["name"] for row in (await operator.ask("SHOW DATABASES")).dicts()}
+
+    at_desk(tmp_path, story)
+
+
 def test_a_pool_counts_each_server_once_under_pgbouncers_words(tmp_path: Path) -> None:
     async def story(proxy: Proxy, operator: Operator) -> None:
         a_client(proxy, a_server(proxy))
