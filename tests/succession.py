@@ -158,8 +158,11 @@ class Stranger:
         self.line.sendall(build_frame(kind, body))
 
     async def succeed(self):
-        await self.ask()
-        self.say(Kind.READY, pid=4711)
+        testament = await self.ask()
+        self.say(Kind.READY, pid=4711, proof=self.read_proof(testament))
+
+    def read_proof(self, testament):
+        return os.read(testament.descriptors[-1], 100).hex()
 
     def die(self):
         self.line.close()

@@ -29,7 +29,7 @@ def test_it_is_told_everything_it_needs_to_begin(tmp_path):
         assert first.kind is Kind.TESTAMENT
         assert first.body["version"] == VERSION
         assert first.body["pid"] == os.getpid()
-        assert first.body["listeners"] == len(first.descriptors) == 1
+        assert first.body["listeners"] == len(first.descriptors) - 1 == 1, "and a proof"
         with socket.socket(fileno=os.dup(first.descriptors[0])) as listening:
             assert listening.getsockname() == scene.path
         pool = await stranger.wait()
@@ -358,7 +358,7 @@ def test_a_pause_of_the_one_that_was_succeeded_can_be_ended(tmp_path):
 def test_who_cannot_be_given_what_it_needs_is_left_and_may_ask_again(tmp_path, monkeypatch):
     async def act(scene):
         with monkeypatch.context() as patch:
-            patch.setattr(takeover, "copy_all", lambda lent: os.listdir("/nowhere/at/all"))
+            patch.setattr(takeover, "lend_all", lambda lent: os.listdir("/nowhere/at/all"))
             stranger = Stranger(scene.path)
             refusal = await stranger.ask()
             assert refusal.kind is Kind.REFUSAL
