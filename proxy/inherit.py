@@ -7,9 +7,9 @@ a socket in that place (in /tmp, or under an abstract name, anybody can): so the
 our own user's or root's will do. We believe nothing more than that user could do to us anyway: what comes is data.
 
 Nothing changes until we accept clients ourselves and say so (`begin`), and repeat the proof that we were lent with the
-listening sockets (proof.py); before that we say no more than that we live. Then clients come, each with its socket. One is
-ours when TAKEN is in the kernel's hands, and not a moment before we read or write a byte of it: so at any moment, with
-either process dying, a client has one master or none, and never two.
+listening sockets (proof.py); before that we say no more than that we live. Then clients come, each with its socket. One
+is ours when TAKEN is in the kernel's hands, and not a moment before we read or write a byte of it: so at any moment,
+with either process dying, a client has one master or none, and never two.
 
 Should the older one take everything back, since we were silent for too long, we serve whom we have and end with them.
 """

@@ -3,9 +3,11 @@ The process before us and the one after us, while they are there: what each must
 
 Theory. During a take-over clients of one database are served by two processes, rarely by more in a row. A cancel
 request comes in at the newest one, whoever has its client; and who changes the schema changes it for all. Both are
-told along the row and never back, so nothing goes in circles; and only who has said READY and proven it is told (it
-has `is_agreed`), or tells: a key is a secret, and who does not accept yet has no client whom any of it concerns. Who asks to cancel is kept until that has been done, also
+told along the row and never back, so nothing goes in circles. Who asks to cancel is kept until that has been done, also
 by another process: what its program sends next is not what is hit.
+
+Nothing of this is said before READY (`is_agreed`): a key is a secret, and the heir may not be who it says it is; and
+while it has no clients none of it concerns it.
 """
 
 import asyncio

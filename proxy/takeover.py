@@ -5,11 +5,13 @@ Theory. Who may ask for that is decided in succession.py. The new process gets o
 nothing changes until it says that it accepts (READY): a connection that arrives meanwhile is ours, and one that comes
 later lies in the same queue. With READY it proves that it has got the descriptors (proof.py): until then it may be a
 stranger behind a forwarder of bytes, so it is told what pools there are and nothing of clients, and heard in nothing
-but that it lives; a wrong proof ends it. From then on we take nobody new, and hand over our clients, each when it is at rest
-(luggage.py): reading it is paused, so what it says next stays in the kernel; its socket and its state are sent; and
-only when the new process has said TAKEN, which it does before it reads a byte, we forget it. Who cannot go stays and is
-served here, and goes when it can. Our servers do not travel: they are closed as soon as they are idle, and the new
-process is told how many are left. When nobody is left we end.
+but that it lives; a wrong proof ends it.
+
+From READY on we take nobody new, and hand over our clients, each when it is at rest (luggage.py): reading it is paused,
+so what it says next stays in the kernel; its socket and its state are sent; and only when the new process has said
+TAKEN, which it does before it reads a byte, we forget it. Who cannot go stays and is served here, and goes when it can.
+Our servers do not travel: they are closed as soon as they are idle, and the new process is told how many are left. When
+nobody is left we end.
 
 Who starts a new process and at once tells us to end means both: what is the service's (paths, clients) goes over.
 

@@ -67,7 +67,8 @@ def test_without_a_descriptor_left_none_stays_open(monkeypatch, name):
         raise OSError(errno.EMFILE, "too many open files")
 
     before = open_descriptors()
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="too many"):
+    with monkeypatch.context() as patch:
         patch.setattr(proof.os, name, fail)
-        lend_all([0])
+        with pytest.raises(OSError, match="too many"):
+            lend_all([0])
     assert open_descriptors() == before
