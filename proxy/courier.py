@@ -26,8 +26,9 @@ from collections.abc import Callable, Iterator, Sequence
 from struct import Struct
 from typing import Any, NamedTuple
 
-VERSION = 1  # of the conversation; both sides must have the same
+VERSION = 2  # of the conversation; both sides must have the same
 MAX_BODY = 33_554_432  # bytes
+MAX_ANSWER = 65_536  # the same, of what the new process says: never more than a name or two
 MAX_DESCRIPTORS = 200  # in one message; the kernel takes 253
 CHUNK = 65_536
 CHUNKS_AT_ONCE = 16  # of one turn of the loop
@@ -41,7 +42,7 @@ class Kind(enum.Enum):
     """What a message says. The running process sends the upper ones, its heir the lower ones, both the last."""
 
     REFUSAL = b"n"  # no, and why
-    TESTAMENT = b"w"  # what goes over at once: the listening sockets, the pid file
+    TESTAMENT = b"w"  # what goes over at once: the listening sockets, the pid file, a proof
     POOL = b"p"  # what a pool knows
     SERVERS = b"s"  # how many servers and clients are left here
     STATEMENT = b"t"  # a text that clients have names for
@@ -51,7 +52,7 @@ class Kind(enum.Enum):
     SEVERED = b"x"  # it is all taken back
     DONE = b"d"  # nobody is left here
 
-    READY = b"R"  # it accepts clients
+    READY = b"R"  # it accepts clients, and repeats the proof
     TAKEN = b"T"  # that client is its own
     DECLINED = b"N"  # that client stays where it is, and why
     HEARING = b"H"  # it listens to these channels
@@ -84,11 +85,12 @@ def build_frame(kind: Kind, body: dict[str, Any], count: int = 0) -> bytes:
 
 
 class Reader:
-    """Bytes and descriptors to messages."""
+    """Bytes and descriptors to messages, of `max_body` bytes each."""
 
-    __slots__ = ("_descriptors", "_unread")
+    __slots__ = ("_descriptors", "_max_body", "_unread")
 
-    def __init__(self) -> None:
+    def __init__(self, max_body: int = MAX_BODY) -> None:
+        self._max_body = max_body
         self._unread = bytearray()
         self._descriptors: list[int] = []
 
@@ -100,7 +102,7 @@ class Reader:
         """Those that are whole. Broken when something is none."""
         while len(self._unread) >= _HEAD.size:
             letter, length, count = _HEAD.unpack_from(self._unread)
-            if length > MAX_BODY or count > MAX_DESCRIPTORS:
+            if length > self._max_body or count > MAX_DESCRIPTORS:
                 raise Broken(f"a message of {length} bytes and {count} descriptors")
             end = _HEAD.size + length
             if len(self._unread) < end:
@@ -122,7 +124,7 @@ def _parse(letter: bytes, text: bytes, descriptors: list[int]) -> Frame:
     try:
         body = json.loads(text)
         kind = Kind(letter)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         close_all(descriptors)
         raise Broken(f"a message that is none: {error}") from error
     if not isinstance(body, dict):

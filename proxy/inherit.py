@@ -6,9 +6,10 @@ wrong: `claim` calls on the Unix socket of the older process and gets its listen
 a socket in that place (in /tmp, or under an abstract name, anybody can): so the kernel is asked whose it is, and only
 our own user's or root's will do. We believe nothing more than that user could do to us anyway: what comes is data.
 
-Nothing changes until we accept clients ourselves and say so (`begin`). Then clients come, each with its socket. One is
-ours when TAKEN is in the kernel's hands, and not a moment before we read or write a byte of it: so at any moment, with
-either process dying, a client has one master or none, and never two.
+Nothing changes until we accept clients ourselves and say so (`begin`), and repeat the proof that we were lent with the
+listening sockets (proof.py); before that we say no more than that we live. Then clients come, each with its socket. One
+is ours when TAKEN is in the kernel's hands, and not a moment before we read or write a byte of it: so at any moment,
+with either process dying, a client has one master or none, and never two.
 
 Should the older one take everything back, since we were silent for too long, we serve whom we have and end with them.
 """
@@ -30,6 +31,7 @@ from proxy.inbox import Inbox
 from proxy.letters import Receiver
 from proxy.listener import socket_path
 from proxy.luggage import Body, Declined, unpack_client, unpack_pool, unpack_statement
+from proxy.proof import borrow_proof
 from proxy.stalls import Stall
 from proxy.states import Closing, Leaving, PoolState
 
@@ -67,14 +69,24 @@ def _ask(line: socket.socket, path: str, users: set[int]) -> "Inheritance":
     line.sendall(build_succession_request(VERSION))
     reader = Reader()
     first = wait_frame(line, reader)
-    if first.kind is Kind.REFUSAL:
-        raise Broken(str(first.body.get("why")))
-    if first.kind is not Kind.TESTAMENT:
-        raise Broken(f"it begins with {first.kind.name}")
+    try:
+        if first.kind is Kind.REFUSAL:
+            raise Broken(str(first.body.get("why")))
+        if first.kind is not Kind.TESTAMENT:
+            raise Broken(f"it begins with {first.kind.name}")
+        return Inheritance(line, reader, first, _wait_early(line, reader))
+    except (OSError, Broken):
+        reader.close()
+        close_all(first.descriptors)
+        raise
+
+
+def _wait_early(line: socket.socket, reader: Reader) -> list[Frame]:
+    """Up to its servers: pools, which are counted with them."""
     early: list[Frame] = []
-    while not early or early[-1].kind is not Kind.SERVERS:  # up to its servers: pools, which are counted with them
+    while not early or early[-1].kind is not Kind.SERVERS:
         early.append(wait_frame(line, reader))
-    return Inheritance(line, reader, first, early)
+    return early
 
 
 def _printable(path: str) -> str:
@@ -87,10 +99,11 @@ class Inheritance:
     def __init__(self, line: socket.socket, reader: Reader, testament: Frame, early: list[Frame]) -> None:
         body, descriptors = testament.body, testament.descriptors
         count = number_in(body, "listeners")
-        if not 0 < count <= len(descriptors):
-            close_all(descriptors)
-            raise Broken("it has no listening sockets")
+        if not 0 < count < len(descriptors):
+            raise Broken("it has no listening sockets, or no proof")
         self.pid = number_in(body, "pid")
+        self._proof = borrow_proof(descriptors.pop())
+        self.is_agreed = False  # we have said READY: from then on we say more than that we live
         self.listeners = [socket.socket(fileno=each) for each in descriptors[:count]]
         self.pid_file = str(body.get("pid_file") or "")
         self._pid_descriptor = descriptors[count] if self.pid_file and len(descriptors) > count else -1
@@ -134,7 +147,8 @@ class Inheritance:
             proxy.pid_file.inherit(self._pid_descriptor)
         elif self._pid_descriptor >= 0:
             os.close(self._pid_descriptor)
-        self.send(Kind.READY, {"pid": os.getpid(), "pid_file": has_pid_file})
+        self.send(Kind.READY, {"pid": os.getpid(), "pid_file": has_pid_file, "proof": self._proof})
+        self.is_agreed = True
 
     def send(self, kind: Kind, body: Body | None = None) -> None:
         self._courier.send(kind, body)

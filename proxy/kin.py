@@ -5,6 +5,9 @@ Theory. During a take-over clients of one database are served by two processes, 
 request comes in at the newest one, whoever has its client; and who changes the schema changes it for all. Both are
 told along the row and never back, so nothing goes in circles. Who asks to cancel is kept until that has been done, also
 by another process: what its program sends next is not what is hit.
+
+Nothing of this is said before READY (`is_agreed`): a key is a secret, and the heir may not be who it says it is; and
+while it has no clients none of it concerns it.
 """
 
 import asyncio
@@ -60,7 +63,7 @@ class Kin:
         """We are told to end: an older process need not take our place, and a newer one may have just asked for it."""
         if self.heir is not None:
             self.heir.bequeath()
-        if self.elder is not None:
+        if self.elder is not None and self.elder.is_agreed:
             self.elder.send(Kind.LEAVING, {"has_heir": False})
 
     def finish(self) -> None:
@@ -92,7 +95,8 @@ class Kin:
         speaker.send(Kind.CANCELED, {"question": number, "has_served": has_served})
 
     def _others(self, speaker: Any) -> list[Any]:
-        return [each for each in (self.elder, self.heir) if each is not None and each is not speaker]
+        kin = [each for each in (self.elder, self.heir) if each is not None and each is not speaker]
+        return [each for each in kin if each.is_agreed]
 
     def _tell(self, kind: Kind, body: dict[str, Any], speaker: Any) -> None:
         for each in self._others(speaker):

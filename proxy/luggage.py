@@ -15,6 +15,7 @@ client that does not fit is declined; it then stays with the old process.
 """
 
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Any, Final
 
 from protocol.effects import PLAIN, build_reading
@@ -220,9 +221,11 @@ def unpack_pool(world: Any, body: Body) -> None:
         pool.learnt.meet(map(str, body["customs"]))
 
 
-def _describe_login(database: Any) -> list[str]:
-    """Where servers are, and what is said to them first, but for the secret."""
-    return [repr(getattr(database, name, None)) for name in LOGIN if name not in SECRETS]
+def _describe_login(database: Any) -> str:
+    """Where servers are, and what is said to them first, but for the secret; to be compared and not to be read, as
+    it is told before the other side has proven who it is."""
+    said = [repr(getattr(database, name, None)) for name in LOGIN if name not in SECRETS]
+    return sha256("\n".join(said).encode(errors="backslashreplace")).hexdigest()
 
 
 # Values.

@@ -4,7 +4,8 @@ Who may take our place: a new process calls (`pgshuttle -R`), and is let in or r
 Theory. The new process calls on our Unix socket like a client, with a first packet of its own. So the way to us is the
 one clients take: it always leads to whoever accepts them, and there is no second path to guard, to rename, to clean up.
 Who may ask is decided by the kernel's word for the caller's user: our own, or root; nobody else learns more than no.
-What follows is takeover.py.
+That is a word for who holds the socket, and may be a forwarder's, with anybody behind it: so whoever is let in here
+gets nothing that matters before it has proven that it is there itself. That, and what follows, is takeover.py.
 """
 
 import os
@@ -12,7 +13,7 @@ from typing import Any
 
 from protocol import sqlstate
 from protocol.errors import Refused
-from proxy.courier import VERSION, Courier, Kind, Reader, build_frame, peer_of
+from proxy.courier import MAX_ANSWER, VERSION, Courier, Kind, Reader, build_frame, peer_of
 from proxy.inbox import Inbox
 from proxy.lift import lift
 from proxy.log import UNIX
@@ -34,7 +35,7 @@ def receive(proxy: Any, inbox: Inbox, address: tuple[str, int], version: int) ->
     else:
         proxy.log.log(f"process {pid} wants to take over")
         proxy.kin.heir = takeover = Takeover(proxy, pid)
-        takeover.begin(Courier(line, Reader(), takeover.hear, takeover.lost, Kind.SEVERED))
+        takeover.begin(Courier(line, Reader(MAX_ANSWER), takeover.hear, takeover.lost, Kind.SEVERED))
 
 
 def _find_caller(inbox: Inbox, address: tuple[str, int]) -> tuple[int, int]:

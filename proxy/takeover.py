@@ -3,11 +3,15 @@ Being taken over: what the running process does when a new one wants its place (
 
 Theory. Who may ask for that is decided in succession.py. The new process gets our listening sockets at once, and
 nothing changes until it says that it accepts (READY): a connection that arrives meanwhile is ours, and one that comes
-later lies in the same queue. From then on we take nobody new, and hand over our clients, each when it is at rest
-(luggage.py): reading it is paused, so what it says next stays in the kernel; its socket and its state are sent; and
-only when the new process has said TAKEN, which it does before it reads a byte, we forget it. Who cannot go stays and is
-served here, and goes when it can. Our servers do not travel: they are closed as soon as they are idle, and the new
-process is told how many are left. When nobody is left we end.
+later lies in the same queue. With READY it proves that it has got the descriptors (proof.py): until then it may be a
+stranger behind a forwarder of bytes, so it is told what pools there are and nothing of clients, and heard in nothing
+but that it lives; a wrong proof ends it.
+
+From READY on we take nobody new, and hand over our clients, each when it is at rest (luggage.py): reading it is paused,
+so what it says next stays in the kernel; its socket and its state are sent; and only when the new process has said
+TAKEN, which it does before it reads a byte, we forget it. Who cannot go stays and is served here, and goes when it can.
+Our servers do not travel: they are closed as soon as they are idle, and the new process is told how many are left. When
+nobody is left we end.
 
 Who starts a new process and at once tells us to end means both: what is the service's (paths, clients) goes over.
 
@@ -24,12 +28,13 @@ from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
 from protocol.prepared import Statement
-from proxy.courier import VERSION, Broken, Frame, Kind, close_all, copy_all, number_in
+from proxy.courier import VERSION, Broken, Frame, Kind, close_all, number_in
 from proxy.ear import EarPool
 from proxy.elders import People, Row
 from proxy.letters import GRACE, Sender
 from proxy.lift import lift
 from proxy.luggage import find_hindrance, pack_client, pack_pool, pack_statement
+from proxy.proof import is_proven, lend_all
 from proxy.states import GONE, Closing, Leaving, PoolState
 
 WINDOW = 64  # clients on their way at once
@@ -55,6 +60,8 @@ class Takeover:
         self._proxy = proxy
         self._now = proxy.clock.now
         self._pid = pid
+        self._proof = ""  # what it was lent, and must repeat
+        self.is_agreed = False  # it has: it may be told everything, and be heard
         self._courier: Any = None
         self._heard_at = self._asked_at = self._now()
         self._delay = FIRST_DELAY
@@ -106,7 +113,8 @@ class Takeover:
             "number": proxy.last_number,
             "disabled": sorted(proxy.disabled),
         }
-        self._courier.send(Kind.TESTAMENT, body, copy_all(lent))
+        self._proof, copies = lend_all(lent)
+        self._courier.send(Kind.TESTAMENT, body, copies)
 
     # What it says.
 
@@ -115,6 +123,8 @@ class Takeover:
         if frame.descriptors:
             close_all(frame.descriptors)
             raise Broken("a descriptor that nobody asked for")
+        if not self.is_agreed and frame.kind not in (Kind.PULSE, Kind.READY):
+            raise Broken(f"{frame.kind.name} before it accepts")
         if frame.kind is Kind.TAKEN:
             self._part(self._arrived(frame))
         elif frame.kind is Kind.DECLINED:
@@ -122,6 +132,8 @@ class Takeover:
         elif frame.kind is Kind.HEARING:
             self._letters.heard(frame.body)
         elif frame.kind is Kind.READY:
+            if not is_proven(self._proof, frame.body.get("proof")):
+                raise Broken("it has not got our descriptors: only bytes go through to it")
             self._yield(number_in(frame.body, "pid"), has_pid_file=bool(frame.body.get("pid_file")))
         elif frame.kind is Kind.LEAVING:
             self._heed_leaving(has_heir=bool(frame.body.get("has_heir")))
@@ -138,6 +150,7 @@ class Takeover:
         if self.phase is not Phase.ASKED:
             raise Broken("nothing is to be had here any more")
         self.phase = Phase.YIELDED
+        self.is_agreed = True
         self._pid = pid
         proxy.leaving = proxy.leaving or Leaving.SUCCEEDED
         for listener in proxy.listeners:
@@ -159,8 +172,6 @@ class Takeover:
 
     def _heed_leaving(self, *, has_heir: bool) -> None:
         """It will go, and nobody need take its place: another one has, or the service ends."""
-        if self.phase is Phase.ASKED:
-            return  # it has no place yet: we have
         self._is_ending = True
         if not has_heir:
             self._takes_nobody = True

@@ -7,6 +7,7 @@ have to answer. Clocks stand still until told. `Scene` has the old proxy listeni
 """
 
 import asyncio
+import contextlib
 import os
 import socket
 from contextlib import asynccontextmanager
@@ -132,6 +133,15 @@ def play(path, act, settings=""):
     asyncio.run(main())
 
 
+def open_descriptors():
+    """What each descriptor of ours leads to."""
+    found = {}
+    for each in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the one that lists them
+            found[each] = os.readlink(f"/proc/self/fd/{each}")
+    return found
+
+
 class Stranger:
     """A new process that is made of bytes: it does what it is told, and no more."""
 
@@ -158,8 +168,11 @@ class Stranger:
         self.line.sendall(build_frame(kind, body))
 
     async def succeed(self):
-        await self.ask()
-        self.say(Kind.READY, pid=4711)
+        testament = await self.ask()
+        self.say(Kind.READY, pid=4711, proof=self.read_proof(testament))
+
+    def read_proof(self, testament):
+        return os.read(testament.descriptors[-1], 100).hex()
 
     def die(self):
         self.line.close()

@@ -6,6 +6,7 @@ What the clients see is judged here; who is where, and why, the proxy's log says
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -19,6 +20,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from protocol.startup import build_succession_request
+from proxy.courier import VERSION, Kind, build_frame
 from tests.live.stand import ROOT, SECONDS, Stand, wait_until
 from tests.live.upstream import find_tool
 from tests.live.wire import SYNC, Raw, bind, cancel_request, describe, error, execute, parse, query, rows, sqlstate
@@ -474,6 +477,72 @@ claim(settings, {{0, os.geteuid()}})
     assert "of user id 65533 wanted to take over and was refused" in stand.log
     with stand.raw() as line:
         assert line.value("select 'untouched'") == "untouched"
+
+
+class Forwarder:
+    """Carries bytes from a TCP port to a Unix socket and back, as stunnel, haproxy and socat do; one caller."""
+
+    def __init__(self, path):
+        self.path = path
+        self.door = socket.create_server(("127.0.0.1", 0))
+        self.address = self.door.getsockname()
+        self.thread = threading.Thread(target=self._carry)
+
+    def _carry(self):
+        outside, _ = self.door.accept()
+        with outside, socket.socket(socket.AF_UNIX) as inside:
+            inside.connect(self.path)
+            back = threading.Thread(target=self._copy, args=[inside, outside])
+            back.start()
+            self._copy(outside, inside)
+            back.join(SECONDS)
+
+    def _copy(self, source, target):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65_536):
+                target.sendall(data)
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_WR)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.door.close()
+        self.thread.join(SECONDS)
+
+
+@pytest.mark.parametrize("proof", [None, "00" * 32])
+def test_a_stranger_behind_a_forwarder_of_our_own_user_gets_nothing_and_stops_nothing(stand, proof):
+    path = f"{stand.settings['unix_socket_dir']}/.s.PGSQL.{stand.port}"
+    with stand.raw() as resting, Forwarder(path) as forwarder, socket.create_connection(forwarder.address) as stranger:
+        resting.send(parse("select 'a secret text'", "mine"), SYNC)
+        assert not error(resting.read_until())
+        stranger.settimeout(SECONDS)
+        stranger.sendall(build_succession_request(VERSION))
+        said = stranger.recv(6, socket.MSG_WAITALL)
+        assert said[:1] == Kind.TESTAMENT.value, "for the kernel it is root or our own user"
+        ready = build_frame(Kind.READY, {"pid": 1, "pid_file": True, "proof": proof})
+        stranger.sendall(build_frame(Kind.PULSE, {}) + ready + build_frame(Kind.PULSE, {}))
+        while data := stranger.recv(65_536):
+            said += data
+        assert kinds_in(said) <= {Kind.TESTAMENT, Kind.POOL, Kind.SERVERS, Kind.SEVERED}
+        assert b"a secret text" not in said
+        assert json.dumps(resting.key[4:].decode("latin-1"))[1:-1].encode() not in said
+        stand.wait_log("does not take over .it has not got our descriptors.*nothing has changed")
+        assert resting.value("select 'still served'") == "still served"
+        with stand.raw() as newcomer:
+            assert newcomer.value("select 'let in'") == "let in"
+    assert stand.succeed().wait(SECONDS) == 0, "who is there itself may take over after that"
+
+
+def kinds_in(said):
+    kinds = set()
+    while said:
+        kinds.add(Kind(said[:1]))
+        said = said[6 + int.from_bytes(said[1:5]) :]
+    return kinds
 
 
 # In the background, and with systemd.

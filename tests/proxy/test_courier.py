@@ -7,6 +7,7 @@ import socket
 import pytest
 
 from proxy.courier import (
+    MAX_ANSWER,
     MAX_BODY,
     Broken,
     Courier,
@@ -78,6 +79,7 @@ def test_messages_are_whole_however_they_are_cut(step):
         b"R" + bytes(4) + b"\xff",
         b"R\0\0\0\x02\0[]",
         b"R\0\0\0\x02\0{\xff",
+        b"R" + (200_000).to_bytes(4) + b"\0" + b"[" * 200_000,
         build_frame(Kind.CLIENT, {}, 1),  # without its descriptor
     ],
 )
@@ -85,6 +87,13 @@ def test_what_is_no_message_breaks_the_line(data):
     reader = Reader()
     reader.feed(data)
     with pytest.raises(Broken):
+        list(reader.frames())
+
+
+def test_what_the_new_process_says_may_be_shorter_only():
+    reader = Reader(MAX_ANSWER)
+    reader.feed(b"." + (MAX_ANSWER + 1).to_bytes(4) + b"\0")
+    with pytest.raises(Broken, match="65537 bytes"):
         list(reader.frames())
 
 

@@ -11,10 +11,10 @@ from protocol.frontend import build_query
 from protocol.startup import build_cancel_request, build_startup
 from proxy import inherit, takeover
 from proxy.config.settings import Settings
-from proxy.courier import Kind, build_frame
+from proxy.courier import Kind, build_frame, close_all
 from proxy.daemon import PidFile, StartFailed
 from proxy.states import WAITING, Closing, Leaving
-from tests.succession import play
+from tests.succession import open_descriptors, play
 
 ME = {os.geteuid()}
 
@@ -26,19 +26,19 @@ def settings_of(path):
 class Impostor:
     """Somebody listens where the running process should, and answers with `said`."""
 
-    def __init__(self, path, said):
+    def __init__(self, path, said, descriptors=()):
         self.door = socket.socket(socket.AF_UNIX)
         self.door.bind(path)
         self.door.listen()
-        self.thread = threading.Thread(target=self._answer, args=[said])
+        self.thread = threading.Thread(target=self._answer, args=[said, descriptors])
 
-    def _answer(self, said):
+    def _answer(self, said, descriptors):
         line, _ = self.door.accept()
         with line:
             line.settimeout(5)
             line.recv(100)
             if said:
-                line.sendall(said)
+                socket.send_fds(line, [said], descriptors)
 
     def __enter__(self):
         self.thread.start()
@@ -70,6 +70,32 @@ def test_somebody_elses_socket_is_not_even_spoken_to(tmp_path):
         line, _ = door.accept()
         with line:
             assert line.recv(100) == b""
+
+
+@pytest.mark.parametrize("lent", [0, 1, 2])
+def test_who_hands_over_too_few_descriptors_or_no_proof_gets_them_closed(tmp_path, lent):
+    """Two files where a listening socket and a pipe should be."""
+    before = open_descriptors()
+    files = [os.open(tmp_path, os.O_RDONLY) for _ in range(lent)]
+    said = build_frame(Kind.TESTAMENT, {"listeners": 1, "pid": 1}, lent) + build_frame(Kind.SERVERS, {})
+    with (
+        Impostor(str(tmp_path / ".s.PGSQL.6432"), said, files),
+        pytest.raises(StartFailed, match="no listening sockets, or no proof" if lent < 2 else "no pipe"),
+    ):
+        inherit.claim(settings_of(tmp_path), ME)
+    close_all(files)
+    assert open_descriptors() == before
+
+
+def test_the_proof_is_read_at_once_and_neither_keeps_an_end_of_the_pipe(tmp_path):
+    async def act(scene):
+        pipes = [each for each in open_descriptors().values() if each.startswith("pipe:")]
+        await scene.claim()
+        assert [each for each in open_descriptors().values() if each.startswith("pipe:")] == pipes
+        await scene.accept()
+        await scene.until(lambda: scene.old.leaving is Leaving.SUCCEEDED, "it is believed")
+
+    play(tmp_path, act)
 
 
 @pytest.mark.parametrize(

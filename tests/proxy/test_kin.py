@@ -13,6 +13,7 @@ class Relative:
     def __init__(self):
         self.heard = []
         self.has_finished = self.has_everything = False
+        self.is_agreed = True
 
     def send(self, kind, body=None):
         self.heard.append((kind, body))
@@ -179,6 +180,19 @@ def test_who_ends_tells_the_one_before_and_the_one_after():
     assert kin.heir.has_everything
     kin.finish()
     assert kin.heir.has_finished
+
+
+def test_who_has_not_said_ready_is_told_nothing_nor_asked():
+    async def main():
+        kin, _ = in_the_middle()
+        kin.elder.is_agreed = kin.heir.is_agreed = False
+        assert not await kin.cancel(KEY)
+        kin.schema_changed(SimpleNamespace(database="shop"))
+        kin.leave()
+        assert kin.elder.heard == kin.heir.heard == []
+        assert kin.heir.has_everything
+
+    asyncio.run(main())
 
 
 def test_without_kin_there_is_nobody_to_tell():

@@ -369,6 +369,15 @@ def test_what_servers_of_another_place_are_like_is_told_nobody(two, tmp_path):
     assert a_pool(moved).welcome is None, "a client waits until one is there"
 
 
+def test_of_the_place_and_what_is_said_there_first_a_pool_tells_no_word(two, tmp_path):
+    file = tmp_path / "talking.ini"
+    file.write_text(INI.replace("port=1", "port=1 connect_query='select my_word()'", 1))
+    packed = json.dumps(pack_pool(a_pool(a_proxy(file))))
+    assert packed != json.dumps(pack_pool(a_pool(two[0])))
+    assert "my_word" not in packed
+    assert "127.0.0.1" not in packed
+
+
 def test_a_pool_that_never_had_a_server_says_nothing(two):
     unpack_pool(two[1], pack_pool(a_pool(two[0])))
     assert a_pool(two[1]).welcome is None

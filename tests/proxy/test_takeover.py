@@ -13,7 +13,7 @@ from proxy import takeover
 from proxy.courier import VERSION, Kind, build_frame, receive
 from proxy.daemon import PidFile
 from proxy.states import OPENING, RESTING, WAITING, Leaving
-from tests.succession import Stranger, play
+from tests.succession import Stranger, open_descriptors, play
 
 
 async def settle(scene, count=5):
@@ -29,7 +29,7 @@ def test_it_is_told_everything_it_needs_to_begin(tmp_path):
         assert first.kind is Kind.TESTAMENT
         assert first.body["version"] == VERSION
         assert first.body["pid"] == os.getpid()
-        assert first.body["listeners"] == len(first.descriptors) == 1
+        assert first.body["listeners"] == len(first.descriptors) - 1 == 1, "and a proof"
         with socket.socket(fileno=os.dup(first.descriptors[0])) as listening:
             assert listening.getsockname() == scene.path
         pool = await stranger.wait()
@@ -41,6 +41,81 @@ def test_it_is_told_everything_it_needs_to_begin(tmp_path):
         await scene.until(lambda: scene.old.kin.heir is None, "it is forgotten")
         assert "nothing has changed" in scene.old.log.text
         await scene.join()
+
+    play(tmp_path, act)
+
+
+# What it must prove.
+
+
+@pytest.mark.parametrize("proof", [None, "", "0" * 64, 7, "\udcff"])
+def test_who_has_not_got_the_descriptors_gets_no_client_and_changes_nothing(tmp_path, proof):
+    async def act(scene):
+        person = await scene.join()
+        (client,) = scene.clients(scene.old)
+        before = open_descriptors()
+        stranger = Stranger(scene.path)
+        await stranger.ask()
+        stranger.say(Kind.READY, pid=4711, proof=proof)
+        await stranger.wait(Kind.SEVERED)
+        assert [frame.kind for frame in stranger.heard] == [Kind.TESTAMENT, Kind.POOL, Kind.SERVERS, Kind.SEVERED]
+        assert client.key.decode("latin-1") not in str(stranger.heard)
+        stranger.die()
+        await scene.until(lambda: scene.old.kin.heir is None, "it is left")
+        assert "it has not got our descriptors" in scene.old.log.text
+        assert "nothing has changed" in scene.old.log.text
+        await scene.until(lambda: open_descriptors() == before, "nothing is left open")
+        assert scene.old.leaving is None
+        person.say(build_query(b"select 1"))
+        await scene.until(lambda: client.state is WAITING, "it is served here")
+        await scene.join(database="lost")
+        await scene.accept()
+
+    play(tmp_path, act)
+
+
+def test_with_the_proof_it_is_believed_and_no_pipe_stays_open(tmp_path):
+    async def act(scene):
+        before = sorted(open_descriptors().values())
+        stranger = Stranger(scene.path)
+        testament = await stranger.ask()
+        stranger.say(Kind.PULSE)
+        stranger.say(Kind.READY, pid=4711, proof=stranger.read_proof(testament))
+        await scene.until(lambda: scene.old.leaving is Leaving.SUCCEEDED, "it has taken over")
+        stranger.die()
+        await scene.until(lambda: scene.old.leaving is None, "it is gone")
+        assert sorted(open_descriptors().values()) == before
+
+    play(tmp_path, act)
+
+
+@pytest.mark.parametrize("kind", sorted(set(Kind) - {Kind.PULSE, Kind.READY}, key=lambda kind: kind.name))
+def test_before_that_it_is_heard_in_nothing_else(tmp_path, kind):
+    async def act(scene):
+        await scene.join()
+        stranger = Stranger(scene.path)
+        await stranger.ask()
+        stranger.say(kind, number=1, key="00", question=1, database="shop", pool=["shop", "anna"], channels=[])
+        await stranger.wait(Kind.SEVERED)
+        assert Kind.CANCELED not in [frame.kind for frame in stranger.heard]
+        stranger.die()
+        assert f"{kind.name} before it accepts" in scene.old.log.text
+        assert scene.old.leaving is None
+
+    play(tmp_path, act)
+
+
+def test_nobody_is_told_of_a_cancel_key_before_it_has_proven_who_it_is(tmp_path):
+    async def act(scene):
+        stranger = Stranger(scene.path)
+        await stranger.ask()
+        scene.old.leave(Leaving.WAIT_FOR_CLIENTS)
+        scene.old.kin.finish()
+        assert not await scene.old.kin.cancel(b"a key of somebody else")
+        stranger.say(Kind.DONE)
+        await stranger.wait(Kind.SEVERED)
+        assert Kind.CANCEL not in [frame.kind for frame in stranger.heard]
+        stranger.die()
 
     play(tmp_path, act)
 
@@ -358,7 +433,7 @@ def test_a_pause_of_the_one_that_was_succeeded_can_be_ended(tmp_path):
 def test_who_cannot_be_given_what_it_needs_is_left_and_may_ask_again(tmp_path, monkeypatch):
     async def act(scene):
         with monkeypatch.context() as patch:
-            patch.setattr(takeover, "copy_all", lambda lent: os.listdir("/nowhere/at/all"))
+            patch.setattr(takeover, "lend_all", lambda lent: os.listdir("/nowhere/at/all"))
             stranger = Stranger(scene.path)
             refusal = await stranger.ask()
             assert refusal.kind is Kind.REFUSAL
