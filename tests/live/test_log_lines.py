@@ -58,8 +58,8 @@ def test_a_login_its_server_and_its_end(stand, upstream):
         line.ask("select 1")
         who = f"{CLIENT}postgres/app@127.0.0.1:{line.socket.getsockname()[1]} "
         assert lines(stand, f"LOG {who}login attempt: db=postgres user=app tls=no replication=no")
-        server = rf"LOG {SERVER}postgres/app@127.0.0.1:{upstream.port} new connection to server "
-        assert lines(stand, server + r"\(from 127.0.0.1:\d+\)")
+        server = rf"LOG {SERVER}postgres/app@{re.escape(upstream.host)}:{upstream.port} new connection to server "
+        assert lines(stand, server + r"\(from [\d.]+:\d+\)")
         time.sleep(1.1)
         line.leave()
     end = stand.wait_log(r"closing because: client close request \(age=1s\)")
@@ -98,8 +98,8 @@ def test_ipv6_stands_in_brackets_and_a_unix_socket_is_a_process(stand):
 def test_a_server_that_cannot_be_had(stand, database, detail, words):
     with stand.call() as line:
         line.login("app", database)
-    assert lines(stand, rf"WARNING {SERVER}{database}/app@127.0.0.1:\d+ {detail}")
-    assert lines(stand, rf"LOG {SERVER}{database}/app@127.0.0.1:\d+ closing because: {words} \(age=0s\)")
+    assert lines(stand, rf"WARNING {SERVER}{database}/app@[\d.]+:\d+ {detail}")
+    assert lines(stand, rf"LOG {SERVER}{database}/app@[\d.]+:\d+ closing because: {words} \(age=0s\)")
     assert lines(stand, rf"LOG {CLIENT}{database}/app@127.0.0.1:\d+ closing because: .* \(age=\d+s\)")
     assert lines(stand, rf"WARNING {CLIENT}{database}/app@127.0.0.1:\d+ pooler error: .*")
     assert not lines(stand, ".*login failed: db=.*"), "it was not the client's login that failed"

@@ -119,7 +119,8 @@ class Upstream:
     def kill(self, pid: int) -> None:
         """kill -9 one backend. PostgreSQL then restarts all of them, so this connection dies too."""
         with suppress(psycopg.OperationalError), self.connect() as admin:
-            admin.execute(f"COPY (SELECT {pid}) TO PROGRAM 'xargs kill -9'")  # it reads, or the pipe may break
+            # The shell's own kill, as an image need not have another; and it reads, or the pipe may break.
+            admin.execute(f"COPY (SELECT {pid}) TO PROGRAM 'read pid; kill -9 $pid'")
             admin.execute("SELECT pg_sleep(10)")
         self.wait_ready()
 
