@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 DRIVERS := $(VENV)/.stamp-drivers
 NODE := $(VENV)/node
+FIRST_RINGS ?= tests/protocol tests/proxy $(wildcard tests/test_house.py)
 SOURCES := proxy protocol deploy tests
 
 .DEFAULT_GOAL := help
@@ -53,7 +54,7 @@ check: $(STAMP)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy --strict proxy protocol deploy
-	$(BIN)/python -m pytest -q tests/protocol tests/proxy $(wildcard tests/test_house.py)
+	$(if $(FIRST_RINGS),$(BIN)/python -m pytest -q $(FIRST_RINGS))
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench
