@@ -2,6 +2,7 @@
 
 import os
 import resource
+import select
 import shutil
 import subprocess
 import sys
@@ -37,8 +38,9 @@ with open(sys.argv[1], "w") as pipe:
           all(os.fstat(fd).st_rdev == null for fd in (0, 1, 2)), file=pipe)
 """
     fd = os.open(told, os.O_RDONLY | os.O_NONBLOCK)
-    os.set_blocking(fd, True)
     done = run_in_child(program, str(told))
+    assert select.select([fd], [], [], 20)[0]  # who started it may end first, and a pipe nobody has opened yet is empty
+    os.set_blocking(fd, True)
     with open(fd) as pipe:
         assert pipe.read().split() == ["True"] * 4
     assert done.stdout == "on the terminal\n"
