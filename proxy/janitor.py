@@ -15,7 +15,6 @@ A server that is too old is closed when idle; in use, it is `doomed` and leaves 
 a jitter of up to a tenth, or servers opened together would all leave together.
 """
 
-import asyncio
 import math
 from typing import Any
 
@@ -41,12 +40,7 @@ class Janitor:
         self._stats_since = self._now()
 
     async def run(self) -> None:
-        while True:
-            await asyncio.sleep(TICK)
-            try:
-                self.sweep()
-            except Exception as error:
-                self._proxy.tasks.report("the janitor stumbled and goes on", error)
+        await self._proxy.tasks.repeat(TICK, self.sweep, "the janitor")
 
     def sweep(self) -> None:
         """Everything once. While nothing is read nobody can be late."""

@@ -156,12 +156,7 @@ class Resolver:
 
     async def run(self) -> None:
         """Keep the names in use fresh."""
-        while True:
-            await asyncio.sleep(TICK)
-            try:
-                self.sweep()
-            except Exception as error:
-                self._tasks.report("the resolver stumbled and goes on", error)
+        await self._tasks.repeat(TICK, self.sweep, "the resolver")
 
     def sweep(self) -> None:
         """Names whose answer has become old: look up again those in use, forget those nobody wants."""

@@ -9,7 +9,7 @@ somebody awaits it as well. What a coroutine expects to go wrong it handles itse
 
 import asyncio
 import traceback
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from proxy.log import Log
@@ -50,6 +50,17 @@ class Tasks:
         self._running.add(task)
         task.add_done_callback(self._finish)
         return task
+
+    async def repeat(self, seconds: float, work: Callable[[], Awaitable[None] | None], who: str) -> None:
+        """Do `work` every so many `seconds`, for ever. If it fails the log says that `who` stumbled, and it goes on."""
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                pending = work()
+                if pending is not None:
+                    await pending
+            except Exception as error:
+                self.report(f"{who} stumbled and goes on", error)
 
     async def cancel_all(self) -> None:
         """Cancel every task but the one that asks, and those they start while ending; return when all are done."""

@@ -29,12 +29,7 @@ class UserFile:
         self._refused: tuple[int, ...] | None = None  # what has been complained about
 
     async def run(self) -> None:
-        while True:
-            await asyncio.sleep(EVERY)
-            try:
-                await self.look()
-            except Exception as error:
-                self._proxy.tasks.report("following the auth_file stumbled and goes on", error)
+        await self._proxy.tasks.repeat(EVERY, self.look, "following the auth_file")
 
     async def look(self) -> None:
         """Read the file if it is another one, and was so a moment ago."""

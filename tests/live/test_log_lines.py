@@ -4,12 +4,12 @@ import json
 import os
 import re
 import signal
-import socket
 import time
 
 import psycopg
 import pytest
 
+from deploy.cluster import find_free_port
 from tests.live.stand import Stand, wait_until
 from tests.live.upstream import LIMITED
 from tests.live.wire import error, query, startup
@@ -25,7 +25,7 @@ SERVER = r"S-0x[0-9a-f]+: "
 def _stand(upstream):
     databases = {
         "one": "dbname=postgres pool_size=1 reserve_pool_size=1",
-        "dead": f"host=127.0.0.1 port={_closed_port()}",
+        "dead": f"host=127.0.0.1 port={find_free_port()}",
         "wrong": "dbname=postgres user=app password=no",
         "*": "",
     }
@@ -40,12 +40,6 @@ def _stand(upstream):
 @pytest.fixture(autouse=True)
 def _marked(stand):
     stand.mark()
-
-
-def _closed_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def lines(stand, pattern):

@@ -7,6 +7,7 @@ import pytest
 
 from proxy.log import Log
 from proxy.tasks import TRACEBACK_LINES, Tasks, drive
+from tests.fakes import FakeLog
 
 
 @pytest.fixture
@@ -219,3 +220,26 @@ def test_what_a_driven_coroutine_raises_reaches_the_loop():
     asyncio.run(main())
     assert isinstance(heard[0], ValueError)
     assert isinstance(heard[0].__cause__, OSError)
+
+
+@pytest.mark.parametrize("is_coroutine", [False, True])
+def test_what_is_repeated_goes_on_though_it_stumbles(is_coroutine):
+    done, log = [], FakeLog()
+
+    def work():
+        done.append(len(done))
+        if len(done) == 1:
+            raise ZeroDivisionError("oops")
+
+    async def work_slowly():
+        await asyncio.sleep(0)
+        work()
+
+    async def main():
+        task = asyncio.ensure_future(Tasks(log).repeat(0, work_slowly if is_coroutine else work, "the sweeper"))
+        while len(done) < 3:
+            await asyncio.sleep(0)
+        task.cancel()
+
+    asyncio.run(main())
+    assert log.text.count("the sweeper stumbled and goes on: ZeroDivisionError: oops") == 1
