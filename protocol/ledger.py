@@ -71,10 +71,12 @@ PART, PAYS, READY, ERROR, COPY_IN, ASIDE, UNASKED = Answer
 NOBODYS: Entry = (NOTHING, None)
 """The head of a ledger in which nothing is owed."""
 
-READY_IDLE = b"Z\0\0\0\5I"  # ReadyForQuery, no transaction open
-_READY_SIZE = len(READY_IDLE)
 SHORT = 4096  # bytes of an answer that is looked at as a whole
 LEAST_LENGTH = HEADER_SIZE - 1  # a length counts itself
+_READY = (b"Z\0\0\0\5I", b"Z\0\0\0\5T")  # ReadyForQuery after something that went well, outside a transaction or in one
+_READY_SIZE = len(_READY[0])
+_ONE_ROW = tuple(b"C\0\0\0\rSELECT 1\0" + ready for ready in _READY)  # how most answers end
+_ONE_ROW_SIZE = len(_ONE_ROW[0]) - _READY_SIZE
 _header = Struct("!BI").unpack_from
 
 ONE_QUERY = (QUERY,)
@@ -122,7 +124,7 @@ REQUESTS: dict[int, Debt] = {
 }
 """Which debt a client's message earns; Flush, CopyData and Terminate earn none."""
 
-_DULL_IN_QUERY = DULL[QUERY]
+_LEAST_IN_QUERY = tuple(LEAST_LENGTH if dull else 1 << 32 for dull in DULL[QUERY])  # no length reaches what is not dull
 
 DULL_REQUESTS = flags(bytes([codes.COPY_DATA, codes.FLUSH]))
 
@@ -273,25 +275,42 @@ class Ledger:
             self.is_settled = self.head is NOBODYS
         return is_late
 
-    def is_whole_answer(self, data: bytes) -> bool:
-        """Is `data` short, does it pay the head's unit to its end, leave no transaction open and hold nothing else?
+    def pay_whole(self, data: bytes) -> Owner:
+        """If `data` is short, pays the head's unit to its end, went well and holds nothing else: paid, and whose it is.
 
-        Most answers do. Then this one walk is all there is to judge: a third of the work of `settle` by message.
+        Most answers are. Then this one walk is all there is to judge: a third of the work of `settle` by message.
         """
-        last, pos = len(data) - _READY_SIZE, 0
-        debts = self._now
-        if last > SHORT or not debts or not data.endswith(READY_IDLE) or self.doubts:
-            return False
-        if debts is ONE_QUERY:
+        pos, last = 0, len(data) - _READY_SIZE
+        if last > SHORT or self.doubts or not data.endswith(_READY):
+            return None
+        if self._now is ONE_QUERY:
+            if data.endswith(_ONE_ROW):
+                last -= _ONE_ROW_SIZE
             while pos < last:
                 kind, length = _header(data, pos)
-                if length < LEAST_LENGTH or not _DULL_IN_QUERY[kind]:
-                    return False
+                if length < _LEAST_IN_QUERY[kind]:
+                    return None
                 pos += length + 1
-            return pos == last
-        at = self._next - 1
-        if debts[at] is not self.head[0]:
-            return False  # a COPY has swallowed what stood between
+            if pos != last:
+                return None
+        elif not self._is_whole_batch(data, last):
+            return None
+        owner = self.head[1]
+        if self._behind:
+            self._next = len(self._now)
+            self._end_unit()
+        else:
+            self._now = ()
+            self.head = NOBODYS
+            self.is_settled = True
+            self._swallowed = 0
+        return owner
+
+    def _is_whole_batch(self, data: bytes, last: int) -> bool:
+        """`pay_whole` for more than one debt: do the messages before `last` pay all but the one for ReadyForQuery?"""
+        debts, at, pos = self._now, self._next - 1, 0
+        if not debts or debts[at] is not self.head[0]:
+            return False  # (a COPY has swallowed what stood between)
         answers = ANSWERS[debts[at]]
         while pos < last:
             kind, length = _header(data, pos)
@@ -305,19 +324,6 @@ class Ledger:
                 return False
             pos += length + 1
         return pos == last and at + 1 == len(debts) and answers[codes.READY_FOR_QUERY] is READY
-
-    def end_answer(self) -> Owner:
-        """The whole answer of `is_whole_answer` has come; whose it is."""
-        owner = self.head[1]
-        if self._behind:
-            self._next = len(self._now)
-            self._end_unit()
-        else:
-            self._now = ()
-            self.head = NOBODYS
-            self.is_settled = True
-            self._swallowed = 0
-        return owner
 
     def _end_unit(self) -> None:
         """The ReadyForQuery at the head's unit's end."""

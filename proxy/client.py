@@ -22,6 +22,7 @@ from typing import Any, cast
 
 from protocol import codes, sqlstate
 from protocol.backend import ErrorFields
+from protocol.body import build_message
 from protocol.errors import ProtocolError, Refused
 from protocol.framing import HEADER_SIZE, scan
 from protocol.frontend import TERMINATE_MESSAGE
@@ -36,23 +37,25 @@ from proxy.log import Tag, tag_client
 from proxy.requests import (
     BEGIN,
     CARE,
-    LEAST,
     MORE,
     PASS,
     SHORT,
     STALL,
     UNNAMED,
     is_terminate,
-    length_at,
 )
 from proxy.reword import reword
-from proxy.states import BEGUN, CLIENT_MOVES, GONE, RESTING, WAITING, ClientState, Closing
+from proxy.states import ACTIVE, BEGUN, CLIENT_MOVES, GONE, RESTING, WAITING, ClientState, Closing
 
 STREAM_FROM = 65536  # bytes; a shorter message that is cut waits until it is whole
 MAX_AT_ONCE = 2_000  # requests of one client taken in one turn of the loop: about 5 ms
 MAX_BACKLOG = 10_000  # requests of one client that may be unanswered before we stop reading it
 
-_QUERY = codes.QUERY
+_SHORT_QUERIES = {
+    build_message(codes.QUERY, bytes(size))[:HEADER_SIZE]: HEADER_SIZE + size for size in range(1, SHORT - HEADER_SIZE)
+}
+"""How long a message is that begins so."""
+_IDLE = codes.IDLE
 _DEBTS: tuple[Debt | None, ...] = tuple(REQUESTS.get(kind) for kind in range(256))
 
 
@@ -118,20 +121,19 @@ class Client(Holding, Leaving, asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        size, pool = len(data), self.pool
-        pool.stats.received += size
-        if (
-            self.state is not RESTING
-            or self.carry
-            or self.remain
-            or data[0] != _QUERY
-            or not LEAST < size <= SHORT
-            or length_at(data, 1)[0] != size - 1
-            or not pool.is_plain(data[HEADER_SIZE:-1])
-        ):
+        pool = self.pool
+        pool.stats.received += len(data)
+        if _SHORT_QUERIES.get(data[:HEADER_SIZE]) != len(data) or self.carry or self.remain:
             self._receive(data)
-            return
-        # Nothing pending, and one short simple query, whole, alone and plain: the usual case, a third of `_receive`.
+        elif self.state is RESTING and pool.is_plain(data[HEADER_SIZE:-1]):
+            self._ask(data, pool)
+        elif self.state is ACTIVE and pool.is_plain_inside(data[HEADER_SIZE:-1]):
+            self._ask_on(data, pool)
+        else:
+            self._receive(data)
+
+    def _ask(self, data: bytes, pool: Any) -> None:
+        """Nothing is pending, and this is one short simple query, whole, alone and plain: a third of `_receive`."""
         server = pool.acquire(self)
         if server is None:  # `_wait`, for the usual case
             self.held, self.held_debts, self.held_care = data, ONE_QUERY, PASS
@@ -147,6 +149,18 @@ class Client(Holding, Leaving, asyncio.Protocol):
         else:
             server.ledger.expect_query(self)
             server.transport.write(data)
+
+    def _ask_on(self, data: bytes, pool: Any) -> None:
+        """The same, of a client that has its server already."""
+        server = self.server
+        if self.held is not None or not server.ledger.is_settled:
+            self._receive(data)
+            return
+        self.request_at = pool.now()
+        if server.status == _IDLE:
+            self.xact_at = self.request_at
+        server.ledger.expect_query(self)
+        server.transport.write(data)
 
     def _receive(self, data: bytes) -> None:
         """The general case of `data_received`."""
@@ -311,18 +325,19 @@ class Client(Holding, Leaving, asyncio.Protocol):
                 self._ease()
 
     def finish(self, server: Any, data: bytes) -> None:
-        """The whole answer to our one query: `deliver` and `answered` in one, for the usual case."""
-        pool = self.pool
+        """The whole answer to one query of ours: `answered` and `deliver` in one."""
+        began = self.request_at
+        if began != self.xact_at or server.status != _IDLE or self.is_paced:
+            self.answered(server)
+            self.deliver(data)
+            return
+        pool = self.pool  # from here on the usual case: the query was a transaction of its own
         stats, now = pool.stats, pool.now()
-        stats.query_count += 1
-        stats.xact_count += 1
-        stats.query_time += now - self.request_at
-        stats.xact_time += now - self.xact_at
+        stats.lone_count += 1
+        stats.lone_time += now - began
         self.request_at = self.xact_at = self.ready_at = server.ready_at = now
         stats.sent += len(data)
         self.transport.write(data)
-        if self.is_paced:
-            self._ease()
 
     def answered(self, server: Any) -> None:
         """A ReadyForQuery of ours has come."""

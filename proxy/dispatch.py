@@ -189,13 +189,19 @@ def rest_linked(server: Any) -> None:
     client.state = RESTING
     if client.is_choked or server.is_choked:
         _part_choked(client, server)
-    if server.ledger.doubts:
-        server.close(Closing.UNCLEAN)
-    elif server.cancels or pool.limits.server_reset_query_always:
-        move(server, CLEANING)
-        reset.begin(server)
+    if server.cancels or pool.is_wiping or server.ledger.doubts:
+        _wipe(server)
     else:
         pool.release(server)
+
+
+def _wipe(server: Any) -> None:
+    """It is reset before anyone else gets it; or closed, if more may come from it than it owes."""
+    if server.ledger.doubts:
+        server.close(Closing.UNCLEAN)
+    else:
+        move(server, CLEANING)
+        reset.begin(server)
 
 
 def clean(server: Any) -> None:

@@ -31,8 +31,8 @@ class Habits:
     """Made by `Pool.set_limits`."""
 
     __slots__ = (
-        "is_audited", "is_deferring", "is_listening_shared", "is_plain", "is_private", "is_tracking", "looks",
-        "looks_of_tagged", "notes", "pin_functions", "reader",
+        "is_audited", "is_deferring", "is_listening_shared", "is_plain", "is_plain_inside", "is_private",
+        "is_tracking", "looks", "looks_of_tagged", "notes", "pin_functions", "reader",
     )  # fmt: skip
 
     def __init__(self, limits: Limits, before: "Habits | None" = None) -> None:
@@ -55,10 +55,12 @@ class Habits:
         if self.is_private:
             self.looks = LOOKS_OF_AUDITED if self.is_audited else LOOKS_OF_PRIVATE
         self.notes: Notes = WeakKeyDictionary()
+        self.is_plain_inside = self.is_plain  # of what is said in a transaction
         if limits.idle_transaction_timeout is not None:
+            self.is_plain_inside = is_nothing
             self.looks, self.looks_of_tagged = (note_queries(looks, self.notes) for looks in self._tables())
         if limits.disable_pqexec:
-            self.is_plain = is_nothing
+            self.is_plain = self.is_plain_inside = is_nothing
             self.looks, self.looks_of_tagged = map(forbid_query, self._tables())
 
     def _tables(self) -> tuple[tuple[Look | None, ...], tuple[Look | None, ...]]:

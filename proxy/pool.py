@@ -22,7 +22,7 @@ import asyncio
 import itertools
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from protocol import sqlstate
@@ -31,6 +31,7 @@ from protocol.prepared import Context, Statement, Statements
 from proxy.config.limits import Limits
 from proxy.contracts import PooledClient, PooledServer, World
 from proxy.failing import LoginFailed
+from proxy.governing import Governing, Hopes
 from proxy.habits import Habits
 from proxy.learnt import Learnt
 from proxy.states import (
@@ -56,7 +57,7 @@ LOOKED_AT = 8  # idle servers, for one that needs no SET
 MAX_INTERNED = 1000  # different sets of parameters remembered per pool
 
 
-class Pool:
+class Pool(Governing):
     """One pool. `database` is the name clients ask for, `user` who we are towards PostgreSQL."""
 
     is_deserted = False  # is its server linked, and yet nobody's? (an ear's may be)
@@ -91,7 +92,7 @@ class Pool:
         self._sets: dict[tuple[tuple[str, str], ...], ParameterSet] = {}
         self._welcomes: list[asyncio.Future[None]] = []
         self._welcome_since = 0.0
-        self._hopes: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
+        self._hopes: Hopes = []
 
     def __repr__(self) -> str:
         return f"{self.database}/{self.user}"
@@ -109,7 +110,9 @@ class Pool:
         self.limits = limits
         self.look_at = self.retire_at = 0.0  # the janitor's: nothing idle, nothing busy here is due before
         self.habits: Habits = Habits(limits, getattr(self, "habits", None))
-        self.is_plain = self.habits.is_plain
+        self.is_plain, self.is_plain_inside = self.habits.is_plain, self.habits.is_plain_inside
+        self._is_choosy = limits.server_round_robin
+        self.is_wiping = limits.server_reset_query_always
         self.is_private = self.habits.is_private
         if was_session and self.is_shared:
             for server in self.places[LINKED]:
@@ -161,25 +164,34 @@ class Pool:
     # The hot path.
 
     def acquire(self, client: PooledClient) -> Any:
-        """A server for `client`, still in its place; or None: then the client stands in the queue, to be resumed."""
+        """A server for `client`, a linked one already; or None: then the client stands in the queue, to be resumed."""
         idle = self._idle
         if idle:  # then nobody waits and the pool is open: see `laws.check_pool`
-            if self.limits.server_round_robin:
-                return next(iter(idle))
-            server = next(reversed(idle))
-            return server if server.followed is client.followed else self._find_alike(client, server)
+            server, _ = idle.popitem()  # from here on `states.move`, for the usual case
+            if self._is_choosy or server.followed is not client.followed:
+                server = self._choose(client, server)
+            self._linked[server] = None
+            server.state = LINKED
+            return server
         client.waiting_since = self.now()
         self.waiting[client] = None
         if len(self._linked) < self._full_at:
             self.grow()
         return None
 
-    def _find_alike(self, client: PooledClient, newest: Any) -> Any:
-        """One of the newest idle servers that is in `client`'s state already; else the newest."""
-        for server in itertools.islice(reversed(self._idle), 1, LOOKED_AT):
-            if server.followed is client.followed:
-                return server
-        return newest
+    def _choose(self, client: PooledClient, newest: Any) -> Any:
+        """Instead of the newest idle one: one in the state of `client` already; where they take turns, the oldest."""
+        self._idle[newest] = None
+        chosen = newest
+        if self._is_choosy:
+            chosen = next(iter(self._idle))
+        else:
+            for server in itertools.islice(reversed(self._idle), 1, LOOKED_AT):
+                if server.followed is client.followed:
+                    chosen = server
+                    break
+        del self._idle[chosen]
+        return chosen
 
     def release(self, server: PooledServer) -> None:
         """Give `server`, settled and clean, to whoever has waited longest, else lay it on the idle stack."""
@@ -190,6 +202,10 @@ class Pool:
         elif self.waiting:
             client, _ = self.waiting.popitem(last=False)
             client.resume(server)  # last: it may come back to us before it returns
+        elif server.state is LINKED:  # `states.move`, for the usual case
+            del self._linked[server]
+            self._idle[server] = None
+            server.state = IDLE
         else:
             move(server, IDLE)
 
@@ -339,61 +355,3 @@ class Pool:
                 future.set_result(None)
             elif not future.done() and failure is not None:
                 future.set_exception(failure)
-
-    # What an administrator does.
-
-    def pause(self) -> None:
-        """Hand out no server any more; those that are idle leave now, the others when they are released."""
-        self.state = PAUSED
-        self.close_idle(Closing.PAUSE)
-        self.check_hopes()
-
-    def unpause(self) -> None:
-        self.state = OPEN
-        self.check_hopes()
-        self.grow()
-
-    def retire_servers(self, why: Closing) -> None:
-        """Every present server leaves at its next release, the idle ones now."""
-        for place in self.places[:CLOSING]:
-            for server in place:
-                server.doomed = why
-        self.close_idle(why)
-
-    def close_idle(self, why: Closing) -> None:
-        for state in (IDLE, USED):
-            for server in list(self.places[state]):
-                server.close(why)
-
-    def close_all(self, why: Closing) -> None:
-        """At once: clients first, so that nobody is resumed in between."""
-        self._settle_welcomes(LoginFailed(sqlstate.ADMIN_SHUTDOWN, why.value))
-        for client in list(self.clients):
-            client.close(why)
-        for place in self.places[:CLOSING]:
-            for server in list(place):
-                server.close(why)
-
-    async def wait_quiet(self) -> None:
-        """Until nobody is using a server of this pool, or it is no longer paused: see which."""
-        await self._wait_until(lambda: self.is_quiet or self.state is OPEN)
-
-    async def wait_doomed(self) -> None:
-        """Until every server that is to leave at its next release, and every one that is leaving now, has left."""
-        leaving = [server for place in self.places for server in place if server.doomed or server.state is CLOSING]
-        await self._wait_until(lambda: all(server.state is CLOSED for server in leaving))
-
-    async def _wait_until(self, comes_true: Callable[[], bool]) -> None:
-        """`comes_true` is asked whenever a server has left, and at pause and unpause."""
-        if not comes_true():
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._hopes.append((comes_true, future))
-            await future
-
-    def check_hopes(self) -> None:
-        for hope in list(self._hopes):
-            comes_true, future = hope
-            if future.done() or comes_true():
-                self._hopes.remove(hope)
-                if not future.done():
-                    future.set_result(None)

@@ -40,7 +40,6 @@ MAX_WHOLE = 65536  # of messages we read to the end
 ENOUGH_OF_AN_ERROR = 2048  # severity, SQLSTATE and message come first; a long text is passed on unread
 GOODBYE = 5.0  # seconds a server has to hang up after our Terminate
 
-_IDLE = codes.IDLE
 _length_at = Struct("!I").unpack_from
 _WHOLE = frozenset({codes.READY_FOR_QUERY, codes.PARAMETER_STATUS, codes.NOTIFICATION_RESPONSE})
 # What PgBouncer has one text for. What a server said on its way has a line of its own.
@@ -112,11 +111,12 @@ class Server(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         ledger = self.ledger
-        if not (self.carry or self.remain) and ledger.is_whole_answer(data):
-            self.status = _IDLE
+        owner = None if self.carry or self.remain else ledger.pay_whole(data)
+        if owner is not None:
+            self.status = data[-1]
             self.repeatable = None
             try:
-                ledger.end_answer().finish(self, data)
+                owner.finish(self, data)
             except ProtocolError as error:  # an envoy has read it
                 self._break_off(error)
                 return

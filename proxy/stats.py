@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from operator import attrgetter, sub
+from typing import Any
 
 
 @dataclass(slots=True)
@@ -34,6 +35,16 @@ class Stats:
     server_parse_count: int = 0
     bind_count: int = 0
     client_login_count: int = 0
+    lone_count: int = 0  # queries that were transactions of their own, most often all of them: counted once, and
+    lone_time: float = 0.0  # not yet in the four numbers that they belong to; see `fold`
+
+    def fold(self) -> None:
+        """Now they are."""
+        self.xact_count += self.lone_count
+        self.query_count += self.lone_count
+        self.xact_time += self.lone_time
+        self.query_time += self.lone_time
+        self.lone_count, self.lone_time = 0, 0.0
 
     def since(self, earlier: "Stats") -> "Stats":
         """What has happened between `earlier` and now."""
@@ -43,8 +54,14 @@ class Stats:
         return Stats(*_numbers(self))
 
 
-NAMES = tuple(field.name for field in fields(Stats))
-_numbers = attrgetter(*NAMES)
+NAMES = tuple(field.name for field in fields(Stats) if not field.name.startswith("lone_"))
+_get_numbers = attrgetter(*NAMES)
+
+
+def _numbers(stats: Stats) -> tuple[Any, ...]:
+    if stats.lone_count:
+        stats.fold()
+    return _get_numbers(stats)
 
 
 def sum_stats(several: Iterable[Stats]) -> Stats:

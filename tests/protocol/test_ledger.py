@@ -326,7 +326,7 @@ def test_the_end_of_a_copy_that_has_swallowed_a_sync_is_judged_message_by_messag
     for group in groups:
         book.expect(group, ANNA)
     answers(book, "G")
-    assert not book.is_whole_answer(build_command_complete("COPY 1") + READY_IDLE_MESSAGE)
+    assert None is book.pay_whole(build_command_complete("COPY 1") + READY_IDLE_MESSAGE)
     assert answers(book, "C Z") == [PAYS, READY]
     assert book.is_settled
 

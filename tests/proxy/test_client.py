@@ -135,6 +135,36 @@ def test_the_error_of_statement_mode_does_not_fall_into_a_message_that_is_half_s
     assert tag.startswith(heard) or heard.startswith(tag)
 
 
+def test_in_statement_mode_even_an_answer_that_is_looked_at_as_a_whole_ends_the_client():
+    play = Play(pool_mode="statement") >> client("Q:begin") >> server("C:BEGIN Z:T")
+    assert b"transaction blocks not allowed" in play.hear("client")
+    play << to_server("Q:begin Q:ROLLBACK") >> server("C:ROLLBACK Z:I") << released
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_plain_queries_of_a_client_that_has_its_server_go_there_one_by_one_and_all_at_once(mode):
+    play = Play(pool_mode=mode) >> client("Q:begin") << to_server("Q:begin") >> server("C:BEGIN Z:T")
+    play << to_client("C:BEGIN Z:T") >> client("Q:select_1") << to_server("Q:select_1")
+    play >> client("Q:select_2") << to_server("Q:select_2") >> client("Q:select_3 Q:select_4")
+    play << to_server("Q:select_3 Q:select_4") >> server("T D:1 C:SELECT_1 Z:T") << to_client("T D:1 C:SELECT_1 Z:T")
+    play >> server("C:SELECT_0 Z:T C:SELECT_1 Z:T") << to_client("C:SELECT_0 Z:T C:SELECT_1 Z:T") << stays_linked
+    play >> server("T D:4 C:SELECT_1 Z:T") << to_client("T D:4 C:SELECT_1 Z:T") << stays_linked
+
+
+def test_what_waits_behind_a_change_of_ours_is_not_overtaken_by_a_plain_query():
+    play = Play() >> client("Q:begin") >> server("C Z:T") << to_client("C Z:T")
+    play.client.held, play.client.held_debts = b"", ()
+    play >> client("Q:select_1") << to_server("Q:begin")
+    assert play.client.held == asked("Q:select_1")
+
+
+def test_a_query_in_a_transaction_takes_the_time_since_it_was_asked():
+    play = Play() >> client("Q:begin") >> server("C Z:T") >> (lambda play: play.world.advance(5.0))
+    play >> client("Q:select_1") >> (lambda play: play.world.advance(2.0)) >> server("T D:1 C:SELECT_1 Z:T")
+    stats = play.world.pool.stats.copy()
+    assert (stats.query_count, stats.query_time, stats.xact_count) == (2, 2.0, 0)
+
+
 def test_flush_alone_takes_no_server():
     Play() >> client("H") << to_server("") << released
 

@@ -196,12 +196,6 @@ def test_a_doomed_server_is_closed_when_it_is_released_and_replaced_for_whoever_
     assert waiter.server is world.opened[1]
 
 
-def test_retiring_closes_idle_servers_now():
-    world = World().warm(2)
-    world.pool.retire_servers(Closing.RECONNECT)
-    assert [server.state for server in world.opened] == [CLOSING, CLOSING]
-
-
 def test_a_resumed_client_may_give_its_server_back_before_release_returns():
     world = World(pool_size=1).warm(1)
     holder = world.clients(1)[0]
@@ -306,21 +300,6 @@ def test_a_paused_pool_hands_out_nothing_and_lets_its_servers_go():
     assert waiter.server is not None
 
 
-def test_who_waits_for_quiet_is_told_when_nobody_uses_a_server():
-    async def main():
-        world = World().warm(1)
-        holder = world.clients(1)[0]
-        quiet = asyncio.ensure_future(world.pool.wait_quiet())
-        world.pool.pause()
-        await asyncio.sleep(0)
-        assert not quiet.done()
-        holder.give_back()
-        world.opened[0].hang_up()
-        await asyncio.wait_for(quiet, 1)
-
-    asyncio.run(main())
-
-
 def test_a_server_idle_for_long_is_tested_before_it_is_taken():
     world = World().warm(1)
     move(world.opened[0], USED)
@@ -329,15 +308,6 @@ def test_a_server_idle_for_long_is_tested_before_it_is_taken():
     assert client.server is None
     world.pool.release(world.opened[0])
     assert client.server is world.opened[0]
-
-
-def test_everybody_at_once_is_closed_before_anybody_is_resumed():
-    world = World(pool_size=1).warm(1)
-    clients = world.clients(3)
-    world.pool.clients.update(clients)
-    world.pool.close_all(Closing.ADMIN)
-    assert [client.closed for client in clients] == [Closing.ADMIN] * 3
-    assert world.opened[0].why is Closing.ADMIN
 
 
 def test_servers_that_served_a_session_are_doomed_when_servers_become_shared():

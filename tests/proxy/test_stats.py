@@ -21,6 +21,18 @@ def test_a_copy_does_not_grow_with_the_original():
     assert copy.query_count == 1
 
 
+def test_a_query_that_was_a_transaction_counts_as_both_whenever_somebody_asks():
+    stats = Stats(query_count=3, xact_count=1, query_time=2.0, xact_time=4.0)
+    stats.lone_count, stats.lone_time = 2, 0.5
+    copy = stats.copy()
+    assert (copy.query_count, copy.xact_count, copy.query_time, copy.xact_time) == (5, 3, 2.5, 4.5)
+    assert stats.copy() == copy
+    stats.lone_count, stats.lone_time = 1, 1.0
+    assert stats.since(copy) == Stats(query_count=1, xact_count=1, query_time=1.0, xact_time=1.0)
+    stats.lone_count = 1
+    assert sum_stats([stats, stats.copy()]).query_count == 14
+
+
 def test_before_the_first_period_every_average_is_zero():
     averages = new_averages()
     assert averages.rates() == dict.fromkeys(NAMES, 0.0)
