@@ -27,6 +27,7 @@ from proxy.config.ini import Config
 from proxy.config.kinds import AuthType, SslMode
 from proxy.config.lines import Line, Reader, make_printable
 from proxy.config.settings import MAIN_SECTIONS, Settings
+from proxy.handshake import Telling
 
 ALPN: Final = "postgresql"  # what PostgreSQL 17 and later call their protocol
 
@@ -97,6 +98,8 @@ def _place(places: Mapping[str, Line], path: str, mistake: str) -> str:
 def build_contexts(settings: Settings) -> Contexts:
     """The same of settings that may stand in no file. BadTls."""
     clients, servers = _Side(settings, "client"), _Side(settings, "server")
+    if settings.auth_type is AuthType.CERT and settings.client_tls_sslmode is not SslMode.VERIFY_FULL:
+        clients.complain("tls_sslmode", "auth_type = cert needs verify-full")
     built = Contexts(clients.build(_set_up_for_clients), servers.build(_set_up_for_servers))
     if mistakes := clients.mistakes + servers.mistakes:
         raise BadTls(mistakes)
@@ -136,6 +139,7 @@ class _Side:
 def _set_up_for_clients(side: _Side) -> ssl.SSLContext:
     """A client's certificate is asked for only where there is a CA to look at it with."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.sslobject_class = Telling
     if not side.get("tls_cert_file") or not side.get("tls_key_file"):
         side.complain("tls_sslmode", f"{side.get('tls_sslmode')} needs client_tls_cert_file and client_tls_key_file")
     else:
@@ -146,8 +150,6 @@ def _set_up_for_clients(side: _Side) -> ssl.SSLContext:
         side.complain(
             "tls_sslmode", f"{side.get('tls_sslmode')} needs client_tls_ca_file: nobody's certificate can be checked"
         )
-    if side.settings.auth_type is AuthType.CERT and side.get("tls_sslmode") is not SslMode.VERIFY_FULL:
-        side.complain("tls_sslmode", "auth_type = cert needs verify-full")
     _set_curve(context, side)
     if side.get("tls_dheparams").lower() not in _DHE_PARAMS:
         side.complain("tls_dheparams", "is none of none, auto, legacy")
@@ -301,3 +303,14 @@ def _set_curve(context: ssl.SSLContext, side: _Side) -> None:
         context.set_ecdh_curve(curve)
     except ValueError:
         side.complain("tls_ecdhcurve", "OpenSSL knows no such curve: prime256v1, secp384r1 and X25519 are usual")
+
+
+def is_encrypted(transport: Any) -> bool:
+    """Is TLS spoken on it?"""
+    return transport.get_extra_info("ssl_object") is not None
+
+
+def describe(transport: Any) -> str:
+    """Version and cipher, as PgBouncer writes them; empty without TLS."""
+    connection = transport.get_extra_info("ssl_object") if transport is not None else None
+    return "" if connection is None else f"{connection.version()}/{connection.cipher()[0]}"
