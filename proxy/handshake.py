@@ -9,19 +9,21 @@ A client that begins with TLS (no SSLRequest in front) has sent us the first byt
 know. They are fed to the loop's side of the handshake when that stands and before it reads from the socket, so nothing
 that comes later can overtake them.
 
-When a handshake fails the loop throws away the alert with which OpenSSL would tell the other side why. `Telling` keeps
-it, and it is sent over a copy of the socket, so a client reads "certificate required" and not only that we hung up.
+Two things of the loops are put right by `Connection`, which stands between them and OpenSSL. When a handshake fails
+they throw away the alert that would tell the other side why: it is kept, and sent over a copy of the descriptor, so a
+client reads "certificate required" and not only that we hung up. And they read with buffers of 256 kB, where OpenSSL
+never gives more than one record: memory of that size is mapped and unmapped by the kernel for each message.
 """
 
 import asyncio
 import contextlib
 import os
-import socket
 import ssl
 from typing import Any, Final
 
 from proxy.inbox import Inbox, PeerGone
 
+RECORD: Final = 1 << 14  # bytes of plain text that OpenSSL gives at once, at the most (RFC 8446, 5.1)
 SHUTDOWN_TIME: Final = 10.0  # seconds for the last bytes, and for the other side's goodbye, when we close
 
 
@@ -29,16 +31,16 @@ class HandshakeFailed(Exception):
     """There is no TLS with this peer; the sentence says why, and the connection is closed."""
 
 
-class Telling(ssl.SSLObject):
-    """One side of a connection that, when its handshake fails, has the alert for the other side in the error."""
+class Connection(ssl.SSLObject):
+    """Our side of TLS. When its handshake fails, the error has an `alert` for the other side."""
 
     _alerts: ssl.MemoryBIO
 
     @classmethod
-    def _create(cls, incoming: Any, outgoing: Any, *args: Any, **kwargs: Any) -> "Telling":
-        telling: Telling = super()._create(incoming, outgoing, *args, **kwargs)  # type: ignore[misc]
-        telling._alerts = outgoing
-        return telling
+    def _create(cls, incoming: Any, outgoing: Any, *args: Any, **kwargs: Any) -> "Connection":
+        connection: Connection = super()._create(incoming, outgoing, *args, **kwargs)  # type: ignore[misc]
+        connection._alerts = outgoing
+        return connection
 
     def do_handshake(self) -> None:
         try:
@@ -49,6 +51,11 @@ class Telling(ssl.SSLObject):
             error.alert = self._alerts.read()  # type: ignore[attr-defined]
             raise
 
+    def read(self, length: int = 1024, buffer: Any = None) -> Any:
+        """60 us a message without the bound, 20 with it (both directions, uvloop)."""
+        length = min(length, RECORD)
+        return super().read(length) if buffer is None else super().read(length, buffer)
+
 
 async def encrypt(inbox: Inbox, context: ssl.SSLContext, *, is_direct: bool = False) -> None:
     """TLS from here on, with us as its server. `is_direct`: what lies unread is its beginning. HandshakeFailed."""
@@ -57,14 +64,14 @@ async def encrypt(inbox: Inbox, context: ssl.SSLContext, *, is_direct: bool = Fa
         transport = await _start(inbox, context, is_direct=is_direct)
     except ssl.SSLError as error:
         if copy is not None:
-            with contextlib.suppress(OSError):
-                copy.send(getattr(error, "alert", b""))
+            with contextlib.suppress(OSError):  # it takes no more: then it does not hear it
+                os.write(copy, getattr(error, "alert", b""))
         raise HandshakeFailed(_reason_of(error)) from error
     except OSError as error:
         raise HandshakeFailed(error.strerror or str(error) or "the peer closed the connection") from error
     finally:
         if copy is not None:
-            copy.close()
+            os.close(copy)
     if transport is None or transport.get_extra_info("ssl_object") is None:
         raise PeerGone("the connection is closed")
     inbox.transport = transport
@@ -95,14 +102,12 @@ def _feed(plain: asyncio.Transport, data: bytes) -> None:
         data = data[count:]
 
 
-def _copy(transport: asyncio.Transport) -> socket.socket | None:
-    """The same socket, for last words when the transport is gone. None: no descriptor is left, or it is gone."""
+def _copy(transport: asyncio.Transport) -> int | None:
+    """Another descriptor, for last words when the transport is gone. None: there is none left, or it is gone."""
     try:
-        copy = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        return os.dup(transport.get_extra_info("socket").fileno())
     except OSError:
         return None
-    copy.setblocking(False)
-    return copy
 
 
 def _reason_of(error: ssl.SSLError) -> str:

@@ -27,7 +27,7 @@ from proxy.config.ini import Config
 from proxy.config.kinds import AuthType, SslMode
 from proxy.config.lines import Line, Reader, make_printable
 from proxy.config.settings import MAIN_SECTIONS, Settings
-from proxy.handshake import Telling
+from proxy.handshake import Connection
 
 ALPN: Final = "postgresql"  # what PostgreSQL 17 and later call their protocol
 
@@ -128,6 +128,7 @@ class _Side:
         if self.get("tls_sslmode") is SslMode.DISABLE:
             return None
         context: ssl.SSLContext = set_up(self)
+        context.sslobject_class = Connection
         context.set_alpn_protocols([ALPN])
         context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
         _set_protocols(context, self)
@@ -139,7 +140,7 @@ class _Side:
 def _set_up_for_clients(side: _Side) -> ssl.SSLContext:
     """A client's certificate is asked for only where there is a CA to look at it with."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.sslobject_class = Telling
+    context.num_tickets = 1  # OpenSSL's two are for browsers, which connect several times at once
     if not side.get("tls_cert_file") or not side.get("tls_key_file"):
         side.complain("tls_sslmode", f"{side.get('tls_sslmode')} needs client_tls_cert_file and client_tls_key_file")
     else:
