@@ -76,6 +76,7 @@ FAILED: Final = ord("E")
 PROTOCOL_3_0: Final = 3 << 16
 PROTOCOL_3_2: Final = (3 << 16) | 2
 CANCEL_REQUEST: Final = 80877102
+TLS_HANDSHAKE: Final = 0x16  # the first byte of somebody who begins with TLS; no startup packet is so long
 SSL_REQUEST: Final = 80877103
 GSSENC_REQUEST: Final = 80877104
 SUCCESSION_REQUEST: Final = int.from_bytes(b"pgsh", "big")  # of ours alone: another process wants to take our place

@@ -39,6 +39,7 @@ from proxy.main import Proxy
 from proxy.notify import take_listening_sockets
 from proxy.reloading import destination_of, read_users_of
 from proxy.signals import install_signals
+from proxy.tls import BadTls, Contexts, read_contexts
 
 DESCRIPTORS_OF_OUR_OWN = 64  # log, event loop, listening sockets, cancel requests under way
 
@@ -64,7 +65,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 
 def check(path: str) -> int:
     """What --check does: 0 when the file can be used, else 1."""
-    lines, is_usable = report(path, _look_at_users)
+    lines, is_usable = report(path, _look_at_users, _look_at_tls)
     print("\n".join(lines))
     return 0 if is_usable else 1
 
@@ -78,19 +79,28 @@ def _look_at_users(path: str) -> tuple[tuple[str, ...], Secrets]:
     return (), Secrets(firsts.count(Plain), firsts.count(Md5), firsts.count(ScramVerifier))
 
 
+def _look_at_tls(config: Config) -> tuple[str, ...]:
+    """The mistakes in what the settings of TLS name."""
+    try:
+        read_contexts(config)
+    except BadTls as bad:
+        return tuple(bad.mistakes)
+    return ()
+
+
 def start(options: argparse.Namespace) -> int:
     """Become what was asked for, and run until told to stop."""
     try:
         config = read(options.file)
-        users = read_users_of(config)
+        users, tls = read_users_of(config), read_contexts(config)
         user = options.user or config.settings.user
         if os.geteuid() == 0 and not user:
             raise StartFailed("running as root is refused: name another account with -u USER or user = in the file")
         has_log = config.settings.logfile or config.settings.syslog
         if options.daemon and not (has_log and config.settings.pidfile):
             raise StartFailed("-d needs pidfile =, and logfile = or syslog = 1, in the file")
-        return _start(options, config, users, user)
-    except (BadConfig, BadUserFile) as bad:
+        return _start(options, config, users, user, tls)
+    except (BadConfig, BadUserFile, BadTls) as bad:
         for mistake in bad.mistakes:
             print(mistake, file=sys.stderr)
     except (StartFailed, OSError) as error:
@@ -105,7 +115,7 @@ def _words_of(error: StartFailed | OSError) -> str:
     return str(error)
 
 
-def _start(options: argparse.Namespace, config: Config, users: Users, user: str) -> int:
+def _start(options: argparse.Namespace, config: Config, users: Users, user: str, tls: Contexts) -> int:
     files = raise_open_files()
     loop_factory = _loop_factory()  # before we give up rights that reading it may need
     activated = take_listening_sockets()
@@ -121,7 +131,7 @@ def _start(options: argparse.Namespace, config: Config, users: Users, user: str)
             config,
             users,
             user,
-            Taken(sockets, files, loop_factory, detach, pid_file, inheritance, bool(activated)),
+            Taken(sockets, files, loop_factory, detach, pid_file, inheritance, bool(activated), tls),
         )
     finally:
         if pid_file is not None:
@@ -140,6 +150,7 @@ class Taken:
     pid_file: PidFile | None
     inheritance: Inheritance | None
     is_activated: bool
+    tls: Contexts
 
 
 def _live(options: argparse.Namespace, config: Config, users: Users, user: str, taken: Taken) -> None:
@@ -158,7 +169,7 @@ def _live(options: argparse.Namespace, config: Config, users: Users, user: str, 
     _warn_of_few_files(log, config, users, taken.files)
     if options.reboot and taken.inheritance is None:
         log.log("nobody serves here yet: starting as if without -R")
-    proxy = Proxy(config, users, log, verbosity=options.verbose)
+    proxy = Proxy(config, users, log, verbosity=options.verbose, tls=taken.tls)
     proxy.pid_file, proxy.is_activated = taken.pid_file, taken.is_activated
     with asyncio.Runner(loop_factory=taken.loop_factory) as runner:
         runner.run(_run(proxy, taken.sockets, taken.inheritance))

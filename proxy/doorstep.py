@@ -4,19 +4,20 @@ The doorstep: a connection that has said nothing yet.
 Theory. What a flood of half-open connections costs is what is set up for each of them, so here that is little: one
 small object, no task and no timer. The first bytes decide. A startup packet that we know, and to which nothing has to
 be asked, is answered in this very call (express.py); a request for encryption, which libpq sends first, is declined
-here; anything else begins a conversation (visit.py). Who says nothing for `client_login_timeout` is told so: the
-janitor looks at the front of `proxy.doorsteps`, where the oldest stand.
+here where we have none; anything else begins a conversation (visit.py). Who says nothing for `client_login_timeout` is
+told so: the janitor looks at the front of `proxy.doorsteps`, where the oldest stand.
 """
 
 import asyncio
 from typing import Any, cast
 
 from protocol.startup import build_gss_request, build_ssl_request
+from proxy.encryption import MAX_ENCRYPTION_REQUESTS, find_offer
 from proxy.inbox import Inbox
-from proxy.login import MAX_ENCRYPTION_REQUESTS
 from proxy.visit import Visit
 
-_ENCRYPTION = frozenset({build_ssl_request(), build_gss_request()})
+_FOR_TLS = build_ssl_request()
+_ENCRYPTION = frozenset({_FOR_TLS, build_gss_request()})
 
 
 class Doorstep(asyncio.Protocol):
@@ -39,13 +40,17 @@ class Doorstep(asyncio.Protocol):
         self._proxy.doorsteps[self] = None
 
     def data_received(self, data: bytes) -> None:
-        if data in _ENCRYPTION and self._declined < MAX_ENCRYPTION_REQUESTS:
+        if data in _ENCRYPTION and self._declined < MAX_ENCRYPTION_REQUESTS and not self._may_have(data):
             self._declined += 1
             self.transport.write(b"N")
             return
         if not self._proxy.express.admit(data, self):
             self._converse(data)
         self._leave()
+
+    def _may_have(self, request: bytes) -> bool:
+        """Is it TLS that is asked for, and offered? Then it is a conversation."""
+        return request == _FOR_TLS and find_offer(self._proxy, self.address) is not None
 
     def connection_lost(self, error: Exception | None) -> None:
         """A port scan, or a health check: not worth a line in the log."""

@@ -17,6 +17,7 @@ from protocol.parameters import ParameterSet
 from proxy.config.entries import Database
 from proxy.config.ini import Config
 from proxy.config.kinds import AuthType
+from proxy.encryption import needs_tls
 from proxy.login import Visitor, join_welcome, log_attempt, settle
 from proxy.states import PoolState
 
@@ -84,7 +85,7 @@ class Express:
         database = proxy.find_database(visitor.database)
         if not 0 < len(packet) <= MAX_PACKET or greeting is None or database is None:
             return
-        if proxy.settings.auth_type not in _UNASKED or proxy.settings.application_name_add_host:
+        if proxy.settings.auth_type not in _UNASKED or proxy.settings.application_name_add_host or needs_tls(proxy):
             return  # the answer hangs on more than the packet
         if len(self._passes) >= MAX_PASSES:
             self._passes.clear()

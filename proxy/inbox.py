@@ -69,7 +69,7 @@ class Inbox(asyncio.Protocol):
     def eof_received(self) -> bool:
         self._gone = PeerGone("the peer closed the connection")
         self._rouse()
-        return True  # we close, after our last words
+        return self.transport.get_extra_info("ssl_object") is None  # we close, after our last words; TLS has no halves
 
     def connection_lost(self, error: Exception | None) -> None:
         self._gone = PeerGone(str(error) if error else "the connection is closed")
@@ -89,6 +89,10 @@ class Inbox(asyncio.Protocol):
             raise ProtocolError(f"invalid length of startup packet: {length}")
         await self._wait_bytes(length)
         return self._take(length)[4:]
+
+    async def wait_first(self) -> int:
+        """The first byte, which stays where it is."""
+        return (await self._wait_bytes(1))[0]
 
     async def wait_message(self, limit: int) -> tuple[int, bytes]:
         """The next message as (type byte, body). ProtocolError when its length is below 4 or above `limit`."""
@@ -146,6 +150,10 @@ class Inbox(asyncio.Protocol):
         taken = bytes(self._unread[:count])
         del self._unread[:count]
         return taken
+
+    def take_all(self) -> bytes:
+        """What nobody has read."""
+        return self._take(len(self._unread))
 
     @property
     def is_alive(self) -> bool:

@@ -1,12 +1,9 @@
 """
-A client's conversation with us: from its first byte to its welcome.
+A client's conversation with us: from its startup packet to its welcome (what is before it: encryption.py).
 
 Theory. Strangers talk here, so everything is bounded: the packet (10,000 bytes), the number of things it may ask
 before it logs in, and the whole by `client_login_timeout`. The order gives nothing away: who somebody is comes before
 whether the database exists, and an unknown user goes through the very exchange of a wrong password.
-
-Until TLS is spoken an SSLRequest is answered N. What is sent behind it without waiting for that answer cannot be
-told from bytes that somebody in the middle has slipped in, so it ends the login (CVE-2021-23222 and its kin).
 
 A client's welcome tells the parameters of a real server of its pool, with the values it asked for itself as a server
 spells them (fitting.py); if the pool has never had a server the client waits until one is opened, or hears the server's
@@ -28,28 +25,19 @@ from protocol.backend import (
     build_notice,
     build_parameter_status,
 )
-from protocol.codes import MAX_STARTUP_LENGTH
-from protocol.errors import ProtocolError, Refused
+from protocol.errors import Refused
 from protocol.parameters import MAX_SET, PASSING, ParameterSet, clean, is_name, is_sendable
 from protocol.replication import Replication, parse_replication
-from protocol.startup import (
-    CancelRequest,
-    SslRequest,
-    Startup,
-    SuccessionRequest,
-    build_packet,
-    negotiate,
-    parse_options,
-    parse_startup,
-)
+from protocol.startup import Startup, negotiate, parse_options
+from proxy.auth.certificate import check_certificate
 from proxy.auth.verify import AuthMethod, verify_client
 from proxy.client import Client
 from proxy.config.entries import CONSOLES, Database
+from proxy.config.kinds import AuthType
 from proxy.fitting import wait_spelled
 from proxy.inbox import Inbox
 from proxy.log import DEBUG, as_address, tag_client
 
-MAX_ENCRYPTION_REQUESTS = 2  # one for TLS, one for GSSAPI
 MAX_GREETINGS = 1000  # different ones remembered per pool
 LONG_KEYS_SINCE = 2  # the minor version
 
@@ -71,24 +59,6 @@ class Visitor:
     is_owner: bool = False  # the account that the proxy runs as
 
 
-async def wait_startup(inbox: Inbox, declined: int = 0) -> tuple[Startup | CancelRequest | SuccessionRequest, bytes]:
-    """The first packet that means something, and its bytes; requests for encryption before it are declined.
-
-    `declined` are those that have been declined already.
-    """
-    for left in reversed(range(MAX_ENCRYPTION_REQUESTS + 1 - declined)):
-        body = await inbox.wait_startup_packet(MAX_STARTUP_LENGTH)
-        request = parse_startup(body)
-        if isinstance(request, Startup | CancelRequest | SuccessionRequest):
-            return request, build_packet(body)
-        if inbox.has_unread:
-            what = "SSL" if isinstance(request, SslRequest) else "GSSAPI encryption"
-            raise ProtocolError(f"received unencrypted data after {what} request")
-        if left:
-            inbox.write(b"N")
-    raise ProtocolError("too many requests for encryption")
-
-
 async def wait_visitor(inbox: Inbox, proxy: Any, startup: Startup, *, is_owner: bool = False) -> Visitor:
     """Version, parameters, password (none of the owner). Raises Refused with what the client is told."""
     answer = negotiate(startup)
@@ -96,14 +66,19 @@ async def wait_visitor(inbox: Inbox, proxy: Any, startup: Startup, *, is_owner: 
         inbox.write(build_negotiate(*answer))
     replication = parse_replication(startup.parameters.get("replication"))
     wishes = {} if replication else read_wishes(startup, proxy)
-    prefix = await verify_client(
-        inbox,
-        startup.user,
-        AuthMethod.ANY if is_owner else AuthMethod(proxy.settings.auth_type.value),
-        proxy.users.secrets_of(startup.user),
-        proxy.keeper,
-        strangers_meet_scram=proxy.users.mostly_scram,
-    )
+    prefix = b""
+    if proxy.settings.auth_type is AuthType.CERT and not is_owner:
+        connection = inbox.transport.get_extra_info("ssl_object")
+        check_certificate(connection, startup.user, is_known=bool(proxy.users.secrets_of(startup.user)))
+    elif not is_owner:
+        prefix = await verify_client(
+            inbox,
+            startup.user,
+            AuthMethod(proxy.settings.auth_type.value),
+            proxy.users.secrets_of(startup.user),
+            proxy.keeper,
+            strangers_meet_scram=proxy.users.mostly_scram,
+        )
     minor = answer[0] if answer is not None else startup.minor
     passed = pick_passed(startup, proxy) if replication else {}
     return Visitor(startup.user, startup.database, wishes, prefix, minor, replication, passed, is_owner)
@@ -280,9 +255,11 @@ def settle(proxy: Any, pool: Any, visitor: Visitor, followed: ParameterSet, addr
     return client
 
 
-def log_attempt(proxy: Any, address: tuple[str, int], database: str, user: str, replication: str) -> None:
+def log_attempt(
+    proxy: Any, address: tuple[str, int], database: str, user: str, replication: str, tls: str = ""
+) -> None:
     """The line of the log for everybody who says who he is, before it is known whether that is true."""
     if proxy.settings.log_connections:
-        words = f"login attempt: db={database} user={user} tls=no replication={replication}"
-        facts = {"tls": "no", "replication": replication}
+        words = f"login attempt: db={database} user={user} tls={tls or 'no'} replication={replication}"
+        facts = {"tls": tls or "no", "replication": replication}
         proxy.log.for_socket(tag_client(address, database, user)).log(words, facts)

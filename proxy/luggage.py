@@ -31,6 +31,7 @@ from proxy.log import Address
 from proxy.requests import TOO_LONG, read
 from proxy.rewrite import without_prepare
 from proxy.states import ACTIVE, BEGUN, GONE, WAITING
+from proxy.tls import is_encrypted
 
 Body = dict[str, Any]
 
@@ -47,8 +48,10 @@ def find_hindrance(client: Client) -> str:
         return _BUSY[client.state]
     if client.carry or client.remain or client.held is not None or client.is_slicing or client.is_paced:
         return "in the middle of a request"
-    if client.transport.is_closing() or client.transport.get_extra_info("sslcontext") is not None:
-        return "its connection cannot be given away"
+    if client.transport.is_closing():
+        return "leaving"
+    if is_encrypted(client.transport):
+        return "encrypted"  # what OpenSSL keeps of a connection cannot leave its process
     if client.is_choked or client.transport.get_write_buffer_size():
         return "reading an answer"
     if client.stall is not None and not client.stall.is_over:

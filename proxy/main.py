@@ -44,6 +44,7 @@ from proxy.states import Closing, Leaving, Waiting
 from proxy.stats import as_fields, describe, sum_averages
 from proxy.suspend import Suspension
 from proxy.tasks import Tasks, drive
+from proxy.tls import Contexts, build_contexts
 from proxy.tunnel import Far, Tunnel
 from proxy.userfile import UserFile
 
@@ -56,12 +57,20 @@ class Proxy:
     """The world. Built from a config that is known to be right."""
 
     def __init__(
-        self, config: Config, users: Users, log: Log, clock: Clock | None = None, *, verbosity: int = 0
+        self,
+        config: Config,
+        users: Users,
+        log: Log,
+        clock: Clock | None = None,
+        *,
+        verbosity: int = 0,
+        tls: Contexts | None = None,
     ) -> None:
         self._verbosity = verbosity  # the command line's, to which the file's is added
         self.config = config
         self.settings = config.settings
         self.users = users
+        self.tls = tls or build_contexts(config.settings)
         self.log = log
         log.level = self.find_level()
         self.clock = clock or Clock()

@@ -20,6 +20,7 @@ from proxy.config.reload import Changes, compare
 from proxy.config.settings import Settings, assign
 from proxy.listener import tune_all
 from proxy.log import Destination
+from proxy.tls import BadTls, Contexts, build_contexts, read_contexts
 
 MOST_WARNINGS: Final = 20  # in the log of one reload
 
@@ -66,31 +67,36 @@ class Reloader:
 
     async def _reload(self) -> list[str]:
         try:
-            plan, users = await self._read()
+            plan, users, tls = await self._read()
         except BadReload as bad:
             return self._refuse(bad.mistakes)
         await self._proxy.keeper.warm(users.secrets.items())
-        self._swap(plan, users)
+        self._swap(plan, users, tls)
         self._proxy.log.reopen()  # whoever rotates logs may say RELOAD instead of SIGHUP
         return []
 
     async def preview(self) -> tuple[Changes, Users]:
         """What `reload` would change now. BadReload: it would fail. Nothing is changed, and nothing logged."""
         async with self.lock:
-            plan, users = await self._read()
+            plan, users, _ = await self._read()
             return plan.changes, users
 
-    async def _read(self) -> tuple[Plan, Users]:
+    async def _read(self) -> tuple[Plan, Users, Contexts]:
         """The files as they are on disk, compared with what is in force."""
         proxy = self._proxy
         try:
             config = await aside(read, proxy.settings.conffile or proxy.config.path)
             users = await aside(read_users_of, config)
+            tls = await aside(read_contexts, config)
         except BadConfig as bad:
             raise BadReload([str(mistake) for mistake in bad.mistakes]) from bad
         except BadUserFile as bad:
             raise BadReload(list(bad.mistakes)) from bad
-        return await aside(make_plan, proxy.config, config, proxy.pools.keys()), users
+        except BadTls as bad:
+            raise BadReload(
+                [*bad.mistakes, "TLS configuration could not be reloaded, keeping old configuration"]
+            ) from bad
+        return await aside(make_plan, proxy.config, config, proxy.pools.keys()), users, tls
 
     def _refuse(self, mistakes: list[str]) -> list[str]:
         for mistake in mistakes:
@@ -98,14 +104,14 @@ class Reloader:
         self._proxy.log.error("reload failed, nothing has changed")
         return mistakes
 
-    def _swap(self, plan: Plan, users: Users) -> None:
+    def _swap(self, plan: Plan, users: Users, tls: Contexts) -> None:
         proxy, changes = self._proxy, plan.changes
         proxy.config = changes.effective
         proxy.forget_found()
         proxy.settings = settings = proxy.config.settings
         proxy.log.direct(destination_of(settings, is_quiet=proxy.log.is_quiet))
         proxy.log.level = proxy.find_level()
-        proxy.users = users
+        proxy.users, proxy.tls = users, tls
         proxy.keeper.iterations = settings.scram_iterations
         proxy.cancels.timeout = settings.cancel_wait_timeout
         for listener in proxy.listeners:
@@ -134,10 +140,11 @@ class Reloader:
             config = replace(proxy.config, settings=settings, warnings=())
             try:
                 users = await aside(read_users_of, config) if name == "auth_file" else proxy.users
-            except BadUserFile as bad:
+                tls = await aside(build_contexts, settings) if "_tls" in name or name == "auth_type" else proxy.tls
+            except (BadUserFile, BadTls) as bad:
                 raise ValueError(str(bad)) from bad
             await proxy.keeper.warm(users.secrets.items())
-            self._swap(await aside(make_plan, proxy.config, config, proxy.pools.keys()), users)
+            self._swap(await aside(make_plan, proxy.config, config, proxy.pools.keys()), users, tls)
 
 
 def destination_of(settings: Settings, *, is_quiet: bool) -> Destination:

@@ -14,7 +14,7 @@ from protocol.backend import build_error
 from protocol.errors import ProtocolError, Refused
 from protocol.replication import parse_replication
 from protocol.startup import CancelRequest, Startup, SuccessionRequest, negotiate
-from proxy import login, replication, succession
+from proxy import encryption, login, replication, succession
 from proxy.admin.console import converse
 from proxy.admin.rights import check_login, find_right
 from proxy.auth.owner import is_owner
@@ -22,10 +22,12 @@ from proxy.clock import span
 from proxy.config.entries import CONSOLES
 from proxy.explain import Explanation
 from proxy.failing import LoginFailed
+from proxy.handshake import HandshakeFailed
 from proxy.inbox import Inbox, PeerGone
 from proxy.log import Voice, tag_client
 from proxy.pool import Pool
 from proxy.states import Closing
+from proxy.tls import describe
 
 _NOT_LET_IN = frozenset({sqlstate.INVALID_PASSWORD, sqlstate.INVALID_AUTHORIZATION, sqlstate.INVALID_CATALOG})
 
@@ -80,6 +82,9 @@ class Visit:
             self._refuse(failed.sqlstate, failed.sentence, failed.detail)
         except ProtocolError as error:
             self._refuse(sqlstate.PROTOCOL_VIOLATION, str(error))
+        except HandshakeFailed as failed:
+            self.voice.warning(f"TLS handshake error: {failed}")
+            return True
         except TimeoutError:
             self._refuse_late()
         except PeerGone as gone:
@@ -98,7 +103,7 @@ class Visit:
     async def _log_in(self, scope: asyncio.Timeout) -> login.Visitor | None:
         """A visitor who wants the console; None when everything is done already."""
         proxy, inbox = self.proxy, self.inbox
-        request, packet = await login.wait_startup(inbox, self._declined)
+        request, packet = await encryption.wait_request(inbox, proxy, self.address, self._declined)
         if isinstance(request, CancelRequest):
             meant = proxy.cancels.find(request.key)
             self._meant = meant.tag.database if meant is not None else ""
@@ -117,7 +122,8 @@ class Visit:
             login.check_max_clients(proxy)
             await proxy.suspension.wait_over(scope)
         asked = parse_replication(request.parameters.get("replication")).asked
-        login.log_attempt(proxy, self.address, request.database, request.user, asked)
+        tls = describe(inbox.transport)
+        login.log_attempt(proxy, self.address, request.database, request.user, asked, tls)
         visitor = self.visitor = await login.wait_visitor(inbox, proxy, request, is_owner=has_console)
         if is_console:
             return visitor
@@ -127,7 +133,7 @@ class Visit:
         else:
             phase = client = await login.welcome(inbox, proxy, visitor, self.address)
             client.connected_at = self.arrived_at  # its age is that of its connection, not of its login
-            if negotiate(request) is None:
+            if negotiate(request) is None and not tls:
                 proxy.express.remember(packet, visitor, client.pool, rules)
         self._discount()
         self.is_handed_over = True

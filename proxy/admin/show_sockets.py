@@ -38,6 +38,7 @@ from proxy.states import (
     ClientState,
     ServerState,
 )
+from proxy.tls import describe
 from proxy.tunnel import Stage, Tunnel
 
 SHAPE: Final = (
@@ -104,7 +105,7 @@ def build_client_row(client: Any, times: "Times") -> tuple[Value, ...]:
         f"{client.tag.ptr:#x}",
         _link(client.server),
         getattr(client.address, "pid", 0),
-        "",
+        tls_of(client),
         client.followed.get("application_name", ""),
         len(client.statements or ()),
         client.number,
@@ -128,7 +129,7 @@ def build_console_row(session: Any, times: "Times") -> tuple[Value, ...]:
         f"{session.tag.ptr:#x}",
         "",
         getattr(session.address, "pid", 0),
-        "",
+        tls_of(session.inbox),
         session.application_name,
         0,
         session.number,
@@ -171,7 +172,7 @@ def build_server_row(server: Any, times: "Times") -> tuple[Value, ...]:
         f"{server.tag.ptr:#x}",
         _link(server.client),
         server.pid,
-        "",
+        tls_of(server),
         server.parameters.get("application_name", ""),
         len(server.statements),
         server.number,
@@ -200,7 +201,7 @@ def build_tunnel_rows(tunnel: Tunnel, times: "Times", end: int) -> Iterator[tupl
         f"{(tunnel.far if is_far else tunnel).tag.ptr:#x}",
         f"{(tunnel if is_far else tunnel.far).tag.ptr:#x}",
         tunnel.far.pid if is_far else 0,
-        "",
+        tls_of(tunnel.far if is_far else tunnel.near),
         tunnel.application_name,
         0,
         tunnel.far_number if is_far else tunnel.number,
@@ -212,6 +213,11 @@ def local_address(owner: Any) -> tuple[str, int]:
     transport = getattr(owner, "transport", None)
     name = transport.get_extra_info("sockname") if transport is not None else ("", 0)
     return (str(name[0]), int(name[1])) if isinstance(name, tuple) else ("unix", 0)
+
+
+def tls_of(owner: Any) -> str:
+    """Version and cipher; empty where the connection is not encrypted, or not there yet."""
+    return describe(getattr(owner, "transport", None))
 
 
 def _link(other: Any) -> str:

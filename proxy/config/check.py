@@ -2,8 +2,8 @@
 What `pgshuttle --check FILE` says: mistakes, what has no effect or another one than PgBouncer's, advice, a summary.
 
 Each line but the last is `file:line: level: sentence`, as compilers write them, so that editors find the place. The
-file is read exactly as at start, and nothing is started. Reading an auth_file is the business of `proxy.auth`, which
-this package may not know; whoever calls hands in how it is done.
+file is read exactly as at start, and nothing is started. Reading an auth_file is the business of `proxy.auth`, and that
+of certificates of `proxy.tls`, which this package may not know; whoever calls hands in how it is done.
 """
 
 from collections import Counter
@@ -17,8 +17,14 @@ LookAtUsers = Callable[[str], tuple[tuple[str, ...], Secrets]]
 """Gives the sentences about an auth_file, each with file and line, none when it is right; and which secrets it has."""
 
 
-def report(path: str, look_at_users: LookAtUsers | None = None) -> tuple[list[str], bool]:
-    """(lines to print, whether the file can be used). Without `look_at_users` the auth_file is not looked at."""
+LookAtTls = Callable[[Config], tuple[str, ...]]
+"""Gives the sentences about certificates and their kin, none when TLS can be spoken as the file wants it."""
+
+
+def report(
+    path: str, look_at_users: LookAtUsers | None = None, look_at_tls: LookAtTls | None = None
+) -> tuple[list[str], bool]:
+    """(lines to print, whether the file can be used). What is not handed in is not looked at."""
     try:
         config = read(path)
     except BadConfig as bad:
@@ -26,6 +32,7 @@ def report(path: str, look_at_users: LookAtUsers | None = None) -> tuple[list[st
         return [*map(str, remarks), _verdict(path, len(bad.mistakes))], False
     auth_file = config.settings.auth_file
     mistakes, secrets = look_at_users(auth_file) if look_at_users and auth_file else ((), None)
+    mistakes += look_at_tls(config) if look_at_tls else ()
     lines = list(Reader().lines(path))
     remarks = in_order([*_all(config.warnings, Level.WARNING), *advise(config, lines, secrets)], config.files)
     said = [*map(str, remarks), *map(_as_error, mistakes)]

@@ -71,7 +71,7 @@ LIVE, RESTART = Reload
 MAIN_SECTIONS: Final = ("proxy", "pgbouncer")
 
 ACTED: Final = ""
-NO_TLS: Final = "TLS is not spoken yet: clients that ask for it are told no, servers are reached without it"
+NO_TLS: Final = "TLS is not spoken to servers yet: they are reached without it"
 NO_AUTH_QUERY: Final = "auth_query is not run yet: only users of auth_file can log in"
 NO_AUTH_FILES: Final = "only auth_type trust, any, plain, md5 and scram-sha-256 work yet"
 NO_ZONES: Final = "the system's resolver looks up host names: it is set up in /etc/resolv.conf and knows no zones"
@@ -143,7 +143,9 @@ class Settings:
     tcp_socket_buffer: int | None = row(COUNT_OR_OFF, None, LIVE, ACTED, "socket buffers, bytes; 0 = system default")
 
     # Who may connect.
-    auth_type: AuthType = row(AUTH_TYPE, AuthType.MD5, LIVE, ACTED, "any, trust, plain, md5 (or SCRAM), scram-sha-256")
+    auth_type: AuthType = row(
+        AUTH_TYPE, AuthType.MD5, LIVE, ACTED, "any, trust, plain, md5 (or SCRAM), scram-sha-256, cert"
+    )
     auth_file: str = row(TEXT, "", LIVE, ACTED, 'file of "user" "secret" lines')
     scram_iterations: int = row(ITERATIONS, 4096, LIVE, ACTED, "rounds when a SCRAM secret is made from a plain one")
     auth_query: str = row(
@@ -274,15 +276,17 @@ class Settings:
     resolv_conf: str = row(TEXT, "", RESTART, NO_ZONES, "file with name servers; empty = the system's")
 
     # TLS towards clients.
-    client_tls_sslmode: SslMode = row(SSL_MODE, SslMode.DISABLE, LIVE, NO_TLS, "disable, allow ... verify-full")
-    client_tls_cert_file: str = row(TEXT, "", LIVE, NO_TLS, "certificate shown to clients")
-    client_tls_key_file: str = row(TEXT, "", LIVE, NO_TLS, "its private key")
-    client_tls_ca_file: str = row(TEXT, "", LIVE, NO_TLS, "CA that clients' certificates are checked with")
-    client_tls_protocols: str = row(TEXT, "secure", LIVE, NO_TLS, "versions: secure (1.2, 1.3), all, or a list")
-    client_tls_ciphers: str = row(TEXT, "default", LIVE, NO_TLS, "ciphers up to TLS 1.2")
-    client_tls13_ciphers: str = row(TEXT, "", LIVE, NO_TLS, "ciphers of TLS 1.3")
-    client_tls_dheparams: str = row(TEXT, "auto", LIVE, NO_TLS, "none, auto or legacy")
-    client_tls_ecdhcurve: str = row(TEXT, "auto", LIVE, NO_TLS, "none, auto or a curve's name")
+    client_tls_sslmode: SslMode = row(
+        SSL_MODE, SslMode.DISABLE, LIVE, ACTED, "disable, allow, prefer, require, verify-ca, verify-full"
+    )
+    client_tls_cert_file: str = row(TEXT, "", LIVE, ACTED, "certificate shown to clients")
+    client_tls_key_file: str = row(TEXT, "", LIVE, ACTED, "its private key")
+    client_tls_ca_file: str = row(TEXT, "", LIVE, ACTED, "CA that clients' certificates are checked with")
+    client_tls_protocols: str = row(TEXT, "secure", LIVE, ACTED, "versions: secure (1.2, 1.3), all, or a list")
+    client_tls_ciphers: str = row(TEXT, "default", LIVE, ACTED, "ciphers up to TLS 1.2")
+    client_tls13_ciphers: str = row(TEXT, "", LIVE, ACTED, "ciphers of TLS 1.3; empty = the usual three")
+    client_tls_dheparams: str = row(TEXT, "auto", LIVE, ACTED, "none, auto or legacy: only ECDHE is offered")
+    client_tls_ecdhcurve: str = row(TEXT, "auto", LIVE, ACTED, "none, auto or a curve's name")
 
     # TLS towards servers.
     server_tls_sslmode: SslMode = row(SSL_MODE, SslMode.PREFER, LIVE, NO_TLS, "disable, allow ... verify-full")

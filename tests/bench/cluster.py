@@ -17,7 +17,7 @@ from pathlib import Path
 
 from deploy.cluster import ClusterFailed, LocalCluster, find_free_port
 from tests.bench.processes import Failed, last_line, other_user, run
-from tests.bench.wire import Address, Complaint, Line
+from tests.bench.wire import Address, Line, is_answering
 
 SETTINGS = {
     "max_connections": "300",
@@ -64,17 +64,15 @@ def workshop(user: str | None) -> Iterator[Path]:
 
 
 def wait_for(address: Address, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    """Until one can log in. Failed, with the last words in `log`, when the process ends first or it takes too long."""
+    """Until it answers. Failed, with the last words in `log`, when the process ends first or it takes too long."""
     deadline = time.monotonic() + START_TIME
     while True:
-        try:
-            Line(address, START_TIME).close()
-        except (OSError, Complaint) as error:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise Failed(f"does not start: {last_line(log.read_text(errors='replace'))} ({error})") from error
-            time.sleep(0.05)
-        else:
-            return
+        with contextlib.suppress(OSError):
+            if is_answering(address, START_TIME):
+                return
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise Failed(f"does not start: {last_line(log.read_text(errors='replace'))}")
+        time.sleep(0.05)
 
 
 def fill(made: Cluster) -> None:

@@ -54,4 +54,7 @@ GOALS: Sequence[Goal] = (
     Goal("CPU of COPY out, small rows", "copy-out-small", "cpu_ms", THEIRS, at_most=1.3),
     Goal("RSS of an idle client, bytes", "idle", "idle_bytes", at_most=6144),
     Goal("logins per second, trust", "logins", "logins", THEIRS, at_least=0.8),
+    Goal("TLS logins per second, SCRAM", "tls-connect-8", "tps", THEIRS, at_least=0.8),
+    Goal("throughput over TLS, 64 clients", "tls-simple-64", "tps", THEIRS, at_least=0.8),
+    Goal("COPY out over TLS (0.75 of the speed)", "tls-copy-out-wide", "seconds", THEIRS, at_most=1.33),
 )

@@ -20,6 +20,7 @@ from time import perf_counter
 
 from tests.bench import pgbench
 from tests.bench.cluster import Cluster
+from tests.bench.encrypted import add_tls, add_tls_and_scram, encrypted_copy_out, encrypted_pgbench
 from tests.bench.figures import Figures
 from tests.bench.processes import Failed, cpu_seconds, run
 from tests.bench.syscalls import counting
@@ -216,6 +217,19 @@ MEASURES: Sequence[Measure] = (
     Measure("copy-out-mixed", "COPY out, small rows: 1 to 40 bytes", _copy_out(_small, 20, MIXED), is_quick=False),
     Measure("copy-out-wide", "COPY out, wide rows: 1 kB", _copy_out(_wide, 1000, "g, repeat('x', 1000)")),
     Measure("copy-in-small", "COPY in, small rows: a number, a message each", _repeated(_copy_in)),
+    Measure(
+        "tls-connect-8",
+        "pgbench -S -C over TLS 1.3 with SCRAM-SHA-256, 8 clients; P-256 certificate",
+        encrypted_pgbench(8, "login_cpu_us", add_tls_and_scram, "-S", "-C"),
+        needs_pooler=True,
+    ),
+    Measure(
+        "tls-simple-64",
+        "pgbench -S over TLS 1.3, 64 clients",
+        encrypted_pgbench(64, "cpu_us", add_tls, "-S"),
+        needs_pooler=True,
+    ),
+    Measure("tls-copy-out-wide", "COPY out over TLS 1.3, wide rows: 1 kB", encrypted_copy_out, needs_pooler=True),
     Measure("syscalls-64", "strace -c, pgbench -S, 64 clients", _syscalls(64), is_once=True, needs_pooler=True),
     Measure(
         "syscalls-prepared-64",

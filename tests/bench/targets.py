@@ -49,7 +49,13 @@ class Target:
     pid: int | None = None
 
 
-Opener = Callable[[Address, Path], AbstractContextManager[Target]]  # (PostgreSQL's address, log) to a running target
+Opener = Callable[..., AbstractContextManager[Target]]  # (PostgreSQL's address, log) to a running target
+Addition = Callable[[Path], str]  # writes files into the pooler's folder; more lines of its main section
+
+
+def add_nothing(folder: Path) -> str:
+    """Both poolers as POOLERS says."""
+    return ""
 
 
 @contextlib.contextmanager
@@ -59,21 +65,21 @@ def direct(upstream: Address, log: Path) -> Iterator[Target]:
 
 
 @contextlib.contextmanager
-def pgbouncer(upstream: Address, log: Path) -> Iterator[Target]:
+def pgbouncer(upstream: Address, log: Path, add: Addition = add_nothing) -> Iterator[Target]:
     """PgBouncer as installed. Failed when it is not, or does not start."""
     program = find_pgbouncer()
     if program is None:
         raise Failed("PgBouncer is not installed (Debian: apt-get install pgbouncer)")
-    with _pooler("pgbouncer", [program], upstream, log, other_user()) as target:
+    with _pooler("pgbouncer", [program], upstream, log, other_user(), add) as target:
         yield target
 
 
 @contextlib.contextmanager
-def pgshuttle(upstream: Address, log: Path) -> Iterator[Target]:
+def pgshuttle(upstream: Address, log: Path, add: Addition = add_nothing) -> Iterator[Target]:
     """This project, on the Python that runs the bench. As root it gives up its rights by itself."""
     user = other_user()
     command = [sys.executable, "-m", "proxy", *(["-u", user] if user else [])]
-    with _pooler("pgshuttle", command, upstream, log, None) as target:
+    with _pooler("pgshuttle", command, upstream, log, None, add) as target:
         yield target
 
 
@@ -86,10 +92,13 @@ def find_pgbouncer() -> str | None:
 
 
 @contextlib.contextmanager
-def _pooler(name: str, command: list[str], upstream: Address, log: Path, user: str | None) -> Iterator[Target]:
+def _pooler(
+    name: str, command: list[str], upstream: Address, log: Path, user: str | None, add: Addition
+) -> Iterator[Target]:
     with workshop(user) as folder:
         address = replace(upstream, port=find_free_port())
         ini = _write_files(folder, upstream, address)
+        ini.write_text(ini.read_text() + add(folder))
         with running([*command, str(ini)], log=log, user=user) as process:
             wait_for(address, process, log)
             yield Target(name, address, process.pid)

@@ -19,6 +19,7 @@ TERMINATE = b"X\0\0\0\4"
 COPY_DONE = b"c\0\0\0\4"
 ERROR = ord("E")
 COPY_IN = ord("G")
+SSL_REQUEST = b"\0\0\0\x08\x04\xd2\x16\x2f"
 
 _LENGTH = Struct("!I")
 
@@ -64,6 +65,13 @@ def read_complaint(data: bytes) -> str:
     return next((field[1:].decode(errors="replace") for field in fields if field[:1] == b"M"), repr(data[:80]))
 
 
+def is_answering(address: Address, seconds: float) -> bool:
+    """Does somebody there say whether he speaks TLS? OSError when nobody listens or `seconds` pass."""
+    with socket.create_connection((address.host, address.port), seconds) as line:
+        line.sendall(SSL_REQUEST)
+        return line.recv(1) in (b"S", b"N")
+
+
 class Line:
     """A blocking connection, logged in. Complaint when refused; OSError when nobody listens or `seconds` pass."""
 
@@ -71,11 +79,15 @@ class Line:
         self._socket = socket.create_connection((address.host, address.port), seconds)
         self._buffer = bytearray(1 << 18)
         try:
+            self.prepare()
             self._socket.sendall(build_startup(address))
             self.drain()
         except BaseException:
             self._socket.close()
             raise
+
+    def prepare(self) -> None:
+        """Before the login."""
 
     def ask(self, text: str) -> int:
         """Run a text, throw its rows away; how many bytes came."""

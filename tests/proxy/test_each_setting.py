@@ -42,7 +42,8 @@ from tests.proxy.auth.wire import alone, play, wired
 from tests.proxy.test_login import HELLO, meet
 from tests.whole import a_client
 
-ELSEWHERE = {"suspend_timeout"}  # tests of SUSPEND
+# Tests of SUSPEND, and of TLS (test_tls.py)
+ELSEWHERE = {"suspend_timeout", *(name for name in SETTINGS if name.startswith("client_tls"))}
 
 Look = Callable[[Proxy], Any]
 

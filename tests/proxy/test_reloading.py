@@ -120,3 +120,42 @@ def test_a_pool_whose_limits_stay_is_not_touched(path, monkeypatch):
         assert [each.query_timeout for each in limits] == [9.0]
 
     asyncio.run(main())
+
+
+def test_a_bad_set_of_tls_files_refuses_the_whole_reload_and_keeps_the_old_set(path):
+    async def main():
+        proxy = a_proxy(path)
+        tls, text = proxy.tls, INI + "server_tls_ca_file = /nowhere/ca.crt\ndefault_pool_size = 5\n"
+        path.write_text(text)
+        line = text.split("\n").index("server_tls_ca_file = /nowhere/ca.crt") + 1
+        assert await proxy.reload() == [
+            f"{path}:{line}: server_tls_ca_file: /nowhere/ca.crt: No such file or directory",
+            "TLS configuration could not be reloaded, keeping old configuration",
+        ]
+        assert (proxy.tls, proxy.settings.default_pool_size) == (tls, 20)
+        assert "nothing has changed" in proxy.log.text
+
+    asyncio.run(main())
+
+
+def test_each_reload_builds_its_contexts_anew_since_files_may_have_changed_under_their_names(path):
+    async def main():
+        proxy = a_proxy(path)
+        before = proxy.tls.for_servers
+        assert await proxy.reload() == []
+        assert proxy.tls.for_servers is not before
+
+    asyncio.run(main())
+
+
+def test_a_setting_of_tls_that_cannot_be_kept_is_not_set(path):
+    async def main():
+        proxy = a_proxy(path)
+        tls = proxy.tls
+        with pytest.raises(ValueError, match="server_tls_ciphers: OpenSSL knows none of these"):
+            await proxy.reloader.apply_setting("server_tls_ciphers", "nonsense")
+        assert proxy.tls is tls
+        await proxy.reloader.apply_setting("server_tls_sslmode", "disable")
+        assert proxy.tls.for_servers is None
+
+    asyncio.run(main())
