@@ -9,7 +9,9 @@ hear the same SQLSTATE.
 import itertools
 import os
 import pwd
+import random
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -23,8 +25,9 @@ import psycopg
 import pytest
 
 from deploy.cluster import LocalCluster, find_free_port
+from proxy.auth.pattern import BadPattern, parse_pattern
 from tests.certificates import Authority
-from tests.live.stand import SECONDS, Stand
+from tests.live.stand import SECONDS, Stand, find_account, wait_until
 from tests.live.tls import certificates, opened, settings_of
 from tests.live.upstream import Upstream
 from tests.live.wire import Raw, error
@@ -102,8 +105,23 @@ FILES = {
     "no gss": "hostnogssenc all anna all trust\nhostnossl all bob all trust\n",
 }
 LETTING_NOBODY_IN = ("nobody", "peer with a map nobody has")
+FOR_PGBOUNCER = {  # what Debian's 1.18 has of it: no address `all`, no replication, expressions, maps, includes
+    "nobody": "",
+    "trust": "local all all trust\nhost all all 0.0.0.0/0 trust\nhost all all ::/0 trust\n",
+    "a network": "host all all 127.0.0.0/29 trust\nhost all all ::1/128 md5\n",
+    "a mask": "host all all 127.0.0.9 255.255.255.255 trust\nhost all all :: ffff:: trust\n",
+    "one family": "host all all 0.0.0.0/0 trust\n",
+    "in clear text": "local all all password\nhost all all 127.0.0.0/8 password\n",
+    "md5": "local all all md5\nhost all all 127.0.0.0/8 md5\n",
+    "the first counts": "host all bob 0.0.0.0/0 reject\nlocal all anna md5\nhost all all 127.0.0.1/32 trust\n",
+    "quoted": 'host all "all" 127.0.0.1/32 trust\nlocal "shop" anna,"bob" trust\n',
+    "sameuser": "host sameuser all 127.0.0.1/32 trust\nlocal sameuser,bank all trust\n",
+    "files of names": "host @bases bob,@few 127.0.0.1/32 trust\nlocal all bob,@few trust\n",
+    "peer": "local all all peer\n",
+}
 OTHERS = {
     "bases": "shop, anna\n",
+    "few": "anna,app_22\n",
     "names": 'bob\n# and\n"app_22" @more_names\n',
     "more_names": "anna\n",
     "more.conf": "host bank bob all reject\n",
@@ -297,6 +315,108 @@ def test_the_lines_of_a_file_are_read_as_postgresql_reads_them(oracle: Oracle, s
         (row[2], row[3], row[4].split(","), row[5].split(","), row[6], row[7], row[8], row[9] and row[9].split())
         for row in ours
     ] == [row[:-1] for row in theirs if not row[-1]]
+
+
+PGBOUNCER = shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
+
+
+@pytest.fixture(scope="module", name="bouncer")
+def _bouncer(oracle: Oracle, upstream: Upstream) -> Iterator[tuple[int, Path, "subprocess.Popen[bytes]"]]:
+    """PgBouncer on the same files."""
+    if not Path(PGBOUNCER).exists():
+        pytest.skip("PgBouncer is not installed")
+    folder, port = Path(tempfile.mkdtemp(prefix="pgshuttle-bouncer-")), find_free_port()
+    folder.chmod(0o777)
+    to = f"host={upstream.host} port={upstream.port} dbname=postgres user=postgres"
+    entries = "".join(f"{name} = {to} password='{upstream.secrets['postgres']}'\n" for name in DATABASES)
+    (folder / "users").write_text("".join(f'"{user}" "{WORD}"\n' for user in USERS))
+    (folder / "p.ini").write_text(
+        f"[databases]\n{entries}[pgbouncer]\nlisten_addr = 127.0.0.1,::1\nlisten_port = {port}\n"
+        f"unix_socket_dir = {folder}\nauth_type = hba\nauth_file = {folder}/users\nauth_hba_file = {oracle.hba}\n"
+        "ignore_startup_parameters = replication\n"
+    )
+    user = find_account() if os.geteuid() == 0 else None
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([PGBOUNCER, folder / "p.ini"], stdout=log, stderr=log, user=user)
+    try:
+        wait_until(lambda: b"process up" in (folder / "log").read_bytes(), "PgBouncer is up")
+        yield port, folder, process
+    finally:
+        process.terminate()
+        process.wait(SECONDS)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.parametrize("name", FOR_PGBOUNCER)
+def test_whoever_pgbouncer_lets_in_is_let_in_and_nobody_else(
+    oracle: Oracle, stand: Stand, bouncer: tuple[int, Path, "subprocess.Popen[bytes]"], name: str
+) -> None:
+    oracle.write(FOR_PGBOUNCER[name])
+    assert "reloaded" in stand.reload(), stand.tail
+    port, folder, process = bouncer
+    before = (folder / "log").read_bytes().count(b"SIGHUP")
+    process.send_signal(signal.SIGHUP)
+    wait_until(lambda: (folder / "log").read_bytes().count(b"SIGHUP") > before, "PgBouncer reads its files")
+    callers = [caller for caller in CALLERS if not caller.replication]
+    for door, caller in itertools.product(DOORS, callers):
+        theirs = Knocking(door, port, folder).try_to_enter(caller)
+        ours = Knocking(door, stand.port, stand.folder).try_to_enter(caller)
+        assert (ours == "in") is (theirs == "in"), f"{door}, {caller}: PgBouncer {theirs}, we {ours}"
+
+
+ATOMS = [
+    "a",
+    "b",
+    ".",
+    "[ab]",
+    "[^a]",
+    r"\w",
+    r"\d",
+    "[[:alpha:]]",
+    "[a-c1]",
+    r"[\d_]",
+    "^",
+    "$",
+    r"\.",
+    "",
+    "{",
+    "[]x]",
+]
+TAILS = ["*", "+", "?", "{2}", "{1,2}", "{0}", "{1,}", "*?", "+?", "", "", "", "", "**"]
+SUBJECTS = ["", "a", "ab", "ba", "aab", "b1", "a_1", "a.b", "é", "abcabc", "x]", "a{", "a\nb", "b\n"]
+
+
+def make_pattern(chance: random.Random, depth: int = 2) -> str:
+    """Of pieces that make sense, in ways that may make none."""
+    pieces = []
+    for _ in range(chance.randint(1, 3)):
+        inner = chance.choice(ATOMS)
+        if depth and chance.random() < 0.4:
+            inner = chance.choice(["({})", "(?:{})"]).format(make_pattern(chance, depth - 1))
+        pieces.append(inner + chance.choice(TAILS))
+    joined = "".join(pieces)
+    return f"{joined}|{make_pattern(chance, depth - 1)}" if depth and chance.random() < 0.2 else joined
+
+
+def test_an_expression_means_what_it_means_to_postgresql(admin: psycopg.Connection[Any]) -> None:
+    """Whatever is taken is taken by PostgreSQL too, and matches the same names."""
+    chance = random.Random(5)
+    taken = 0
+    for _ in range(1500):
+        text = make_pattern(chance)
+        try:
+            pattern = parse_pattern(text)
+        except BadPattern:
+            continue
+        taken += 1
+        query = (
+            'select array_agg(name ~ (%s collate "C") order by at) from unnest(%s::text[]) with ordinality t(name, at)'
+        )
+        row = admin.execute(query, (text, SUBJECTS)).fetchone()
+        assert row is not None
+        ours = [pattern.search(name) is not None for name in SUBJECTS]
+        assert row[0] == ours, (text, dict(zip(SUBJECTS, zip(row[0], ours, strict=True), strict=True)))
+    assert taken > 500
 
 
 def test_psql_hears_why_and_the_log_knows_the_line(oracle: Oracle, stand: Stand) -> None:
