@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from proxy.admin.rows import Table, Value
+from proxy.auth.hba import SECRET_OPTIONS
 from proxy.auth.rules import Network, Rule
 from proxy.config.lines import Mistake, make_printable
 
@@ -18,7 +19,6 @@ SHAPE: Final = (
     "rule_number i, file_name s, line_number i, type s, database s, user_name s, address s, netmask s,"
     " auth_method s, options s, error s"
 )
-SECRETS: Final = frozenset({"ldapbindpasswd"})
 
 
 def show_hba(proxy: Any) -> Table:
@@ -46,7 +46,8 @@ def _row(number: int, rule: Rule, error: str | None) -> tuple[Value, ...]:
         address,
         mask,
         rule.method,
-        " ".join(f"{name}={'***' if name in SECRETS else value}" for name, value in rule.options.items()) or None,
+        " ".join(f"{name}={'***' if name in SECRET_OPTIONS else value}" for name, value in rule.options.items())
+        or None,
         error,
     )
 

@@ -65,7 +65,9 @@ METHODS: Final[Mapping[Method, Way]] = {
     Method.OAUTH: Way(options=frozenset({"issuer", "scope", "validator", "map", "delegate_ident_mapping"})),
 }
 
+SECRET_OPTIONS: Final = frozenset({"ldapbindpasswd"})  # no sentence repeats them, and SHOW HBA shows them as ***
 _OF_CERTIFICATES: Final = frozenset({"clientcert", "clientname"})  # with any method, where there is TLS
+_OPTIONS: Final = _OF_CERTIFICATES.union(*(way.options for way in METHODS.values()))
 _NOT_SPOKEN: Final = frozenset({"gss", "sspi", "ident", "bsd", "radius"})
 _NO_ROLES: Final = (
     "the pooler does not know who is a member of which role: list the users, or use a /regular expression"
@@ -207,13 +209,18 @@ def _parse_method(word: Word, record: Record) -> Method:
 
 
 def _parse_options(fields: list[Field], method: Method, record: Record) -> dict[str, str]:
+    words = [word.text for words in fields for word in words]
+    is_public = not any(_holds_secret(text) for text in words)  # else a word may be a piece of the secret
     options: dict[str, str] = {}
-    for word in (word for words in fields for word in words):
-        name, equals, value = word.text.partition("=")
+    for number, text in enumerate(words, 1):
+        name, equals, value = text.partition("=")
+        what = f"the option {name[:80]!r}" if is_public else f"option {number}"
         if not equals:
-            raise BadLine(f"the option {name[:80]!r} is not written as name=value")
+            raise BadLine(f"{what} is not written as name=value")
         if name in options:
             raise BadLine(f"the option {name} stands twice")
+        if name not in _OPTIONS:
+            raise BadLine(f"{what} is none that is known")
         _check_option(name, method, record)
         options[name] = value
     return options
@@ -225,8 +232,6 @@ def _check_option(name: str, method: Method, record: Record) -> None:
             raise BadLine(f"the option {name} is for hostssl records only")
         return
     owners = [each for each, way in METHODS.items() if name in way.options]
-    if not owners:
-        raise BadLine(f"there is no option {name[:80]!r}")
     if method not in owners:
         raise BadLine(f"the option {name} is for the methods {', '.join(owners)}, not for {method}")
 
@@ -247,4 +252,8 @@ def _find_client_cert(options: Mapping[str, str], method: Method) -> ClientCert:
 
 
 def _show(word: Word) -> str:
-    return repr(word.text[:80])
+    return "something that holds a secret" if _holds_secret(word.text) else repr(word.text[:80])
+
+
+def _holds_secret(text: str) -> bool:
+    return any(name in text for name in SECRET_OPTIONS)

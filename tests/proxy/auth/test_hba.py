@@ -80,7 +80,7 @@ def test_cert_implies_verify_full():
         ("local all all cert", "the method cert is for hostssl records only"),
         ("host all all all trust map", "the option 'map' is not written as name=value"),
         ("host all all all trust map=x", "the option map is for the methods cert, peer, oauth, not for trust"),
-        ("host all all all trust colour=red", "there is no option 'colour'"),
+        ("host all all all trust colour=red", "the option 'colour' is none that is known"),
         ("local all all peer map=x map=y", "the option map stands twice"),
         ("local all all peer map=", "map= names no map"),
         ("host all all all md5 clientcert=verify-ca", "the option clientcert is for hostssl records only"),
@@ -93,6 +93,25 @@ def test_what_cannot_be_kept_is_a_mistake_with_the_reason(line, sentence):
     with pytest.raises(BadLine) as caught:
         rule(line)
     assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "host all all all ldap ldapbindpasswd=hunter1 hunter2",
+        "host all all all ldap ldapbindpasswd=hunter1 hunter2=hunter3",
+        "host all all all ldap ldapserver=x ldapbindpasswd=hunter2 ldapbindpasswd=hunter3",
+        "host all all all ldapbindpasswd=hunter2 ldap",
+        "host all all 10.0.0.1 ldapbindpasswd=hunter2",
+        "host all all ldapbindpasswd=hunter2 ldap",
+        "host all all all trust ldapbindpasswd=hunter2",
+        "ldapbindpasswd=hunter2",
+    ],
+)
+def test_no_sentence_repeats_a_secret(line):
+    with pytest.raises(BadLine) as caught:
+        rule(line)
+    assert "hunter" not in str(caught.value)
 
 
 def test_a_method_that_cannot_be_served_here_is_a_mistake():
