@@ -5,6 +5,7 @@ import os
 import pwd
 import socket
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -280,6 +281,21 @@ def test_a_reload_brings_the_new_rules_and_says_how_many(tmp_path):
     assert is_in(call(proxy, hello()))
     assert f"{tmp_path}/hba.conf: 2 rules, 2 added, 1 removed" in proxy.log.text
     assert "hba.conf:2: this rule is about nobody" in proxy.log.text
+
+
+def test_other_files_take_effect_with_a_reload(tmp_path, peer):
+    proxy = hba_proxy(tmp_path, "host all all all reject\n")
+    file = Path(proxy.config.path)
+    (tmp_path / "other.conf").write_text("host all all all trust\nlocal all all peer map=m\n")
+    (tmp_path / "maps.conf").write_text(f"m {ME} anna\n")
+    text = file.read_text().replace("/hba.conf", "/other.conf")
+    file.write_text(text)
+    assert play(proxy.reload()) == []
+    assert is_in(call(proxy, hello()))
+    assert refusal(call(proxy, hello(), UNIX, peer=peer))[1] == "unix socket login rejected"
+    file.write_text(text.replace("/ident.conf", "/maps.conf"))
+    assert play(proxy.reload()) == []
+    assert is_in(call(proxy, hello(), UNIX, peer=peer))
 
 
 def test_a_bad_file_on_reload_keeps_the_old_rules_and_says_why(tmp_path):
