@@ -35,7 +35,7 @@ from proxy.config.kinds import AuthType
 from proxy.config.lines import Mistake
 from proxy.config.settings import Settings
 from proxy.inbox import Inbox
-from proxy.log import UNIX
+from proxy.log import DEBUG, UNIX, tag_client
 
 MOST_WARNINGS: Final = 20  # in the log of one reload
 MAX_CERTIFICATE_NAME: Final = 1_000  # characters; of a common name X.520 allows 64
@@ -117,6 +117,9 @@ class Gate:
         rule = find_rule(self.rulebook.rules, caller, self._interfaces.find)
         if rule is None or rule.method is Method.REJECT:
             raise _rejected(caller, rule, settings.auth_hba_file)
+        if self._proxy.log.level >= DEBUG:
+            voice = self._proxy.log.for_socket(tag_client(address, caller.database, caller.user))
+            voice.debug(f"is asked by {rule.method}: rule {rule}")
         return rule
 
     async def wait_proof(self, inbox: Inbox, rule: Rule, user: str, stored: Sequence[Stored]) -> bytes:

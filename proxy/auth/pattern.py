@@ -85,12 +85,13 @@ class Pattern:
     def search(self, name: str) -> Found | None:
         """Is there a match anywhere in `name`? The first one counts."""
         best: tuple[int, int] | None = None
+        is_anchored = self.program[0][0] == BEGIN  # then it begins nowhere else
         threads: list[tuple[int, int, int]] = []  # place in the program, where the first ( ) began and ended
         for pos in range(len(name) + 1):
             standing: dict[int, tuple[int, int]] = {}
             for place, begun, ended in threads:
                 self._follow(standing, place, begun, ended, pos, len(name))
-            if best is None:
+            if best is None and (pos == 0 or not is_anchored):
                 self._follow(standing, 0, -1, -1, pos, len(name))
             threads = []
             for place, (begun, ended) in standing.items():

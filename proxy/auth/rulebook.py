@@ -25,7 +25,7 @@ from proxy.config.kinds import AuthType, SslMode
 from proxy.config.lines import Mistake
 from proxy.config.settings import Settings
 
-MAX_STEPS: Final = 20_000  # instructions of all patterns of the rules; each may be taken once per character of a name
+MAX_STEPS: Final = 5_000  # instructions of all patterns of the rules; each may be taken once per character of a name
 
 OF_RULES: Final = frozenset(
     {"auth_type", "auth_hba_file", "auth_ident_file", "client_tls_sslmode", "client_tls_ca_file"}

@@ -130,6 +130,12 @@ def test_a_wrong_password_is_logged_with_the_rule_it_was_asked_by(tmp_path):
     assert f"pooler error: {sentence}: rule {tmp_path}/hba.conf:2" in proxy.log.text
 
 
+def test_in_a_wordy_log_everybody_has_his_rule(tmp_path):
+    proxy = hba_proxy(tmp_path, "host all all all trust\n", verbose=1)
+    assert is_in(call(proxy, hello()))
+    assert f"shop/anna@10.0.0.7:51234 is asked by trust: rule {tmp_path}/hba.conf:1" in proxy.log.text
+
+
 def test_somebody_unknown_meets_the_same_rules(tmp_path):
     proxy = hba_proxy(tmp_path, "host all bob all reject\nhost all all all trust\n")
     assert refusal(call(proxy, hello("zoe")))[:2] == ("28000", '"trust" authentication failed for user "zoe"')
