@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from protocol.passwords import Md5, Plain, ScramVerifier
+from proxy.auth.rulebook import Rulebook, look_at_rules, read_rulebook
 from proxy.auth.users import BadUserFile, Users, read_users
 from proxy.config.advice import Secrets
 from proxy.config.check import report
@@ -65,7 +66,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 
 def check(path: str) -> int:
     """What --check does: 0 when the file can be used, else 1."""
-    lines, is_usable = report(path, _look_at_users, _look_at_tls)
+    lines, is_usable = report(path, _look_at_users, _look_at_tls, look_at_rules)
     print("\n".join(lines))
     return 0 if is_usable else 1
 
@@ -116,6 +117,7 @@ def _words_of(error: StartFailed | OSError) -> str:
 
 
 def _start(options: argparse.Namespace, config: Config, users: Users, user: str, tls: Contexts) -> int:
+    rulebook = read_rulebook(config.settings)
     files = raise_open_files()
     loop_factory = _loop_factory()  # before we give up rights that reading it may need
     activated = take_listening_sockets()
@@ -131,7 +133,7 @@ def _start(options: argparse.Namespace, config: Config, users: Users, user: str,
             config,
             users,
             user,
-            Taken(sockets, files, loop_factory, detach, pid_file, inheritance, bool(activated), tls),
+            Taken(sockets, files, loop_factory, detach, pid_file, inheritance, bool(activated), tls, rulebook),
         )
     finally:
         if pid_file is not None:
@@ -151,6 +153,7 @@ class Taken:
     inheritance: Inheritance | None
     is_activated: bool
     tls: Contexts
+    rulebook: Rulebook
 
 
 def _live(options: argparse.Namespace, config: Config, users: Users, user: str, taken: Taken) -> None:
@@ -164,12 +167,13 @@ def _live(options: argparse.Namespace, config: Config, users: Users, user: str, 
     log.log(f"running as {describe_user()}")
     if user and describe_user().split(",")[0] != f"user {user}":
         log.warning(f"user {user} is asked for, which only root could become")
-    for warning in config.warnings:
+    for warning in (*config.warnings, *taken.rulebook.warnings):
         log.warning(str(warning))
     _warn_of_few_files(log, config, users, taken.files)
     if options.reboot and taken.inheritance is None:
         log.log("nobody serves here yet: starting as if without -R")
     proxy = Proxy(config, users, log, verbosity=options.verbose, tls=taken.tls)
+    proxy.gate.rulebook = taken.rulebook
     proxy.pid_file, proxy.is_activated = taken.pid_file, taken.is_activated
     with asyncio.Runner(loop_factory=taken.loop_factory) as runner:
         runner.run(_run(proxy, taken.sockets, taken.inheritance))

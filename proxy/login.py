@@ -29,11 +29,9 @@ from protocol.errors import Refused
 from protocol.parameters import MAX_SET, PASSING, ParameterSet, clean, is_name, is_sendable
 from protocol.replication import Replication, parse_replication
 from protocol.startup import Startup, negotiate, parse_options
-from proxy.auth.certificate import check_certificate
-from proxy.auth.verify import AuthMethod, verify_client
+from proxy.auth.gate import ASK_NOTHING
 from proxy.client import Client
 from proxy.config.entries import CONSOLES, Database
-from proxy.config.kinds import AuthType
 from proxy.fitting import wait_spelled
 from proxy.inbox import Inbox
 from proxy.log import DEBUG, as_address, tag_client
@@ -59,26 +57,17 @@ class Visitor:
     is_owner: bool = False  # the account that the proxy runs as
 
 
-async def wait_visitor(inbox: Inbox, proxy: Any, startup: Startup, *, is_owner: bool = False) -> Visitor:
+async def wait_visitor(
+    inbox: Inbox, proxy: Any, startup: Startup, address: tuple[str, int], *, is_owner: bool = False
+) -> Visitor:
     """Version, parameters, password (none of the owner). Raises Refused with what the client is told."""
     answer = negotiate(startup)
     if answer is not None:
         inbox.write(build_negotiate(*answer))
     replication = parse_replication(startup.parameters.get("replication"))
     wishes = {} if replication else read_wishes(startup, proxy)
-    prefix = b""
-    if proxy.settings.auth_type is AuthType.CERT and not is_owner:
-        connection = inbox.transport.get_extra_info("ssl_object")
-        check_certificate(connection, startup.user, is_known=bool(proxy.users.secrets_of(startup.user)))
-    elif not is_owner:
-        prefix = await verify_client(
-            inbox,
-            startup.user,
-            AuthMethod(proxy.settings.auth_type.value),
-            proxy.users.secrets_of(startup.user),
-            proxy.keeper,
-            strangers_meet_scram=proxy.users.mostly_scram,
-        )
+    rule = ASK_NOTHING if is_owner else proxy.gate.choose_rule(inbox, startup, address, replication)
+    prefix = await proxy.gate.wait_proof(inbox, rule, startup.user, proxy.users.secrets_of(startup.user))
     minor = answer[0] if answer is not None else startup.minor
     passed = pick_passed(startup, proxy) if replication else {}
     return Visitor(startup.user, startup.database, wishes, prefix, minor, replication, passed, is_owner)

@@ -17,6 +17,7 @@ from typing import Any
 
 from protocol.parameters import FOLLOWED, spelling
 from proxy.audit import build_report
+from proxy.auth.gate import Gate
 from proxy.auth.keys import KeyKeeper
 from proxy.auth.users import Users
 from proxy.cancel import Cancels
@@ -76,6 +77,7 @@ class Proxy:
         self.clock = clock or Clock()
         self.tasks = Tasks(log)
         self.keeper = KeyKeeper(config.settings.scram_iterations)
+        self.gate = Gate(self)
         self.spelling = spelling((*FOLLOWED, *config.settings.track_extra_parameters))
         self.followed = frozenset(self.spelling.values())
         self.pools = Pools(self, config)

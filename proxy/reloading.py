@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from proxy.aside import aside
+from proxy.auth.rulebook import OF_RULES, Rulebook
 from proxy.auth.users import NOBODY, BadUserFile, Users, read_users
 from proxy.config.ini import BadConfig, Config, read, why_unsafe
 from proxy.config.limits import Limits, resolve
@@ -42,6 +43,15 @@ class Plan:
     summary: str
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the files that the settings name hold."""
+
+    users: Users
+    tls: Contexts
+    rulebook: Rulebook
+
+
 def make_plan(old: Config, new: Config, pools: Iterable[tuple[str, str]]) -> Plan:
     """`pools` are (database, user); those that are made meanwhile reckon for themselves."""
     changes = compare(old, new)
@@ -67,27 +77,28 @@ class Reloader:
 
     async def _reload(self) -> list[str]:
         try:
-            plan, users, tls = await self._read()
+            plan, found = await self._read()
         except BadReload as bad:
             return self._refuse(bad.mistakes)
-        await self._proxy.keeper.warm(users.secrets.items())
-        self._swap(plan, users, tls)
+        await self._proxy.keeper.warm(found.users.secrets.items())
+        self._swap(plan, found)
         self._proxy.log.reopen()  # whoever rotates logs may say RELOAD instead of SIGHUP
         return []
 
-    async def preview(self) -> tuple[Changes, Users]:
+    async def preview(self) -> tuple[Changes, Found]:
         """What `reload` would change now. BadReload: it would fail. Nothing is changed, and nothing logged."""
         async with self.lock:
-            plan, users, _ = await self._read()
-            return plan.changes, users
+            plan, found = await self._read()
+            return plan.changes, found
 
-    async def _read(self) -> tuple[Plan, Users, Contexts]:
+    async def _read(self) -> tuple[Plan, Found]:
         """The files as they are on disk, compared with what is in force."""
         proxy = self._proxy
         try:
             config = await aside(read, proxy.settings.conffile or proxy.config.path)
             users = await aside(read_users_of, config)
             tls = await aside(read_contexts, config)
+            rulebook = await aside(proxy.gate.read, config.settings)
         except BadConfig as bad:
             raise BadReload([str(mistake) for mistake in bad.mistakes]) from bad
         except BadUserFile as bad:
@@ -96,7 +107,8 @@ class Reloader:
             raise BadReload(
                 [*bad.mistakes, "TLS configuration could not be reloaded, keeping old configuration"]
             ) from bad
-        return await aside(make_plan, proxy.config, config, proxy.pools.keys()), users, tls
+        plan = await aside(make_plan, proxy.config, config, proxy.pools.keys())
+        return plan, Found(users, tls, rulebook)
 
     def _refuse(self, mistakes: list[str]) -> list[str]:
         for mistake in mistakes:
@@ -104,14 +116,15 @@ class Reloader:
         self._proxy.log.error("reload failed, nothing has changed")
         return mistakes
 
-    def _swap(self, plan: Plan, users: Users, tls: Contexts) -> None:
+    def _swap(self, plan: Plan, found: Found) -> None:
         proxy, changes = self._proxy, plan.changes
         proxy.config = changes.effective
         proxy.forget_found()
         proxy.settings = settings = proxy.config.settings
         proxy.log.direct(destination_of(settings, is_quiet=proxy.log.is_quiet))
         proxy.log.level = proxy.find_level()
-        proxy.users, proxy.tls = users, tls
+        proxy.users, proxy.tls = found.users, found.tls
+        proxy.gate.replace(found.rulebook)
         proxy.keeper.iterations = settings.scram_iterations
         proxy.cancels.timeout = settings.cancel_wait_timeout
         for listener in proxy.listeners:
@@ -141,10 +154,12 @@ class Reloader:
             try:
                 users = await aside(read_users_of, config) if name == "auth_file" else proxy.users
                 tls = await aside(build_contexts, settings) if "_tls" in name or name == "auth_type" else proxy.tls
-            except (BadUserFile, BadTls) as bad:
+                rulebook = await aside(proxy.gate.read, settings) if name in OF_RULES else proxy.gate.rulebook
+            except (BadConfig, BadUserFile, BadTls) as bad:
                 raise ValueError(str(bad)) from bad
             await proxy.keeper.warm(users.secrets.items())
-            self._swap(await aside(make_plan, proxy.config, config, proxy.pools.keys()), users, tls)
+            plan = await aside(make_plan, proxy.config, config, proxy.pools.keys())
+            self._swap(plan, Found(users, tls, rulebook))
 
 
 def destination_of(settings: Settings, *, is_quiet: bool) -> Destination:

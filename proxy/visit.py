@@ -124,7 +124,7 @@ class Visit:
         asked = parse_replication(request.parameters.get("replication")).asked
         tls = describe(inbox.transport)
         login.log_attempt(proxy, self.address, request.database, request.user, asked, tls)
-        visitor = self.visitor = await login.wait_visitor(inbox, proxy, request, is_owner=has_console)
+        visitor = self.visitor = await login.wait_visitor(inbox, proxy, request, self.address, is_owner=has_console)
         if is_console:
             return visitor
         phase: asyncio.Protocol

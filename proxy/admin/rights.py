@@ -61,6 +61,7 @@ RIGHTS: Final = MappingProxyType(
         "SHOW PINS": LOOK,
         "SHOW HOLDERS": LOOK,
         "SHOW AUDIT": LOOK,
+        "SHOW HBA": ADMIN,
         "SET": ADMIN,
         "RELOAD": ADMIN,
         "RELOAD CHECK": ADMIN,

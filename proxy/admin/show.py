@@ -17,6 +17,7 @@ from proxy.admin.grammar import invalid
 from proxy.admin.rows import Table, Value
 from proxy.admin.scope import check_known
 from proxy.admin.show_buffers import show_active_sockets, show_fds, show_sockets
+from proxy.admin.show_hba import show_hba
 from proxy.admin.show_holders import show_holders
 from proxy.admin.show_listeners import show_listeners
 from proxy.admin.show_memory import show_mem
@@ -179,6 +180,7 @@ SHOWS: Final[Mapping[str, Callable[[Any], Table]]] = {
     "SHOW PINS": show_pins,
     "SHOW HOLDERS": show_holders,
     "SHOW AUDIT": show_audit,
+    "SHOW HBA": show_hba,
 }
 """By the name in `rights.RIGHTS`. HELP is the console's own."""
 

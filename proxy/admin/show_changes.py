@@ -16,6 +16,7 @@ from protocol.errors import Refused
 from protocol.passwords import Stored
 from proxy.admin.rows import Table
 from proxy.admin.session import Session
+from proxy.auth.rulebook import Rulebook
 from proxy.auth.users import Users
 from proxy.config.entries import FALLBACK, Database, Peer, User
 from proxy.config.reload import LOGIN, SECRETS, Changes, Differences
@@ -39,10 +40,10 @@ async def wait_changes(session: Session) -> tuple[Table, str]:
     session.log("RELOAD CHECK command issued")
     proxy = session.proxy
     try:
-        changes, users = await proxy.reloader.preview()
+        changes, found = await proxy.reloader.preview()
     except BadReload as bad:
         raise refuse(bad.mistakes, "RELOAD would fail, nothing has changed") from None
-    lines = list(_find_lines(proxy, changes, users))
+    lines = [*_find_lines(proxy, changes, found.users), *_lines_of_rules(proxy, changes, found.rulebook)]
     count = len([line for line in lines if line[0] != "warning"])
     told = f"RELOAD would change {_count(count, 'thing') if count else 'nothing'}"
     return Table(SHAPE, lines), told
@@ -69,6 +70,14 @@ def _find_lines(proxy: Any, changes: Changes, users: Users) -> Iterator[Line]:
     for warning in new.warnings:
         if warning.sentence not in known:
             yield "warning", f"{warning.file}:{warning.line}", None, None, warning.sentence
+
+
+def _lines_of_rules(proxy: Any, changes: Changes, new: Rulebook) -> Iterator[Line]:
+    """How the rules of auth_hba_file differ, as a whole; SHOW HBA has those in force, one by one."""
+    old = proxy.gate.rulebook
+    if told := old.describe_change(new):
+        name = changes.effective.settings.auth_hba_file or proxy.settings.auth_hba_file
+        yield "hba", name, _count(len(old.rules), "rule"), told, "counts from the next login on"
 
 
 def _by_text(entries: Mapping[K, User | Peer]) -> dict[str, User | Peer]:

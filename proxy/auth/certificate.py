@@ -10,6 +10,7 @@ between two. An unknown user hears the same as one whose certificate is another'
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -57,14 +58,19 @@ def _escape(match: re.Match[str]) -> str:
     return "\\" + match[0]
 
 
-def check_certificate(connection: Any, user: str, *, is_known: bool) -> None:
-    """Refused, unless the other side of `connection` has shown that it is `user`; the note is for the log alone."""
+def check_certificate(
+    connection: Any, user: str, *, is_known: bool, is_his: Callable[[Names], bool] | None = None
+) -> None:
+    """Refused, unless the other side of `connection` has shown that it is `user`; the note is for the log alone.
+
+    `is_his`: do these names make somebody `user`? Without it only his own name does, to the letter.
+    """
     names = names_of(connection)
     if connection is None:
         note = "TLS connection required"
     elif names is None:
         note = "TLS client certificate required"
-    elif not names.cn or names.cn != user:
+    elif not (is_his(names) if is_his is not None else names.cn != "" and names.cn == user):
         note = f"TLS certificate name mismatch: {names.dn!r} is not {user!r}"
     elif not is_known:
         note = "no such user"

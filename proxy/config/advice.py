@@ -137,6 +137,18 @@ RULES: Final = (
         "this lets in everybody who can reach listen_addr, without a password",
     ),
     Rule(
+        "auth_hba_file",
+        WARNING,
+        lambda s: s.auth_hba_file and s.auth_type is not AuthType.HBA,
+        "auth_hba_file is not read: auth_type is another than hba, and the same for everybody",
+    ),
+    Rule(
+        "auth_ident_file",
+        WARNING,
+        lambda s: s.auth_ident_file and s.auth_type is not AuthType.HBA,
+        "auth_ident_file is not read: its maps are named by the rules of auth_type = hba",
+    ),
+    Rule(
         "reserve_pool_size",
         WARNING,
         lambda s: s.reserve_pool_size and s.reserve_pool_timeout is None,

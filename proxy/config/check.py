@@ -2,8 +2,8 @@
 What `pgshuttle --check FILE` says: mistakes, what has no effect or another one than PgBouncer's, advice, a summary.
 
 Each line but the last is `file:line: level: sentence`, as compilers write them, so that editors find the place. The
-file is read exactly as at start, and nothing is started. Reading an auth_file is the business of `proxy.auth`, and that
-of certificates of `proxy.tls`, which this package may not know; whoever calls hands in how it is done.
+file is read exactly as at start, and nothing is started. Reading an auth_file or rules is the business of `proxy.auth`,
+and that of certificates of `proxy.tls`, which this package may not know; whoever calls hands in how it is done.
 """
 
 from collections import Counter
@@ -12,17 +12,23 @@ from collections.abc import Callable
 from proxy.config.advice import Level, Remark, Secrets, advise, count_honoured, in_order
 from proxy.config.ini import BadConfig, Config, read
 from proxy.config.lines import Mistake, Reader
+from proxy.config.settings import Settings
 
 LookAtUsers = Callable[[str], tuple[tuple[str, ...], Secrets]]
 """Gives the sentences about an auth_file, each with file and line, none when it is right; and which secrets it has."""
 
+LookAtRules = Callable[[Settings], tuple[tuple[Mistake, ...], tuple[Mistake, ...]]]
+"""Gives what is wrong with auth_hba_file and auth_ident_file, and the warnings about them."""
 
 LookAtTls = Callable[[Config], tuple[str, ...]]
 """Gives the sentences about certificates and their kin, none when TLS can be spoken as the file wants it."""
 
 
 def report(
-    path: str, look_at_users: LookAtUsers | None = None, look_at_tls: LookAtTls | None = None
+    path: str,
+    look_at_users: LookAtUsers | None = None,
+    look_at_tls: LookAtTls | None = None,
+    look_at_rules: LookAtRules | None = None,
 ) -> tuple[list[str], bool]:
     """(lines to print, whether the file can be used). What is not handed in is not looked at."""
     try:
@@ -33,11 +39,13 @@ def report(
     auth_file = config.settings.auth_file
     mistakes, secrets = look_at_users(auth_file) if look_at_users and auth_file else ((), None)
     mistakes += look_at_tls(config) if look_at_tls else ()
+    bad_rules, odd_rules = look_at_rules(config.settings) if look_at_rules else ((), ())
     lines = list(Reader().lines(path))
     remarks = in_order([*_all(config.warnings, Level.WARNING), *advise(config, lines, secrets)], config.files)
+    remarks += [*_all(odd_rules, Level.WARNING), *_all(bad_rules, Level.ERROR)]
     said = [*map(str, remarks), *map(_as_error, mistakes)]
-    if mistakes:
-        return [*said, _verdict(path, len(mistakes))], False
+    if mistakes or bad_rules:
+        return [*said, _verdict(path, len(mistakes) + len(bad_rules))], False
     counts = Counter(remark.level for remark in remarks)
     return [*said, f"{path}: ok, {_contents(config, count_honoured(lines), counts)}"], True
 

@@ -44,7 +44,7 @@ class PoolMode(enum.StrEnum):
 
 
 class AuthType(enum.StrEnum):
-    """How a client proves who it is. HBA, LDAP and PAM are understood but not served yet."""
+    """How a client proves who it is. LDAP and PAM are understood but not served yet."""
 
     ANY = "any"
     TRUST = "trust"

@@ -144,7 +144,7 @@ class Settings:
 
     # Who may connect.
     auth_type: AuthType = row(
-        AUTH_TYPE, AuthType.MD5, LIVE, ACTED, "any, trust, plain, md5 (or SCRAM), scram-sha-256, cert"
+        AUTH_TYPE, AuthType.MD5, LIVE, ACTED, "any, trust, plain, md5 (or SCRAM), scram-sha-256, cert, hba"
     )
     auth_file: str = row(TEXT, "", LIVE, ACTED, 'file of "user" "secret" lines')
     scram_iterations: int = row(ITERATIONS, 4096, LIVE, ACTED, "rounds when a SCRAM secret is made from a plain one")
@@ -158,8 +158,8 @@ class Settings:
     )
     auth_user: str = row(TEXT, "", LIVE, NO_AUTH_QUERY, "who runs auth_query for users not in auth_file")
     auth_dbname: str = row(TEXT, "", LIVE, NO_AUTH_QUERY, "database auth_query runs in; empty = the client's own")
-    auth_hba_file: str = row(TEXT, "", LIVE, NO_AUTH_FILES, "rules for auth_type = hba")
-    auth_ident_file: str = row(TEXT, "", LIVE, NO_AUTH_FILES, "user name map for cert and peer rules")
+    auth_hba_file: str = row(TEXT, "", LIVE, ACTED, "rules for auth_type = hba")
+    auth_ident_file: str = row(TEXT, "", LIVE, ACTED, "user name map for cert and peer rules")
     auth_ldap_options: str = row(TEXT, "", LIVE, NO_AUTH_FILES, "options for auth_type = ldap")
     login_notify_message: str = row(TEXT, "", LIVE, ACTED, "notice to each client after its login")
     application_name_add_host: bool = row(TRUTH, False, LIVE, ACTED, "add the client's address to application_name")

@@ -42,8 +42,13 @@ from tests.proxy.auth.wire import alone, play, wired
 from tests.proxy.test_login import HELLO, meet
 from tests.whole import a_client
 
-# Tests of SUSPEND, and of TLS (test_tls.py)
-ELSEWHERE = {"suspend_timeout", *(name for name in SETTINGS if name.startswith("client_tls"))}
+# Tests of SUSPEND, of TLS (test_tls.py), and of the rules for auth_type = hba (test_gate.py)
+ELSEWHERE = {
+    "suspend_timeout",
+    "auth_hba_file",
+    "auth_ident_file",
+    *(name for name in SETTINGS if name.startswith("client_tls")),
+}
 
 Look = Callable[[Proxy], Any]
 

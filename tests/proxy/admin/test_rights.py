@@ -14,7 +14,7 @@ SETTINGS = Settings(admin_users=("root", "ann"), stats_users=("watcher",))
 ROLES = {"ann": ADMIN, "watcher": LOOK, "joe": NOTHING, "": NOTHING, "pgbouncer": NOTHING}
 FOR_ADMINISTRATORS = {
     "SET", "RELOAD", "RELOAD CHECK", "PAUSE", "RESUME", "DISABLE", "ENABLE", "RECONNECT", "WAIT_CLOSE", "KILL",
-    "KILL_CLIENT", "SUSPEND", "SHUTDOWN", "SHOW FDS",
+    "KILL_CLIENT", "SUSPEND", "SHUTDOWN", "SHOW FDS", "SHOW HBA",
 }  # fmt: skip
 
 

@@ -70,8 +70,13 @@ PGBOUNCER = {
     "TOTALS": "name s, value N",
     "STATE": "key s, value s",
     "LISTENERS": "",
+    "HBA": "",
 }
 OURS = {
+    "HBA": (
+        "rule_number i, file_name s, line_number i, type s, database s, user_name s, address s, netmask s, "
+        "auth_method s, options s, error s"
+    ),
     "HOLDERS": (
         "database s, user s, application_name s, addr s, port i, id i, server_pid i, state s, xact_age N, "
         "query_age N, idle_in_xact N, servers i, pinned s"

@@ -130,3 +130,34 @@ def test_mistakes_are_named_with_file_and_line(command: str, tmp_path: Path) -> 
         assert (await operator.ask("SHOW VERSION")).tag == "SHOW"
 
     at_desk(tmp_path, story)
+
+
+def test_rules_that_come_and_go_are_counted(tmp_path: Path) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        rules = tmp_path / "hba.conf"
+        text = INI.replace("[databases]", f"auth_type = hba\nauth_hba_file = {rules}\n[databases]")
+        rules.write_text("local all all trust\nhost all all all md5\n")
+        Path(proxy.config.path).write_text(text)
+        await operator.ask("RELOAD")
+        assert await check(proxy, operator, text) == []
+        rules.write_text("local all all trust\nhost all all all reject\nhost a b all trust\n")
+        rows = await check(proxy, operator, text)
+        told = "3 rules, 2 added, 1 removed"
+        assert rows == [("hba", str(rules), "2 rules", told, "counts from the next login on")]
+        assert len(proxy.gate.rulebook.rules) == 2
+
+    at_desk(tmp_path, story)
+
+
+def test_mistakes_in_the_rules_are_those_of_the_reload(tmp_path: Path) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        rules = tmp_path / "hba.conf"
+        rules.write_text("local all all nonsense\n")
+        text = INI.replace("[databases]", f"auth_type = hba\nauth_hba_file = {rules}\n[databases]")
+        Path(proxy.config.path).write_text(text)
+        for command in ("RELOAD CHECK", "RELOAD"):
+            answer = await operator.ask(command)
+            assert answer.error.startswith("F0000")
+            assert f"{rules}:1: 'nonsense' is no method" in answer.detail
+
+    at_desk(tmp_path, story)

@@ -6,6 +6,7 @@ import pytest
 
 from proxy.config.advice import Secrets
 from proxy.config.check import report
+from proxy.config.lines import Mistake
 
 
 @pytest.fixture(autouse=True)
@@ -66,3 +67,18 @@ def test_the_auth_file_is_looked_at_too() -> None:
 def test_without_an_auth_file_none_is_read() -> None:
     Path("a.ini").write_text("[proxy]\nauth_type = trust\n")
     assert report("a.ini", lambda path: pytest.fail("read anyway"))[1]
+
+
+def test_the_files_of_rules_are_looked_at_too() -> None:
+    Path("a.ini").write_text("[proxy]\nauth_type = trust\n")
+    odd = (Mistake("hba.conf", 3, "this rule is about nobody"),)
+    lines, usable = report("a.ini", look_at_rules=lambda settings: ((), odd))
+    assert usable
+    assert "hba.conf:3: warning: this rule is about nobody" in lines
+    bad = (Mistake("hba.conf", 4, "the line ends in front of the method"),)
+    lines, usable = report("a.ini", look_at_rules=lambda settings: (bad, ()))
+    assert not usable
+    assert lines[-2:] == [
+        "hba.conf:4: error: the line ends in front of the method",
+        "a.ini: not usable, 1 mistake",
+    ]

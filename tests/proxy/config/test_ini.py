@@ -135,7 +135,7 @@ def test_logins_nobody_can_pass_are_warned_about(make) -> None:  # type: ignore[
 
 @pytest.mark.parametrize(
     "line",
-    ["auth_type = hba", "auth_type = ldap", "server_tls_sslmode = verify-full"],
+    ["auth_type = ldap", "auth_type = pam", "server_tls_sslmode = verify-full"],
 )
 def test_a_promise_of_safety_that_cannot_be_kept_is_a_mistake(make, line: str) -> None:  # type: ignore[no-untyped-def]
     (mistake,) = mistakes_of(make, f"[proxy]\n{line}\n")

@@ -1,0 +1,139 @@
+"""The rules in force: read as a whole or not at all, and what is said about a change."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from proxy.auth.rulebook import MAX_STEPS, NO_RULES, look_at_rules, read_rulebook, why_not_served
+from proxy.auth.rules import Method
+from proxy.config.ini import BadConfig
+from proxy.config.kinds import AuthType, SslMode
+from proxy.config.settings import Settings
+
+
+@pytest.fixture(name="folder")
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def book(hba, ident=None, **more):
+    Path("hba.conf").write_text(hba)
+    if ident is not None:
+        Path("ident.conf").write_text(ident)
+    named = {"auth_hba_file": "hba.conf", "auth_ident_file": "" if ident is None else "ident.conf"}
+    return read_rulebook(Settings(auth_type=AuthType.HBA, **(named | more)))
+
+
+def mistakes(*args, **more):
+    with pytest.raises(BadConfig) as caught:
+        book(*args, **more)
+    return [str(mistake) for mistake in caught.value.mistakes]
+
+
+def warnings(*args, **more):
+    return [str(warning) for warning in book(*args, **more).warnings]
+
+
+def test_rules_and_maps_are_read_together(folder):
+    found = book("local all all peer map=m\nhost all all 127.0.0.1/32 md5\n", "m root all\n")
+    assert [rule.method for rule in found.rules] == [Method.PEER, Method.MD5]
+    assert list(found.maps) == ["m"]
+    assert found.files == ("hba.conf", "ident.conf")
+    assert found.warnings == ()
+
+
+def test_all_mistakes_are_told_at_once_and_nothing_is_taken(folder):
+    Path("more").write_text("host all all nowhere md5\n")
+    assert mistakes("local all all trust\nlocal all\ninclude more\nlocal all all psychic\n", "m x\nm a,b c\n") == [
+        "hba.conf:2: the line ends in front of the users",
+        "more:1: 'nowhere' is no address, and host names are not looked up: a login would wait for the caller's own"
+        " name server and believe it; write the addresses as 10.0.0.0/8",
+        "hba.conf:4: 'psychic' is no method: trust, reject, password, md5, scram-sha-256, cert, peer, ldap, pam, oauth",
+        "ident.conf:1: a line is a map, a system's name and a user's name: there must be three",
+        "ident.conf:2: a list cannot stand here: write one line for each",
+    ]
+
+
+def test_a_file_that_is_not_there_or_not_named_is_a_mistake(folder):
+    settings = Settings(auth_type=AuthType.HBA, auth_hba_file="nowhere", conffile="a.ini")
+    assert [str(each) for each in look_at_rules(settings)[0]] == ["nowhere: cannot be read: No such file or directory"]
+    unnamed = look_at_rules(Settings(auth_type=AuthType.HBA, conffile="a.ini"))[0]
+    assert [str(each) for each in unnamed] == [
+        "a.ini: auth_type is hba and there is no auth_hba_file: nobody could log in"
+    ]
+
+
+def test_with_another_auth_type_no_file_is_read():
+    assert read_rulebook(Settings(auth_hba_file="/nowhere")) is NO_RULES
+    assert look_at_rules(Settings(auth_hba_file="/nowhere")) == ((), ())
+
+
+@pytest.mark.parametrize("method", [Method.LDAP, Method.PAM, Method.OAUTH])
+def test_a_method_that_is_not_served_is_a_mistake_when_the_file_is_read(folder, method):
+    assert mistakes(f"host all all all {method}\n") == [f"hba.conf:1: the method {method} {why_not_served(method)}"]
+
+
+@pytest.mark.parametrize("rule", ["hostssl all all all cert", "hostssl all all all md5 clientcert=verify-ca"])
+def test_certificates_need_something_to_be_checked_with(folder, rule):
+    (mistake,) = mistakes(rule)
+    assert mistake == "hba.conf:1: certificates of clients are checked with client_tls_ca_file, and there is none"
+    assert book(rule, client_tls_ca_file="ca.pem").rules
+
+
+def test_rules_that_let_nobody_in_are_warned_about(folder):
+    text = "host all all all trust\nhost shop all all md5\nlocal all all peer map=m\nhostssl replication all all md5\n"
+    assert warnings(text, "n root all\n") == [
+        "hba.conf:2: this rule is about nobody: the one at hba.conf:1 is about all of its callers",
+        "hba.conf:3: this rule lets nobody in: no line of auth_ident_file is about the map 'm'",
+        "hba.conf:4: this rule is about nobody: client_tls_sslmode is disable",
+    ]
+    assert warnings("hostssl all all all md5", client_tls_sslmode=SslMode.REQUIRE) == []
+
+
+def test_all_patterns_together_are_bounded(folder):
+    large = "/" + "a" * 900
+    lines = MAX_STEPS // 900
+    (mistake,) = mistakes(f"host {large} all all trust\n" * (lines + 1))[:1]
+    assert mistake == (
+        f"hba.conf:{lines + 1}: the regular expressions up to here are too large: more than {MAX_STEPS} steps"
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("local all all trust", "# moved\n\nlocal all all trust", ""),
+        ("local all all trust", "local all all trust\nhost all all all md5", "2 rules, 1 added, 0 removed"),
+        ("local all all trust", "local all all md5", "1 rules, 1 added, 1 removed"),
+        ("local a b md5\nlocal c d md5", "local c d md5\nlocal a b md5", "2 rules, in another order"),
+        ("local a b md5\nlocal a b md5", "local a b md5", "1 rules, 0 added, 1 removed"),
+    ],
+)
+def test_what_a_change_means_is_told_in_numbers(folder, old, new, said):
+    assert book(old).describe_change(book(new)) == said
+
+
+def test_a_map_that_differs_is_told(folder):
+    rules = "local all all peer map=m"
+    changed = book(rules, "m a b").describe_change(book(rules, "m a c"))
+    assert changed == "1 rules, 0 added, 0 removed, the user name maps differ"
+
+
+PIECES = [
+    *["local", "host", "all", "@x", "/^a$", "10.0.0.0/8", "trust", "peer", "map=x", "include", "hba.conf"],
+    *["include_dir", ".", '"', ",", "#", "\\", "\n", " ", "\0", "é"],
+]
+TEXT = st.lists(st.sampled_from(PIECES), max_size=40).map("".join)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(TEXT, TEXT)
+def test_any_two_files_are_rules_or_mistakes_with_a_place(folder, hba, ident):
+    Path("hba.conf").write_text(hba)
+    Path("ident.conf").write_text(ident)
+    wanted = Settings(auth_type=AuthType.HBA, auth_hba_file="hba.conf", auth_ident_file="ident.conf")
+    for mistake in look_at_rules(wanted)[0]:
+        assert str(mistake).startswith(("hba.conf:", "ident.conf:", "./hba.conf:", "./ident.conf:"))
