@@ -43,7 +43,7 @@ from tests.proxy.test_login import HELLO, meet
 from tests.whole import a_client
 
 # Tests of SUSPEND, and of TLS (test_tls.py)
-ELSEWHERE = {"suspend_timeout", *(name for name in SETTINGS if name.startswith("client_tls"))}
+ELSEWHERE = {"suspend_timeout", *(name for name in SETTINGS if "_tls" in name)}
 
 Look = Callable[[Proxy], Any]
 
