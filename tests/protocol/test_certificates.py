@@ -7,12 +7,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.certificates import find_end_point
-from tests.authority import PSS, sign_itself
+from tests.certificates import run
+
+KEYS = {"rsa": ("RSA", "rsa_keygen_bits:2048"), "ec": ("EC", "ec_paramgen_curve:P-256"), "ed25519": ("ED25519",)}
+PSS = ("-sigopt", "rsa_padding_mode:pss")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("certificates")
+
+
+def sign_itself(folder, kind, digest, options=()):
+    """In DER. The key of a kind is made once, since RSA takes its time."""
+    key = folder / f"{kind}.key"
+    if not key.exists():
+        algorithm, *options_of_key = KEYS[kind]
+        run("genpkey", "-algorithm", algorithm, *(["-pkeyopt", *options_of_key] if options_of_key else []), "-out", key)
+    hashed = [digest] if digest else []
+    return run("req", "-x509", "-new", *hashed, *options, "-subj", "/CN=localhost", "-key", key, "-outform", "DER")
 
 
 @pytest.mark.parametrize(
@@ -36,12 +49,12 @@ def folder(tmp_path_factory):
     ],
 )
 def test_the_hash_is_the_one_the_certificate_is_signed_with(folder, kind, digest, options, expected):
-    certificate = sign_itself(folder, kind, digest, options).der
+    certificate = sign_itself(folder, kind, digest, options)
     assert find_end_point(certificate) == hashlib.new(expected, certificate).digest()
 
 
 def test_a_signature_without_a_hash_of_its_own_binds_nothing(folder):
-    assert find_end_point(sign_itself(folder, "ed25519", "").der) is None
+    assert find_end_point(sign_itself(folder, "ed25519", "")) is None
 
 
 def certificate(algorithm: bytes, *, fields: bytes = b"\x30\x00") -> bytes:
