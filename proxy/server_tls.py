@@ -57,8 +57,17 @@ class ServerTls:
         """
         Encrypt what is said on `inbox` from here on. False: the server does not, and it `is_needed` not.
 
-        `host` is what the certificate must be for, where that matters. TlsFailed; PeerGone: it has hung up.
+        `host` is what the certificate must be for, where that matters. TlsFailed. Whatever ends this early ends the
+        connection: not a word can follow.
         """
+        try:
+            return await self._begin(inbox, host)
+        except BaseException:
+            inbox.transport.abort()
+            inbox.connection_lost(None)  # where a handshake has failed nobody else tells it
+            raise
+
+    async def _begin(self, inbox: Inbox, host: str) -> bool:
         if not self.is_direct and not await self._ask(inbox):
             return False
         await self._shake_hands(inbox, host)
@@ -83,19 +92,12 @@ class ServerTls:
         return answer == YES
 
     async def _shake_hands(self, inbox: Inbox, host: str) -> None:
-        encrypted = None
         try:
             encrypted = await asyncio.get_running_loop().start_tls(
                 inbox.transport, inbox, self.context, server_hostname=host, ssl_shutdown_timeout=GOODBYE
             )
-        except TimeoutError:
-            raise
         except OSError as error:
             raise TlsFailed(_explain(error)) from None
-        finally:
-            if encrypted is None:  # then nobody tells the inbox that its connection is gone
-                inbox.transport.abort()
-                inbox.connection_lost(None)
         if encrypted is None:
             raise TlsFailed("the server hung up")
         inbox.transport = encrypted

@@ -21,14 +21,14 @@ class Pair:
 class Authority:
     """One that signs itself; its own certificate is `cert`."""
 
-    def __init__(self, folder: Path, name: str = "authority") -> None:
+    def __init__(self, folder: Path, name: str = "authority", kind: str = "EC") -> None:
         if shutil.which("openssl") is None:
             pytest.skip("the openssl command is missing: it makes the certificates")
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.name = name
         self.cert, self.key = folder / f"{name}.crt", folder / f"{name}.key"
-        _new_key(self.key)
+        _new_key(self.key, kind)
         run("req", "-x509", "-new", "-key", self.key, "-out", self.cert, "-days", DAYS, "-subj", f"/CN={name}")
 
     def issue(

@@ -9,7 +9,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from struct import pack, unpack
 
 from tests.live.wire import message
@@ -36,6 +36,9 @@ class Wire:
     def encrypt(self, context: ssl.SSLContext) -> None:
         """Ask no more: TLS, with us as its server."""
         self.socket = context.wrap_socket(self.socket, server_side=True)
+
+    def close(self) -> None:
+        self.socket.close()
 
     def say(self, *parts: bytes) -> None:
         self.socket.sendall(b"".join(parts))
@@ -84,7 +87,7 @@ class HostileServer:
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listening.getsockname()[1]
         self._threads: list[threading.Thread] = []
-        self._open: list[socket.socket] = []
+        self._open: list[Wire] = []
 
     def __enter__(self) -> "HostileServer":
         self._start(self._accept)
@@ -95,7 +98,7 @@ class HostileServer:
         self._listening.close()
         for each in self._open:
             with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
+                each.socket.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join()
 
@@ -108,12 +111,12 @@ class HostileServer:
         with suppress(OSError):
             while True:
                 connected, _ = self._listening.accept()
-                self._open.append(connected)
-                self._start(lambda connected=connected: self._serve(connected))  # type: ignore[misc]
+                wire = Wire(connected)
+                self._open.append(wire)
+                self._start(lambda wire=wire: self._serve(wire))  # type: ignore[misc]
 
-    def _serve(self, connected: socket.socket) -> None:
-        wire = Wire(connected)
-        with connected, suppress(OSError):
+    def _serve(self, wire: Wire) -> None:
+        with closing(wire), suppress(OSError):
             if self._opening is not None:
                 self._opening(wire)
             script = self.scripts.get(wire.read_startup().get("database", ""))

@@ -89,7 +89,7 @@ def test_every_setting_has_words_and_those_without_effect_a_reason() -> None:
         assert setting.acted == (setting.reason == "")
         assert not setting.words.endswith(".")
     assert SETTINGS["default_pool_size"].acted
-    assert "TLS" in SETTINGS["server_tls_sslmode"].reason
+    assert "event loop" in SETTINGS["pkt_buf"].reason
 
 
 def test_settings_are_frozen_and_assigning_makes_new_ones() -> None:
