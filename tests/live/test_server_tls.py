@@ -1,14 +1,12 @@
 """TLS towards a real PostgreSQL: which mode believes what, direct TLS, reload, cancel, tunnels, liars in between."""
 
-import contextlib
-import socket
-import ssl
 import threading
 
 import psycopg
 import pytest
 
 from tests.certificates import Authority, Pair
+from tests.live.between import Between, Line, hide_plus
 from tests.live.encrypted import EncryptedUpstream, encrypted_upstream, readable
 from tests.live.stand import Stand, wait_until
 from tests.live.upstream import COPIER, PASSWORD
@@ -178,7 +176,7 @@ def test_versions_and_ciphers_are_those_of_the_file(secure):
 
 
 def test_direct_tls_is_tls_from_the_first_byte(secure):
-    with Relay(secure.port) as relay, a_stand(secure, server_tls_negotiation="direct") as stand:
+    with Line(secure.port) as relay, a_stand(secure, server_tls_negotiation="direct") as stand:
         stand.databases = {"postgres": f"host=localhost port={relay.port}"}
         stand.reload()
         assert facts(stand)[0] is True
@@ -186,7 +184,7 @@ def test_direct_tls_is_tls_from_the_first_byte(secure):
 
 
 def test_direct_tls_may_be_for_one_database_alone(secure):
-    with Relay(secure.port) as relay, a_stand(secure) as stand:
+    with Line(secure.port) as relay, a_stand(secure) as stand:
         place = f"host=localhost port={relay.port} dbname=postgres"
         stand.databases = {"one": f"{place} server_tls_negotiation=direct", "other": place}
         stand.reload()
@@ -270,7 +268,7 @@ def test_set_on_the_console_changes_how_new_servers_are_reached(secure):
 
 
 def test_a_cancel_request_travels_encrypted_as_the_query_it_is_for(secure):
-    with Relay(secure.port) as relay, a_stand(secure) as stand:
+    with Line(secure.port) as relay, a_stand(secure) as stand:
         stand.databases = {"postgres": f"host=localhost port={relay.port}"}
         stand.reload()
         with stand.connect() as connection:
@@ -369,114 +367,20 @@ def test_scram_goes_unbound_where_postgresql_offers_what_its_certificate_does_no
         assert facts(stand)[0] is True
 
 
-def in_between(secure, relay_message=lambda data: data):
-    """Somebody with a certificate of his own who passes on what both sides say; `relay_message` may change it."""
-    theirs = secure.stranger.issue("localhost", stem="between")
-    return Between(secure.port, theirs, relay_message)
-
-
 def test_somebody_in_between_with_another_certificate_is_found_out_even_where_nobody_checks_it(secure):
-    with in_between(secure) as between, a_stand(secure, "require") as stand:
+    with Between(secure.port, secure.stranger.issue("localhost")) as between, a_stand(secure, "require") as stand:
         stand.databases = {"postgres": f"host=localhost port={between.port}"}
         stand.reload()
         assert "SCRAM channel binding check failed" in failure(stand)
-        assert b"SCRAM-SHA-256-PLUS\0" in between.said_to_server
+        assert b"SCRAM-SHA-256-PLUS\0" in between.heard
 
 
 def test_somebody_in_between_who_hides_the_offer_is_found_out(secure):
-    def hide(data):
-        if b"SCRAM-SHA-256-PLUS\0" not in data:
-            return data
-        at = data.index(b"SCRAM-SHA-256-PLUS\0")
-        length = int.from_bytes(data[at - 8 : at - 4], "big") - 19
-        return data[: at - 8] + length.to_bytes(4, "big") + data[at - 4 : at] + data[at + 19 :]
-
-    with in_between(secure, hide) as between, a_stand(secure, "require") as stand:
+    with (
+        Between(secure.port, secure.stranger.issue("localhost"), hide_plus) as between,
+        a_stand(secure, "require") as stand,
+    ):
         stand.databases = {"postgres": f"host=localhost port={between.port}"}
         stand.reload()
         assert "SCRAM channel binding negotiation error" in failure(stand)
-        assert b"y,,n=" in between.said_to_server
-
-
-# What stands in between.
-
-
-class Relay:
-    """Passes on what two sockets say to each other; `sent` is what came from our side, by connection."""
-
-    def __init__(self, port):
-        self.target = port
-        self.sent = []
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listening.getsockname()[1]
-        self._open = []
-
-    def __enter__(self):
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *_):
-        self._listening.shutdown(socket.SHUT_RDWR)
-        self._listening.close()
-        for each in self._open:
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
-
-    def _accept(self):
-        with contextlib.suppress(OSError):
-            while True:
-                near, _ = self._listening.accept()
-                threading.Thread(target=self._serve, args=(near,), daemon=True).start()
-
-    def _serve(self, near):
-        far = socket.create_connection(("127.0.0.1", self.target))
-        self._join(near, far)
-
-    def _join(self, near, far):
-        self._open += [near, far]
-        number = len(self.sent)
-        self.sent.append(b"")
-
-        def note(data):
-            self.sent[number] += data
-            return data
-
-        threading.Thread(target=self._pump, args=(far, near, self._change), daemon=True).start()
-        self._pump(near, far, note)
-
-    def _change(self, data):
-        return data
-
-    def _pump(self, source, target, look):
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                target.sendall(look(data))
-        with contextlib.suppress(OSError):
-            target.shutdown(socket.SHUT_WR)
-
-
-class Between(Relay):
-    """Ends TLS on both sides."""
-
-    def __init__(self, port, theirs, change):
-        super().__init__(port)
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.load_cert_chain(*(str(path) for path in (theirs.cert, theirs.key)))
-        self._careless = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self._careless.check_hostname, self._careless.verify_mode = False, ssl.CERT_NONE
-        self._change = change
-
-    @property
-    def said_to_server(self):
-        return b"".join(self.sent)
-
-    def _serve(self, near):
-        with contextlib.suppress(OSError):
-            near.recv(8)
-            near.sendall(b"S")
-            near = self._context.wrap_socket(near, server_side=True)
-            far = socket.create_connection(("127.0.0.1", self.target), 10)
-            far.sendall(b"\0\0\0\x08\x04\xd2\x16\x2f")
-            assert far.recv(1) == b"S"
-            self._join(near, self._careless.wrap_socket(far))
+        assert b"y,,n=" in between.heard
