@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from deploy.place import CommandFailed, find_place
+from deploy.place import BUNDLE, CommandFailed, find_place
 
 HOST: Final = "127.0.0.1"
 USER: Final = "postgres"
@@ -61,12 +61,14 @@ class LocalCluster:
     `start` and `stop` may be called in any state; `with` does both. All raise ClusterFailed.
     """
 
-    def __init__(self, directory: Path, port: int, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, directory: Path, port: int, settings: Mapping[str, str] | None = None, *, package: str = BUNDLE
+    ) -> None:
         self.directory = directory
         self.port = port
         self.settings = {**SETTINGS, **(settings or {})}
         try:
-            self.place = find_place(directory)
+            self.place = find_place(directory, package)
         except (CommandFailed, OSError) as error:
             raise ClusterFailed(str(error)) from error
         self._data = self.place.home / "data"

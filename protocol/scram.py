@@ -18,7 +18,11 @@ be understood (`m=`) is refused, and a nonce must be the one agreed upon. (A poo
 buffer because a server's nonce was long, another because a client's iterations were.)
 
 The user name in the exchange is ignored, as PostgreSQL does: the startup packet has named the user.
-`channel_binding` is the seam for SCRAM-SHA-256-PLUS: the binding data of tls-server-end-point, or None.
+
+SCRAM-SHA-256-PLUS signs the hash of the server's certificate too (`certificates.find_end_point`), so that nobody can
+sit in between with a certificate of his own and pass on what both say. Whoever sits there would rather have them speak
+without: so the client says in its first message, which is signed, whether it binds (`p`), could but was not
+offered it (`y`), or cannot (`n`). A server that did offer it and hears `y` knows that somebody has lied to both.
 """
 
 import hashlib
@@ -26,13 +30,17 @@ import hmac
 import re
 import secrets
 from base64 import b64encode
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from protocol.errors import ProtocolError
+from protocol import sqlstate
+from protocol.errors import ProtocolError, Refused
 from protocol.passwords import KEY_LENGTH, MAX_SALT_LENGTH, ScramKeys, ScramVerifier, encode_text, parse_base64
 
 MECHANISM: Final = "SCRAM-SHA-256"
+MECHANISM_PLUS: Final = "SCRAM-SHA-256-PLUS"
+BINDING_TYPE: Final = b"tls-server-end-point"  # RFC 5929 section 4, the only one PostgreSQL knows
 MAX_MESSAGE_LENGTH: Final = 4096
 MAX_CLIENT_NONCE: Final = 256  # bytes; libpq sends 24
 MAX_SERVER_NONCE: Final = 512  # bytes, ours included; PostgreSQL sends 48
@@ -40,7 +48,7 @@ MAX_SERVER_ITERATIONS: Final = 1_000_000  # about 0.3 s of a thread, the most a 
 
 _NONCE = rb"[\x21-\x2b\x2d-\x7e]+"  # RFC 5802: printable ASCII without the comma
 _BASE64 = rb"[A-Za-z0-9+/=]+"
-_CLIENT_FIRST = re.compile(rb"((?:n|y|(p)=[^,]*),([^,]*),)((m=)?.*)", re.DOTALL)
+_CLIENT_FIRST = re.compile(rb"((n|y|p=([A-Za-z0-9.-]{1,64})),([^,]*),)((m=)?.*)", re.DOTALL)
 _CLIENT_FIRST_BARE = re.compile(rb"n=[^,]*,r=(" + _NONCE + rb")(,.*)?", re.DOTALL)
 _SERVER_FIRST = re.compile(rb"r=(" + _NONCE + rb"),s=(" + _BASE64 + rb"),i=([0-9]{1,10})(,.*)?", re.DOTALL)
 _CLIENT_FINAL = re.compile(rb"(c=(" + _BASE64 + rb"),r=(" + _NONCE + rb")(?:,.*)?),p=(" + _BASE64 + rb")", re.DOTALL)
@@ -59,12 +67,32 @@ class Challenge:
     iterations: int
 
 
-class ScramClient:
-    """The client's role: `first`, `challenge`, `proof`, `check_final`. All raise ProtocolError on a bad server."""
+def offered_with(channel_binding: bytes | None) -> tuple[str, ...]:
+    """The mechanisms a server has for a connection that can be bound to this, the best one first; None: to nothing."""
+    return (MECHANISM,) if channel_binding is None else (MECHANISM_PLUS, MECHANISM)
 
-    def __init__(self, *, user: str = "", nonce: str | None = None, channel_binding: bytes | None = None) -> None:
+
+class ScramClient:
+    """
+    The client's role: `first`, `challenge`, `proof`, `check_final`. All raise ProtocolError on a bad server.
+
+    `channel_binding` is what the connection can be bound to: None without TLS, or where the certificate has no such
+    hash. It is bound if the server offers to.
+    """
+
+    def __init__(
+        self,
+        offered: Sequence[str] = (MECHANISM,),
+        *,
+        user: str = "",
+        nonce: str | None = None,
+        channel_binding: bytes | None = None,
+    ) -> None:
+        self.mechanism = _choose(offered, channel_binding)
         self._nonce = (nonce or _new_nonce()).encode()
-        self._header, self._bound = _gs2(channel_binding)
+        self._header = _gs2_header(self.mechanism, channel_binding)
+        bound = channel_binding if self.mechanism == MECHANISM_PLUS else None
+        self._bound = b64encode(self._header + (bound or b""))
         name = user.replace("=", "=3D").replace(",", "=2C")
         self._first_bare = b"n=" + encode_text(name) + b",r=" + self._nonce
 
@@ -110,26 +138,38 @@ class ScramServer:
     Several verifiers, one per password that is right at this time, must share salt and iterations, since the client
     hears only one of each. After `final`, `keys` are those the client has proved to know: PgBouncer uses them to
     log in to PostgreSQL as that client.
+
+    `mechanism` is the one the client has selected among those of `offered_with(channel_binding)`.
     """
 
     keys: ScramKeys
 
     def __init__(
-        self, *verifiers: ScramVerifier, nonce: str | None = None, channel_binding: bytes | None = None
+        self,
+        *verifiers: ScramVerifier,
+        nonce: str | None = None,
+        mechanism: str = MECHANISM,
+        channel_binding: bytes | None = None,
     ) -> None:
         assert verifiers, "a SCRAM server needs a verifier: see mock_verifier"
+        assert mechanism in offered_with(channel_binding), "not offered"
         assert len({(each.salt, each.iterations) for each in verifiers}) == 1, "verifiers of different salts"
         self._verifiers = verifiers
         self._nonce = (nonce or _new_nonce()).encode()
+        self._is_bound = mechanism == MECHANISM_PLUS
         self._channel_binding = channel_binding
 
     def first(self, client_first: bytes) -> bytes:
         """server-first-message, the answer to `client_first`."""
-        header, binding, authzid, bare, extension = _read(
+        header, flag, binding_type, authzid, bare, extension = _read(
             _CLIENT_FIRST, client_first, "first message of the client"
         ).groups()
-        self._check_header(header, binding, authzid, extension)
-        self._bound = b64encode(header + (self._channel_binding or b""))
+        if extension:
+            raise ProtocolError("the client requires a SCRAM extension that is not supported")
+        if authzid:
+            raise ProtocolError("the client uses a SCRAM authorization identity, which is not supported")
+        self._check_binding(flag, binding_type)
+        self._bound = b64encode(header + (self._channel_binding or b"" if self._is_bound else b""))
         nonce = _read(_CLIENT_FIRST_BARE, bare, "first message of the client")[1]
         if len(nonce) > MAX_CLIENT_NONCE:
             raise ProtocolError(f"the client's SCRAM nonce is longer than {MAX_CLIENT_NONCE} bytes")
@@ -139,23 +179,31 @@ class ScramServer:
         self._opening = bare + b"," + server_first
         return server_first
 
-    def _check_header(self, header: bytes, binding: bytes | None, authzid: bytes, extension: bytes | None) -> None:
-        """RFC 5802 section 7: gs2-header, and no extension that must be understood."""
-        if extension:
-            raise ProtocolError("the client requires a SCRAM extension that is not supported")
-        if authzid:
-            raise ProtocolError("the client uses a SCRAM authorization identity, which is not supported")
-        if self._channel_binding is None and binding:
-            raise ProtocolError("the client requires SCRAM channel binding, which this connection does not offer")
-        if self._channel_binding is not None and header != _gs2_header(self._channel_binding):
-            raise ProtocolError("the client selected SCRAM-SHA-256-PLUS without tls-server-end-point channel binding")
+    def _check_binding(self, flag: bytes, binding_type: bytes | None) -> None:
+        """RFC 5802 section 6: the flag must suit the mechanism and what we have offered."""
+        if binding_type is None:
+            if self._is_bound:
+                raise ProtocolError(
+                    f"the client selected {MECHANISM_PLUS}, but its message has no channel binding data"
+                )
+            if flag == b"y" and self._channel_binding is not None:
+                raise Refused(
+                    sqlstate.INVALID_AUTHORIZATION,
+                    "SCRAM channel binding negotiation error",
+                    detail="The client supports SCRAM channel binding but thinks the server does not. "
+                    "However, this server does: someone may sit in between.",
+                )
+        elif not self._is_bound:
+            raise ProtocolError(f"the client selected {MECHANISM} without channel binding, but its message has some")
+        elif binding_type != BINDING_TYPE:
+            raise ProtocolError(f'unsupported SCRAM channel-binding type "{binding_type.decode("ascii")}"')
 
     def final(self, client_final: bytes) -> bytes:
         """server-final-message, the answer to `client_final`; WrongPassword when the proof is wrong."""
         match = _read(_CLIENT_FINAL, client_final, "last message of the client")
         proof = parse_base64(match[4]) or b""
         if match[2] != self._bound:
-            raise ProtocolError("SCRAM channel binding check failed")
+            raise self._unbound()
         if match[3] != self._nonces:
             raise ProtocolError("the SCRAM nonce of the client's last message is not the one agreed upon")
         if len(proof) != KEY_LENGTH:
@@ -163,6 +211,16 @@ class ScramServer:
         signed = self._opening + b"," + match[1]
         self.keys = self._prove(proof, signed)
         return b"v=" + b64encode(_sign(self.keys.server_key, signed))
+
+    def _unbound(self) -> Exception:
+        """The client's last message repeats another header than its first, or is bound to another certificate."""
+        if not self._is_bound:
+            return ProtocolError("unexpected SCRAM channel-binding attribute in the client's last message")
+        return Refused(
+            sqlstate.INVALID_AUTHORIZATION,
+            "SCRAM channel binding check failed",
+            detail="The client has seen another certificate than the one shown here: someone may sit in between.",
+        )
 
     def _prove(self, proof: bytes, signed: bytes) -> ScramKeys:
         """The keys under which `proof` is right. All verifiers are tried, so that time tells nothing."""
@@ -199,14 +257,19 @@ def _parse_salt(text: bytes) -> bytes:
     return salt
 
 
-def _gs2(channel_binding: bytes | None) -> tuple[bytes, bytes]:
-    """Our gs2-header, and the base64 of it and the binding that `c=` repeats."""
-    header = _gs2_header(channel_binding)
-    return header, b64encode(header + (channel_binding or b""))
+def _choose(offered: Sequence[str], channel_binding: bytes | None) -> str:
+    for mechanism in offered_with(channel_binding):
+        if mechanism in offered:
+            return mechanism
+    names = ", ".join(offered[:5])[:200]
+    spoken = " and ".join(offered_with(channel_binding))
+    raise ProtocolError(f"the server offers the SASL mechanisms {names!r}; we speak only {spoken} here")
 
 
-def _gs2_header(channel_binding: bytes | None) -> bytes:
-    return b"n,," if channel_binding is None else b"p=tls-server-end-point,,"
+def _gs2_header(mechanism: str, channel_binding: bytes | None) -> bytes:
+    if mechanism == MECHANISM_PLUS:
+        return b"p=%b,," % BINDING_TYPE
+    return b"n,," if channel_binding is None else b"y,,"
 
 
 def _new_nonce() -> str:

@@ -25,13 +25,14 @@ from proxy.auth.keys import KeyKeeper
 from proxy.auth.prove import MAX_MESSAGE, ServerRefused, prove_ourselves
 from proxy.inbox import Inbox
 from proxy.log import UNIX, Address
+from proxy.server_tls import ServerTls
 
 MAX_GREETINGS = 1000  # messages between AuthenticationOk and ReadyForQuery
 LAST_WORDS = 1.0  # seconds a server that did not let us in has to hang up
 
 
 class Approach:
-    """`owner` has a `pool`, and gets `endpoint`, `address`, `parameters`, `key` and `pid`."""
+    """`owner` has a `pool`, and gets `endpoint`, `address`, `tls`, `parameters`, `key`, `pid`."""
 
     def __init__(self, owner: Any, keeper: KeyKeeper) -> None:
         self.owner = owner
@@ -49,12 +50,20 @@ class Approach:
     def connected(self, inbox: Inbox) -> None:
         self.inbox = inbox
 
+    async def encrypt(self, tls: ServerTls) -> bool:
+        """TLS, before anything is said. False: the server does without. TlsFailed."""
+        assert self.inbox is not None
+        if not await tls.begin(self.inbox, self.owner.endpoint.host):
+            return False
+        self.owner.tls = tls.as_is()
+        return True
+
     async def start_over(self) -> None:
         """Hang up, and forget what was said: the next try is with somebody else, or in other words."""
         await self.hang_up()
         self.inbox = None
         self.owner.parameters.clear()
-        self.owner.key, self.owner.pid = b"", 0
+        self.owner.key, self.owner.pid, self.owner.tls = b"", 0, None
 
     async def log_in(self, said: Mapping[str, str], password: Any, minor: int) -> None:
         """

@@ -139,6 +139,8 @@ class Cancels:
         there then, so the server is doomed."""
         inbox = await server.endpoint.connect(asyncio.get_running_loop())
         try:
+            if server.tls is not None:
+                await server.tls.begin(inbox, server.endpoint.host)
             inbox.write(build_cancel_request(server.key))
             await inbox.wait_closed()
         except BaseException:

@@ -35,8 +35,10 @@ from proxy.places import MAX_PLACES, Endpoint, Place, PlaceFailed, Places, sum_u
 from proxy.pool import Pool
 from proxy.resolver import LookupFailed
 from proxy.server import Server
+from proxy.server_tls import TlsFailed, find_tls
 from proxy.states import OPENING, Closing
 from proxy.tasks import Tasks
+from proxy.tls import describe
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ class Opener:
         for at, place in enumerate(places):
             share = self.places.find_share(place.endpoint, until, len(places) - at)
             try:
-                await self._try(approach, place, login, share)
+                await self._try(approach, place, database, login, share)
             except PlaceFailed as failure:
                 failures.append((place.endpoint, failure))
                 self.places.failed(place.endpoint, failure, approach.owner.pool.limits.server_login_retry)
@@ -118,7 +120,9 @@ class Opener:
                 break
         raise sum_up(failures)
 
-    async def _try(self, approach: Approach, place: Place, login: Login, until: float | None) -> None:
+    async def _try(
+        self, approach: Approach, place: Place, database: Database, login: Login, until: float | None
+    ) -> None:
         """Connect and log in there, and nowhere else. PlaceFailed: another place may do; LoginFailed: none will."""
         self.places.begin(place.endpoint)
         approach.head_for(place.endpoint)
@@ -126,8 +130,8 @@ class Opener:
             if place.failure is not None:
                 raise place.failure
             async with asyncio.timeout_at(until):
-                await self._connect(approach)
-                await self._log_in(approach, login)
+                await self._connect(approach, database)
+                await self._log_in(approach, database, login)
 
     @contextlib.contextmanager
     def _explained(self, approach: Approach) -> Iterator[None]:
@@ -141,6 +145,8 @@ class Opener:
             raise self._failed(approach, what, str(error) or "server_connect_timeout") from None
         except ServerRefused as refusal:
             raise self._refused(approach, refusal) from None
+        except TlsFailed as error:
+            raise self._failed(approach, Closing.TLS_FAILED, str(error)) from None
         except (OSError, UnicodeError, PeerGone, ProtocolError) as error:
             what = Closing.CONNECT_FAILED if approach.inbox is None else Closing.LOGIN_FAILED
             raise self._failed(approach, what, str(error)) from None
@@ -165,20 +171,24 @@ class Opener:
         if self._world.settings.log_disconnections:
             voice.closing(why.value, owner.pool.now() - approach.began)
 
-    async def _connect(self, approach: Approach) -> None:
+    async def _connect(self, approach: Approach, database: Database) -> None:
         inbox = await approach.owner.endpoint.connect(asyncio.get_running_loop())
         self._world.tune_socket(inbox.transport.get_extra_info("socket"))
         approach.connected(inbox)
-        self._world.log.for_socket(approach.owner.tag).log(f"new connection to server (from {approach.describe()})")
+        voice = self._world.log.for_socket(approach.owner.tag)
+        voice.log(f"new connection to server (from {approach.describe()})")
+        tls = find_tls(self._world.tls, self._world.settings, database)
+        if tls is not None and approach.owner.endpoint.path is None and await approach.encrypt(tls):
+            voice.log(f"SSL established: {describe(inbox.transport)}")
 
-    async def _log_in(self, approach: Approach, login: Login) -> None:
+    async def _log_in(self, approach: Approach, database: Database, login: Login) -> None:
         """By the newest protocol we speak, and once more by the oldest where that is not understood."""
         endpoint: Endpoint = approach.owner.endpoint
         try:
             await approach.log_in(login.said, login.password, 0 if endpoint in self._old else LATEST_MINOR)
         except TooNew as words:
             await approach.start_over()
-            await self._connect(approach)
+            await self._connect(approach, database)
             await approach.log_in(login.said, login.password, 0)
             if len(self._old) >= MAX_PLACES:
                 self._old.clear()

@@ -21,6 +21,7 @@ from proxy.config.reload import Changes, compare
 from proxy.config.settings import Settings, assign
 from proxy.listener import tune_all
 from proxy.log import Destination
+from proxy.server_tls import retire_all
 from proxy.tls import BadTls, Contexts, build_contexts, read_contexts
 
 MOST_WARNINGS: Final = 20  # in the log of one reload
@@ -123,6 +124,7 @@ class Reloader:
         proxy.settings = settings = proxy.config.settings
         proxy.log.direct(destination_of(settings, is_quiet=proxy.log.is_quiet))
         proxy.log.level = proxy.find_level()
+        is_other_tls = proxy.tls.servers_digest != found.tls.servers_digest
         proxy.users, proxy.tls = found.users, found.tls
         proxy.gate.replace(found.rulebook)
         proxy.keeper.iterations = settings.scram_iterations
@@ -130,6 +132,9 @@ class Reloader:
         for listener in proxy.listeners:
             tune_all(listener.socket, settings)
         proxy.pools.reconcile(changes, plan.limits)
+        if is_other_tls:
+            retire_all(proxy.pools)
+            proxy.log.log("TLS towards servers has changed: new servers take the places of those that TCP leads to")
         proxy.find_warm()
         self._warn(changes)
         proxy.log.log(f"reloaded: {plan.summary}")

@@ -32,6 +32,7 @@ from proxy import dispatch, reset
 from proxy.chores import Chore, hearer
 from proxy.failing import LoginFailed
 from proxy.log import Tag, tag_server
+from proxy.server_tls import end_writing
 from proxy.states import CLEANING, CLOSED, CLOSING, LINKED, OPENING, TESTING, Closing, ServerState, move
 
 MAX_MESSAGE = 0x3FFFFFFF + 4  # PostgreSQL's own limit is just under 1 GB
@@ -56,7 +57,8 @@ class Server(asyncio.Protocol):
         "__weakref__", "address", "arriving", "cancels", "carry", "client", "deadline", "doomed", "endpoint",
         "followed", "is_choked", "is_reset", "is_rolled_back", "is_streaming", "is_touched", "key", "last_error",
         "leaving", "ledger", "number", "opened_at", "opening", "parameters", "pid", "pool", "ready_at", "recipient",
-        "remain", "repeatable", "spread", "state", "statements", "status", "transport", "unnamed", "was_client_told",
+        "remain", "repeatable", "spread", "state", "statements", "status", "tls", "transport", "unnamed",
+        "was_client_told",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -74,6 +76,7 @@ class Server(asyncio.Protocol):
         self.pid = 0
         self.number = 0  # its id on the console
         self.endpoint: Any = None  # where a cancel request must go
+        self.tls: Any = None  # how it is reached there, and so must the request; None: in plain
         self.address: tuple[str, int] = ("", 0)
         self.opened_at: float = pool.now()
         self.ready_at: float = self.opened_at  # the last ReadyForQuery
@@ -344,12 +347,12 @@ class Server(asyncio.Protocol):
             return
         if is_between_messages:
             transport.write(TERMINATE_MESSAGE)
-        elif why is Closing.HOSTILE or not transport.can_write_eof():
+        elif why is Closing.HOSTILE:
             transport.abort()
         else:
             if is_busy and not self.cancels:
                 self.pool.world.issue_cancel(self)
-            transport.write_eof()
+            end_writing(transport)
 
     def _note_stillborn(self, why: Closing) -> None:
         """It let us in and left before it was of use to anybody: not to be repeated at once."""

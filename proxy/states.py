@@ -117,6 +117,7 @@ class Closing(enum.Enum):
     LOOKUP_FAILED = "server DNS lookup failed"
     CONNECT_FAILED = "connect failed"
     CONNECT_TIMEOUT = "connect timeout"
+    TLS_FAILED = "TLS handshake failed"
     LOGIN_FAILED = "login failed"
     TEST_FAILED = "test query failed"
     TEST_TIMEOUT = "test query timeout"

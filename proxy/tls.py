@@ -19,12 +19,14 @@ mistake; and it makes no parameters for the old DHE key exchange, so only ECDHE 
 import re
 import ssl
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any, Final
 
+from protocol.certificates import find_end_point
 from proxy.config.ini import Config
-from proxy.config.kinds import AuthType, SslMode
+from proxy.config.kinds import WEAK_MODES, AuthType, SslMode, TlsNegotiation
 from proxy.config.lines import Line, Reader, make_printable
 from proxy.config.settings import MAIN_SECTIONS, Settings
 from proxy.handshake import Connection
@@ -59,7 +61,12 @@ _DHE_PARAMS: Final = frozenset({"", "none", "auto", "legacy"})
 _VERIFYING: Final = frozenset({SslMode.VERIFY_CA, SslMode.VERIFY_FULL})
 _SEPARATOR: Final = re.compile(r"[,:]")
 _CERTIFICATE: Final = b"-----BEGIN CERTIFICATE-----"
+_FIRST: Final = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 _KEY: Final = re.compile(rb"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----")
+
+
+_WITH_TLS: Final = frozenset({*MAIN_SECTIONS, "databases"})
+_TOO_WEAK: Final = "direct needs server_tls_sslmode = require, verify-ca or verify-full"
 
 
 class BadTls(Exception):
@@ -70,12 +77,19 @@ class BadTls(Exception):
         self.mistakes = mistakes
 
 
+class Context(ssl.SSLContext):
+    """With what OpenSSL does not tell again: `end_point` is what SCRAM can be bound to, of the certificate we show."""
+
+    end_point: bytes | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Contexts:
-    """What new connections are encrypted with. None: not at all."""
+    """What new connections are encrypted with. None: not at all. `servers_digest` is of what makes `for_servers`."""
 
-    for_clients: ssl.SSLContext | None = None
-    for_servers: ssl.SSLContext | None = None
+    for_clients: Context | None = None
+    for_servers: Context | None = None
+    servers_digest: bytes = field(default=b"", compare=False)
 
 
 NO_TLS: Final = Contexts()
@@ -83,11 +97,24 @@ NO_TLS: Final = Contexts()
 
 def read_contexts(config: Config) -> Contexts:
     """Both, from the files as they are now. BadTls: each mistake with the place of its setting."""
+    mistakes = list(_find_weak(config))
     try:
-        return build_contexts(config.settings)
+        built = build_contexts(config.settings)
     except BadTls as bad:
-        places = {line.key: line for line in Reader().lines(config.path) if line.section in MAIN_SECTIONS}
-        raise BadTls([_place(places, config.path, mistake) for mistake in bad.mistakes]) from None
+        mistakes = bad.mistakes + mistakes
+    if mistakes:
+        places = {line.key: line for line in Reader().lines(config.path) if line.section in _WITH_TLS}
+        raise BadTls([_place(places, config.path, mistake) for mistake in mistakes])
+    return built
+
+
+def _find_weak(config: Config) -> Iterator[str]:
+    """Databases whose servers are to be reached by direct TLS, where TLS need not be: one cannot ask for it and begin
+    with it."""
+    if config.settings.server_tls_sslmode in WEAK_MODES:
+        for name, database in config.databases.items():
+            if database.server_tls_negotiation is TlsNegotiation.DIRECT:
+                yield f"{name}: server_tls_negotiation: {_TOO_WEAK}"
 
 
 def _place(places: Mapping[str, Line], path: str, mistake: str) -> str:
@@ -100,7 +127,7 @@ def build_contexts(settings: Settings) -> Contexts:
     clients, servers = _Side(settings, "client"), _Side(settings, "server")
     if settings.auth_type is AuthType.CERT and settings.client_tls_sslmode is not SslMode.VERIFY_FULL:
         clients.complain("tls_sslmode", "auth_type = cert needs verify-full")
-    built = Contexts(clients.build(_set_up_for_clients), servers.build(_set_up_for_servers))
+    built = Contexts(clients.build(_set_up_for_clients), servers.build(_set_up_for_servers), servers.digest.digest())
     if mistakes := clients.mistakes + servers.mistakes:
         raise BadTls(mistakes)
     return built
@@ -113,9 +140,12 @@ class _Side:
         self.settings = settings
         self.prefix = prefix
         self.mistakes: list[str] = []
+        self.digest = sha256()  # of all that is looked at
 
     def get(self, name: str) -> Any:
-        return getattr(self.settings, f"{self.prefix}_{name}")
+        value = getattr(self.settings, f"{self.prefix}_{name}")
+        self.digest.update(f"{name}={value}\0".encode(errors="surrogateescape"))
+        return value
 
     def name_file(self, name: str) -> str:
         """Setting and file, for the front of a sentence."""
@@ -124,10 +154,10 @@ class _Side:
     def complain(self, name: str, sentence: str) -> None:
         self.mistakes.append(f"{self.prefix}_{name}: {sentence}")
 
-    def build(self, set_up: Any) -> ssl.SSLContext | None:
+    def build(self, set_up: Callable[["_Side"], Context]) -> Context | None:
         if self.get("tls_sslmode") is SslMode.DISABLE:
             return None
-        context: ssl.SSLContext = set_up(self)
+        context = set_up(self)
         context.sslobject_class = Connection
         context.set_alpn_protocols([ALPN])
         context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
@@ -137,9 +167,9 @@ class _Side:
         return context
 
 
-def _set_up_for_clients(side: _Side) -> ssl.SSLContext:
+def _set_up_for_clients(side: _Side) -> Context:
     """A client's certificate is asked for only where there is a CA to look at it with."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = Context(ssl.PROTOCOL_TLS_SERVER)
     context.num_tickets = 1  # OpenSSL's two are for browsers, which connect several times at once
     if not side.get("tls_cert_file") or not side.get("tls_key_file"):
         side.complain("tls_sslmode", f"{side.get('tls_sslmode')} needs client_tls_cert_file and client_tls_key_file")
@@ -157,10 +187,12 @@ def _set_up_for_clients(side: _Side) -> ssl.SSLContext:
     return context
 
 
-def _set_up_for_servers(side: _Side) -> ssl.SSLContext:
+def _set_up_for_servers(side: _Side) -> Context:
     """Without server_tls_ca_file the system's own authorities are believed."""
     mode = side.get("tls_sslmode")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if side.get("tls_negotiation") is TlsNegotiation.DIRECT and mode in WEAK_MODES:
+        side.complain("tls_negotiation", _TOO_WEAK)
+    context = Context(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = mode is SslMode.VERIFY_FULL
     context.verify_mode = ssl.CERT_REQUIRED if mode in _VERIFYING else ssl.CERT_NONE
     if not _load_authorities(context, side) and mode in _VERIFYING:
@@ -182,7 +214,7 @@ def _refuse_password() -> str:
     raise _Encrypted
 
 
-def _load_own(context: ssl.SSLContext, side: _Side) -> None:
+def _load_own(context: Context, side: _Side) -> None:
     """Certificate and key. OpenSSL does not say which of the two files it dislikes, so both are looked at first."""
     certificate, key = _read(side, "tls_cert_file"), _read(side, "tls_key_file")
     if certificate is None or key is None:
@@ -193,6 +225,16 @@ def _load_own(context: ssl.SSLContext, side: _Side) -> None:
         side.mistakes.append(f"{side.name_file('tls_key_file')}: holds no private key in PEM format")
     else:
         _load_pair(context, side)
+        context.end_point = _find_end_point(certificate)
+
+
+def _find_end_point(certificates: bytes) -> bytes | None:
+    """Of the first of them, which is the one that is shown."""
+    match = _FIRST.search(certificates)
+    try:
+        return find_end_point(ssl.PEM_cert_to_DER_cert(match[0].decode("ascii"))) if match else None
+    except ValueError:
+        return None
 
 
 def _load_pair(context: ssl.SSLContext, side: _Side) -> None:
@@ -229,7 +271,9 @@ def _read(side: _Side, name: str) -> bytes | None:
     """None: it cannot be read, which has been said."""
     try:
         with open(side.get(name), "rb") as file:
-            return file.read()
+            data = file.read()
+        side.digest.update(data)
+        return data
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "is no name of a file"
         side.mistakes.append(f"{side.name_file(name)}: {why}")

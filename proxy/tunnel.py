@@ -25,6 +25,7 @@ from typing import Any, cast
 from protocol.frontend import TERMINATE_MESSAGE
 from protocol.replication import Replication
 from proxy.log import Tag, tag_client, tag_server
+from proxy.server_tls import end_writing
 from proxy.states import Closing
 
 FLUSH_TIME = 10.0  # seconds a client has to read what PostgreSQL said last
@@ -125,6 +126,7 @@ class Far(End):
         self.pool = tunnel.pool
         self.parameters: dict[str, str] = {}
         self.endpoint: Any = None
+        self.tls: Any = None
         self.address: tuple[str, int] = ("", 0)
         self.key = b""
         self.pid = 0
@@ -167,11 +169,8 @@ class Far(End):
         if self.is_over or self.transport.is_closing():
             return
         self.let_go()
-        if not self.transport.can_write_eof():
-            self.transport.close()
-        else:
-            self.transport.write_eof()
-            self._nudge = asyncio.get_running_loop().call_later(CANCEL_AFTER, self.pool.world.issue_cancel, self)
+        end_writing(self.transport)
+        self._nudge = asyncio.get_running_loop().call_later(CANCEL_AFTER, self.pool.world.issue_cancel, self)
         self.cut_off_in(GOODBYE)
 
 

@@ -2,8 +2,8 @@
 We log in to PostgreSQL: after our startup packet, until AuthenticationOk.
 
 Theory. The server asks, we answer, in whichever way it prefers: nothing at all (trust), the password, its md5,
-or SCRAM-SHA-256. Then it either lets us in or says in an ErrorResponse why not, which `ServerRefused` carries
-to whoever waits for this server, word for word.
+or SCRAM-SHA-256, bound to its certificate where there is TLS and it offers that. Then it either lets us in or says in
+an ErrorResponse why not, which `ServerRefused` carries to whoever waits for this server, word for word.
 
 The server may be hostile, or may not be the one we mean. So: messages and their number are bounded; it may
 ask once; what is illegal at this moment ends the login; and once it has begun SCRAM it must show that it knows
@@ -28,7 +28,8 @@ from protocol.backend import (
 from protocol.errors import ProtocolError
 from protocol.frontend import build_password, build_sasl_initial, build_sasl_response
 from protocol.passwords import Md5, ScramKeys, Secret, md5_response, md5_stored
-from protocol.scram import MECHANISM, ScramClient
+from protocol.scram import ScramClient
+from proxy.auth.binding import find_peers_end_point
 from proxy.auth.keys import KeyKeeper
 from proxy.inbox import Inbox, PeerGone
 
@@ -171,12 +172,9 @@ async def _answer_md5(login: _Login, rest: bytes) -> None:
 
 async def _answer_sasl(login: _Login, rest: bytes) -> None:
     """The whole SCRAM exchange, up to the server's proof."""
-    mechanisms = parse_sasl_mechanisms(rest)
-    if MECHANISM not in mechanisms:
-        offered = ", ".join(mechanisms[:5])[:200]
-        raise ProtocolError(f"the server offers the SASL mechanisms {offered!r}; we speak only {MECHANISM}")
-    password, scram = login.take_password(MECHANISM), ScramClient()
-    login.inbox.write(build_sasl_initial(MECHANISM, scram.first()))
+    scram = ScramClient(parse_sasl_mechanisms(rest), channel_binding=find_peers_end_point(login.inbox.transport))
+    password = login.take_password(scram.mechanism)
+    login.inbox.write(build_sasl_initial(scram.mechanism, scram.first()))
     challenge = scram.challenge(await login.wait_sasl(codes.AUTH_SASL_CONTINUE))
     salted = await login.keeper.salted(password, challenge.salt, challenge.iterations)
     login.inbox.write(build_sasl_response(scram.proof(ScramKeys.from_salted_password(salted))))

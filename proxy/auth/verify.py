@@ -10,6 +10,8 @@ The method says how we ask; the stored secret says how we can check. As in PgBou
     md5             md5 exchange          md5 exchange        SCRAM exchange       the exchange most users have
     scram-sha-256   verifier made of it   mock, never right   SCRAM exchange       mock, never right
 
+A SCRAM exchange over TLS can be bound to our certificate (SCRAM-SHA-256-PLUS), and is if the client can too.
+
 Nobody learns from us who exists. A user who is unknown, who has no usable secret or whose secret is of the
 wrong kind goes through the exchange to its end, and hears the very words of a wrong password. Time tells
 nothing either: a wrong cleartext password costs one PBKDF2 for everybody, a SCRAM exchange none for anybody
@@ -48,7 +50,8 @@ from protocol.passwords import (
     is_scram_password,
     md5_stored,
 )
-from protocol.scram import MAX_MESSAGE_LENGTH, MECHANISM, ScramServer, WrongPassword
+from protocol.scram import MAX_MESSAGE_LENGTH, ScramServer, WrongPassword, offered_with
+from proxy.auth.binding import find_own_end_point
 from proxy.auth.keys import KeyKeeper
 from proxy.inbox import Inbox
 
@@ -79,8 +82,9 @@ async def verify_client(
     Let the client prove that it is `user`, whose secrets are `stored` (none: unknown). Returns the bytes to send
     in front of AuthenticationOk. `strangers_meet_scram` is Users.mostly_scram, and matters under md5 only.
 
-    Refused: 28P01 for a wrong password or unknown user, 28000 for an unknown user under trust, 08P01 for a message
-    of another kind. ProtocolError for a malformed one. PeerGone when the client leaves, as psql does to ask its user.
+    Refused: 28P01 for a wrong password or unknown user, 28000 for an unknown user under trust and for a client that is
+    bound to another certificate or believes that it cannot be bound, 08P01 for a message of another kind. ProtocolError
+    for a malformed one. PeerGone when the client leaves, as psql does to ask its user.
     """
     if method is AuthMethod.ANY:
         return b""
@@ -144,11 +148,14 @@ def _mock_md5() -> Md5:
 
 
 async def _ask_scram(inbox: Inbox, user: str, usable: Sequence[Stored], keeper: KeyKeeper) -> bytes:
-    inbox.write(build_sasl([MECHANISM]))
+    binding = find_own_end_point(inbox.transport)
+    offered = offered_with(binding)
+    inbox.write(build_sasl(offered))
     initial = parse_sasl_initial(await _wait_answer(inbox, "SASL", MAX_SASL_MESSAGE))
-    if initial.mechanism != MECHANISM or initial.data is None:
+    if initial.mechanism not in offered or initial.data is None:
         raise Refused(sqlstate.PROTOCOL_VIOLATION, "client selected an invalid SASL authentication mechanism")
-    server = ScramServer(*await _gather_verifiers(user, usable, keeper))
+    verifiers = await _gather_verifiers(user, usable, keeper)
+    server = ScramServer(*verifiers, mechanism=initial.mechanism, channel_binding=binding)
     inbox.write(build_sasl_continue(server.first(initial.data)))
     answer = parse_sasl_response(await _wait_answer(inbox, "SASL", MAX_SASL_MESSAGE))
     try:

@@ -30,10 +30,12 @@ from proxy.config.kinds import (
     SECRET,
     SERVER_PORT,
     TEXT,
+    TLS_NEGOTIATION,
     USER_NAME,
     Kind,
     LoadBalance,
     PoolMode,
+    TlsNegotiation,
     or_unsaid,
 )
 from proxy.config.settings import ACTED, LIVE, NO_AUTH_QUERY, Setting, row, table_of
@@ -78,6 +80,7 @@ class Database:
     load_balance_hosts: LoadBalance = row(
         LOAD_BALANCE, LoadBalance.ROUND_ROBIN, LIVE, ACTED, "several hosts: round-robin; disable = one until it fails"
     )
+    server_tls_negotiation: TlsNegotiation | None = said(TLS_NEGOTIATION, "postgres or direct, as in the main section")
     connect_query: str | None = said(TEXT, "run on each new server")
     client_encoding: str | None = said(TEXT, "set on each new server")
     datestyle: str | None = said(TEXT, "set on each new server")

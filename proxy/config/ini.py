@@ -31,7 +31,7 @@ from proxy.config.entries import (
     suggest,
     unacted_keys,
 )
-from proxy.config.kinds import AuthType, SslMode
+from proxy.config.kinds import AuthType
 from proxy.config.lines import MAX_MISTAKES, Line, Mistake, Reader
 from proxy.config.settings import MAIN_SECTIONS, SETTINGS, Setting, Settings, defaults
 
@@ -41,13 +41,11 @@ E = TypeVar("E", Database, User, Peer)
 
 MAX_ENTRIES: Final = 100_000  # of a section; three seconds and 100 MB
 
-_STRICT = frozenset({SslMode.REQUIRE, SslMode.VERIFY_CA, SslMode.VERIFY_FULL})
 _UNSAFE: Final[Mapping[str, tuple[frozenset[str], str]]] = {
     "auth_type": (
         frozenset({AuthType.LDAP, AuthType.PAM}),
         "is not served yet: use scram-sha-256, md5, plain, cert, hba, trust or any",
     ),
-    "server_tls_sslmode": (_STRICT, "cannot be kept yet: TLS is not spoken, servers would be reached without it"),
 }
 
 

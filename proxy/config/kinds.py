@@ -68,6 +68,16 @@ class SslMode(enum.StrEnum):
     VERIFY_FULL = "verify-full"
 
 
+WEAK_MODES: Final = frozenset({SslMode.DISABLE, SslMode.ALLOW, SslMode.PREFER})  # go on without TLS
+
+
+class TlsNegotiation(enum.StrEnum):
+    """How TLS begins, in libpq's words (sslnegotiation)."""
+
+    POSTGRES = "postgres"
+    DIRECT = "direct"
+
+
 class SessionState(enum.StrEnum):
     """What happens to what a client changes in its session, where servers are shared."""
 
@@ -289,6 +299,7 @@ SESSION_STATE: Final = one_of(SessionState)
 LISTEN_MODE: Final = one_of(ListenMode)
 AUTH_TYPE: Final = one_of(AuthType)
 SSL_MODE: Final = one_of(SslMode)
+TLS_NEGOTIATION: Final = one_of(TlsNegotiation)
 LOAD_BALANCE: Final = one_of(LoadBalance)
 LOG_FORMAT: Final = one_of(Format)
 FACILITY: Final = word_of(FACILITIES)

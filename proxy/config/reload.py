@@ -30,6 +30,7 @@ LOGIN: Final = (
     "server_dbname",
     "hosts",
     "port",
+    "server_tls_negotiation",
     "user",
     "password",
     "connect_query",

@@ -45,6 +45,7 @@ from proxy.config.kinds import (
     SESSION_STATE,
     SSL_MODE,
     TEXT,
+    TLS_NEGOTIATION,
     TRUTH,
     AuthType,
     Kind,
@@ -52,6 +53,7 @@ from proxy.config.kinds import (
     PoolMode,
     SessionState,
     SslMode,
+    TlsNegotiation,
 )
 from proxy.log import Format
 
@@ -71,7 +73,6 @@ LIVE, RESTART = Reload
 MAIN_SECTIONS: Final = ("proxy", "pgbouncer")
 
 ACTED: Final = ""
-NO_TLS: Final = "TLS is not spoken to servers yet: they are reached without it"
 NO_AUTH_QUERY: Final = "auth_query is not run yet: only users of auth_file can log in"
 NO_AUTH_FILES: Final = "only auth_type trust, any, plain, md5 and scram-sha-256 work yet"
 NO_ZONES: Final = "the system's resolver looks up host names: it is set up in /etc/resolv.conf and knows no zones"
@@ -289,13 +290,16 @@ class Settings:
     client_tls_ecdhcurve: str = row(TEXT, "auto", LIVE, ACTED, "none, auto or a curve's name")
 
     # TLS towards servers.
-    server_tls_sslmode: SslMode = row(SSL_MODE, SslMode.PREFER, LIVE, NO_TLS, "disable, allow ... verify-full")
-    server_tls_cert_file: str = row(TEXT, "", LIVE, NO_TLS, "certificate shown to servers")
-    server_tls_key_file: str = row(TEXT, "", LIVE, NO_TLS, "its private key")
-    server_tls_ca_file: str = row(TEXT, "", LIVE, NO_TLS, "CA that servers' certificates are checked with")
-    server_tls_protocols: str = row(TEXT, "secure", LIVE, NO_TLS, "versions: secure (1.2, 1.3), all, or a list")
-    server_tls_ciphers: str = row(TEXT, "default", LIVE, NO_TLS, "ciphers up to TLS 1.2")
-    server_tls13_ciphers: str = row(TEXT, "", LIVE, NO_TLS, "ciphers of TLS 1.3")
+    server_tls_sslmode: SslMode = row(SSL_MODE, SslMode.PREFER, LIVE, ACTED, "disable, allow ... verify-full")
+    server_tls_cert_file: str = row(TEXT, "", LIVE, ACTED, "certificate shown to servers")
+    server_tls_key_file: str = row(TEXT, "", LIVE, ACTED, "its private key")
+    server_tls_ca_file: str = row(TEXT, "", LIVE, ACTED, "CA that servers' certificates are checked with")
+    server_tls_protocols: str = row(TEXT, "secure", LIVE, ACTED, "versions: secure (1.2, 1.3), all, or a list")
+    server_tls_ciphers: str = row(TEXT, "default", LIVE, ACTED, "ciphers up to TLS 1.2")
+    server_tls13_ciphers: str = row(TEXT, "", LIVE, ACTED, "ciphers of TLS 1.3")
+    server_tls_negotiation: TlsNegotiation = row(
+        TLS_NEGOTIATION, TlsNegotiation.POSTGRES, LIVE, ACTED, "postgres = ask for TLS; direct = begin with it (17+)"
+    )
 
 
 SETTINGS: Final = table_of(Settings)

@@ -6,9 +6,10 @@ looks up the script of the database asked for, and lets it talk to the socket. S
 """
 
 import socket
+import ssl
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from struct import pack, unpack
 
 from tests.live.wire import message
@@ -19,6 +20,7 @@ KEY = message("K", b"12345678")
 GREETING = OK + message("S", b"server_version\x0018.0\0") + message("S", b"client_encoding\0UTF8\0") + KEY + READY
 SASL = message("R", pack("!I", 10) + b"SCRAM-SHA-256\0\0")
 ROW = message("T", pack("!H", 1) + b"a\0" + pack("!IHIhiH", 0, 0, 25, -1, -1, 0)) + message("D", b"\0\1\0\0\0\x011")
+SSL_CODE = pack("!I", 80877103)
 ANSWER = ROW + message("C", b"SELECT 1\0") + READY
 
 Script = Callable[["Wire"], None]
@@ -30,6 +32,13 @@ class Wire:
     def __init__(self, connected: socket.socket) -> None:
         self.socket = connected
         self.socket.settimeout(10)
+
+    def encrypt(self, context: ssl.SSLContext) -> None:
+        """Ask no more: TLS, with us as its server."""
+        self.socket = context.wrap_socket(self.socket, server_side=True)
+
+    def close(self) -> None:
+        self.socket.close()
 
     def say(self, *parts: bytes) -> None:
         self.socket.sendall(b"".join(parts))
@@ -45,7 +54,11 @@ class Wire:
 
     def read_startup(self) -> dict[str, str]:
         (length,) = unpack("!I", self.take(4))
-        parts = self.take(length - 4)[4:].decode().split("\0")
+        packet = self.take(length - 4)
+        if packet == SSL_CODE:
+            self.say(b"N")
+            return self.read_startup()
+        parts = packet[4:].decode().split("\0")
         return dict(zip(parts[::2], parts[1::2], strict=False))
 
     def read_message(self) -> tuple[str, bytes]:
@@ -68,12 +81,13 @@ class Wire:
 class HostileServer:
     """Listens on 127.0.0.1:`port` while the context lasts."""
 
-    def __init__(self, scripts: dict[str, Script]) -> None:
+    def __init__(self, scripts: dict[str, Script], *, opening: Script | None = None) -> None:
         self.scripts = scripts
+        self._opening = opening  # what comes before the startup packet
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listening.getsockname()[1]
         self._threads: list[threading.Thread] = []
-        self._open: list[socket.socket] = []
+        self._open: list[Wire] = []
 
     def __enter__(self) -> "HostileServer":
         self._start(self._accept)
@@ -84,7 +98,7 @@ class HostileServer:
         self._listening.close()
         for each in self._open:
             with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
+                each.socket.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join()
 
@@ -97,12 +111,14 @@ class HostileServer:
         with suppress(OSError):
             while True:
                 connected, _ = self._listening.accept()
-                self._open.append(connected)
-                self._start(lambda connected=connected: self._serve(connected))  # type: ignore[misc]
+                wire = Wire(connected)
+                self._open.append(wire)
+                self._start(lambda wire=wire: self._serve(wire))  # type: ignore[misc]
 
-    def _serve(self, connected: socket.socket) -> None:
-        wire = Wire(connected)
-        with connected, suppress(OSError):
+    def _serve(self, wire: Wire) -> None:
+        with closing(wire), suppress(OSError):
+            if self._opening is not None:
+                self._opening(wire)
             script = self.scripts.get(wire.read_startup().get("database", ""))
             if script is not None:  # a cancel request names no database
                 script(wire)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from struct import unpack
 
-from tests.live.wire import message
+from tests.live.wire import SSL_REQUEST, message
 
 REFUSAL = message("E", b"SFATAL\0C08P01\0Munsupported frontend protocol\0\0")
 
@@ -67,6 +67,9 @@ class Relay:
     def _serve(self, near: socket.socket) -> None:
         with suppress(OSError):
             head = near.recv(8, socket.MSG_WAITALL)
+            if head == SSL_REQUEST:
+                near.sendall(b"N")
+                head = near.recv(8, socket.MSG_WAITALL)
             length, version = unpack("!II", head)
             packet = head + near.recv(length - 8, socket.MSG_WAITALL)
             if version >> 16 == 3:

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.errors import ProtocolError
+from protocol.errors import ProtocolError, Refused
 from protocol.passwords import ScramKeys, Secret, derive_salted_password
-from protocol.scram import ScramClient, ScramServer, WrongPassword, mock_verifier
+from protocol.scram import ScramClient, ScramServer, WrongPassword, mock_verifier, offered_with
 
 # RFC 7677 section 3.
 SALT = base64.b64decode("W22ZaJ0SNY7soEsUEjb6gQ==")
@@ -97,14 +97,95 @@ def test_any_user_name_is_escaped_and_none_matters() -> None:
     assert ScramClient(user="a,b=c", nonce="x").first() == b"n,,n=a=2Cb=3Dc,r=x"
 
 
+# Channel binding.
+
+PLUS = "SCRAM-SHA-256-PLUS"
+BOTH = (PLUS, "SCRAM-SHA-256")
+
+
+def a_binding_server(mechanism: str, channel_binding: bytes | None = b"hash") -> ScramServer:
+    return ScramServer(VERIFIER, mechanism=mechanism, channel_binding=channel_binding)
+
+
+def test_a_server_offers_what_the_connection_can_be_bound_to() -> None:
+    assert offered_with(b"hash") == BOTH
+    assert offered_with(None) == ("SCRAM-SHA-256",)
+
+
+@pytest.mark.parametrize(
+    ("offered", "channel_binding", "mechanism", "header"),
+    [
+        (BOTH, b"hash", PLUS, b"p=tls-server-end-point,,"),
+        ((PLUS,), b"hash", PLUS, b"p=tls-server-end-point,,"),
+        (("SCRAM-SHA-256",), b"hash", "SCRAM-SHA-256", b"y,,"),
+        (BOTH, None, "SCRAM-SHA-256", b"n,,"),
+        (("SCRAM-SHA-256",), None, "SCRAM-SHA-256", b"n,,"),
+    ],
+)
+def test_a_client_binds_where_it_can_and_says_when_it_could(
+    offered: tuple[str, ...], channel_binding: bytes | None, mechanism: str, header: bytes
+) -> None:
+    client = ScramClient(offered, nonce="c", channel_binding=channel_binding)
+    assert client.mechanism == mechanism
+    assert client.first() == header + b"n=,r=c"
+
+
+def test_a_client_says_what_it_was_offered_and_what_it_can() -> None:
+    with pytest.raises(ProtocolError, match="'SCRAM-SHA-256-PLUS'; we speak only SCRAM-SHA-256 here"):
+        ScramClient((PLUS,))
+    with pytest.raises(ProtocolError, match="'A, B'; we speak only SCRAM-SHA-256-PLUS and SCRAM-SHA-256 here"):
+        ScramClient(("A", "B"), channel_binding=b"hash")
+
+
 def test_channel_binding_binds_both_sides_to_the_same_certificate() -> None:
-    converse(ScramClient(channel_binding=b"hash"), ScramServer(VERIFIER, channel_binding=b"hash"), PENCIL)
-    with pytest.raises(ProtocolError, match="channel binding check failed"):
-        converse(ScramClient(channel_binding=b"hash"), ScramServer(VERIFIER, channel_binding=b"other"), PENCIL)
-    with pytest.raises(ProtocolError, match="SCRAM-SHA-256-PLUS without"):
-        converse(ScramClient(), ScramServer(VERIFIER, channel_binding=b"hash"), PENCIL)
-    with pytest.raises(ProtocolError, match="does not offer"):
-        converse(ScramClient(channel_binding=b"hash"), ScramServer(VERIFIER), PENCIL)
+    converse(ScramClient(BOTH, channel_binding=b"hash"), a_binding_server(PLUS), PENCIL)
+    with pytest.raises(Refused, match="channel binding check failed") as refusal:
+        converse(ScramClient(BOTH, channel_binding=b"hash"), a_binding_server(PLUS, b"other"), PENCIL)
+    assert refusal.value.sqlstate == "28000"
+
+
+def test_a_client_that_cannot_bind_is_welcome_where_binding_is_offered() -> None:
+    converse(ScramClient(BOTH), a_binding_server("SCRAM-SHA-256"), PENCIL)
+
+
+def test_whoever_hides_our_offer_is_found_out() -> None:
+    """Somebody in between strikes the mechanism from what we offer: the client says `y`, which he cannot change."""
+    client = ScramClient(("SCRAM-SHA-256",), channel_binding=b"theirs")
+    with pytest.raises(Refused, match="negotiation error") as refusal:
+        converse(client, a_binding_server("SCRAM-SHA-256"), PENCIL)
+    assert refusal.value.sqlstate == "28000"
+    converse(ScramClient(("SCRAM-SHA-256",), channel_binding=b"x"), ScramServer(VERIFIER), PENCIL)
+
+
+def test_whoever_changes_the_flag_breaks_the_signature() -> None:
+    client = ScramClient(("SCRAM-SHA-256",), channel_binding=b"theirs")
+    server = a_binding_server("SCRAM-SHA-256")
+    client.challenge(server.first(client.first().replace(b"y,,", b"n,,", 1)))
+    with pytest.raises(ProtocolError, match="unexpected SCRAM channel-binding attribute"):
+        server.final(client.proof(PENCIL))
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "header", "complaint"),
+    [
+        (PLUS, b"n", "the client selected SCRAM-SHA-256-PLUS, but"),
+        (PLUS, b"y", "the client selected SCRAM-SHA-256-PLUS, but"),
+        (PLUS, b"p=tls-unique", 'unsupported SCRAM channel-binding type "tls-unique"'),
+        (PLUS, b"p=", "malformed"),
+        (PLUS, b"p=" + b"x" * 65, "malformed"),
+        (PLUS, b"p=a\x1bb", "malformed"),
+        ("SCRAM-SHA-256", b"p=tls-server-end-point", "selected SCRAM-SHA-256 without channel binding, but"),
+        ("SCRAM-SHA-256", b"p=tls-unique", "selected SCRAM-SHA-256 without channel binding, but"),
+    ],
+)
+def test_the_header_must_suit_the_mechanism(mechanism: str, header: bytes, complaint: str) -> None:
+    with pytest.raises(ProtocolError, match=complaint):
+        a_binding_server(mechanism).first(header + b",,n=,r=c")
+
+
+def test_a_mechanism_that_was_not_offered_is_our_own_mistake() -> None:
+    with pytest.raises(AssertionError):
+        ScramServer(VERIFIER, mechanism=PLUS)
 
 
 # A hostile server.
@@ -186,8 +267,8 @@ def test_a_server_that_cannot_prove_itself_is_refused(server_final: bytes, compl
         (b"x,,n=,r=abc", "malformed"),
         (b"n=x,,n=,r=abc", "malformed"),
         (b"p,,n=,r=abc", "malformed"),
-        (b"p=tls-server-end-point,,n=,r=abc", "does not offer"),
-        (b"p=,,n=,r=abc", "does not offer"),
+        (b"p=tls-server-end-point,,n=,r=abc", "without channel binding"),
+        (b"p=,,n=,r=abc", "malformed"),
         (b"n,a=admin,n=,r=abc", "authorization identity"),
         (b"n,,m=ext,n=,r=abc", "extension"),
         (b"n,,n=,r=", "malformed"),
@@ -218,7 +299,7 @@ def test_a_client_without_channel_binding_is_welcome_and_must_repeat_its_header(
     ("client_final", "complaint"),
     [
         (b"", "malformed"),
-        (CLIENT_FINAL.replace(b"c=biws", b"c=eSws"), "channel binding check failed"),
+        (CLIENT_FINAL.replace(b"c=biws", b"c=eSws"), "unexpected SCRAM channel-binding attribute"),
         (CLIENT_FINAL.replace(b"k0,", b"k1,"), "not the one agreed upon"),
         (CLIENT_FINAL.replace(b"k0,", b"k0x,"), "not the one agreed upon"),
         (CLIENT_FINAL[: CLIENT_FINAL.index(b",p=")], "malformed"),
@@ -246,7 +327,8 @@ def test_what_the_client_adds_is_signed_too() -> None:
         server.final(CLIENT_FINAL.replace(b",p=", b",x=y,p="))
 
 
-messages = st.binary(max_size=200) | st.sampled_from([CLIENT_FIRST, SERVER_FIRST, CLIENT_FINAL, SERVER_FINAL]).flatmap(
+SAID = [CLIENT_FIRST, SERVER_FIRST, CLIENT_FINAL, SERVER_FINAL, b"p=tls-server-end-point" + CLIENT_FIRST[1:]]
+messages = st.binary(max_size=200) | st.sampled_from(SAID).flatmap(
     lambda message: st.builds(
         lambda at, piece: message[:at] + piece + message[at + 1 :],
         st.integers(0, len(message)),

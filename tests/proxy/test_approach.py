@@ -49,13 +49,34 @@ def test_what_the_server_tells_is_noted_on_the_owner():
     assert (owner.endpoint, owner.address) == (HERE, ("10.0.0.1", 5432))
 
 
+@pytest.mark.parametrize("is_encrypted", [False, True])
+def test_how_it_came_in_is_noted_for_those_who_must_come_the_same_way(is_encrypted):
+    class Tls:
+        async def begin(self, inbox, host):
+            assert host == "db"
+            return is_encrypted
+
+        def as_is(self):
+            return "as it is"
+
+    async def main():
+        way = approaching(b"")
+        way.owner.endpoint, way.owner.tls = SimpleNamespace(host="db"), None
+        assert await way.encrypt(Tls()) is is_encrypted
+        assert way.owner.tls == ("as it is" if is_encrypted else None)
+
+    play(main())
+
+
 def test_starting_over_it_forgets_what_was_said():
     async def main():
         way = approaching(OK + TZ + KEY + READY)
         await way.log_in(SAID, Secret("secret"), 2)
+        way.owner.tls = "some"
         way.inbox.connection_lost(None)
         await way.start_over()
-        assert (way.inbox, way.owner.parameters, way.owner.key, way.owner.pid) == (None, {}, b"", 0)
+        owner = way.owner
+        assert (way.inbox, owner.parameters, owner.key, owner.pid, owner.tls) == (None, {}, b"", 0, None)
 
     play(main())
 

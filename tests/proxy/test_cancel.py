@@ -4,6 +4,7 @@ from protocol.startup import CancelRequest, parse_startup
 from proxy.cancel import FAILED, KEY_LENGTH, LONG_KEY_LENGTH, NOT_WAITING, WAS_WAITING, Cancels
 from proxy.inbox import Inbox
 from proxy.peers import SENT, TIMED_OUT, UNKNOWN, stamp
+from proxy.server_tls import TlsFailed
 from proxy.states import CLEANING, CLOSED, IDLE, RESTING, WAITING
 from tests.fakes import FakeTransport
 from tests.play import Play, asked, client, released, server, stays_linked, to_client, to_server
@@ -274,3 +275,36 @@ def test_a_key_that_is_not_here_is_asked_of_the_process_before_and_the_one_after
     assert asks(play, b"nowhere").result() == UNKNOWN
     assert asks(play).result() == NOT_WAITING
     assert passed == [b"there", b"nowhere"]
+
+
+class Tls:
+    """What a cancel request must be sent by, where its server is reached by TLS."""
+
+    def __init__(self, error=None):
+        self.error, self.begun = error, []
+
+    async def begin(self, inbox, host):
+        self.begun.append((host, bytes(inbox.transport.arrived)))
+        if self.error is not None:
+            raise self.error
+        return True
+
+
+def test_where_the_server_is_reached_by_tls_its_key_travels_encrypted():
+    play = play_with_cancels()
+    play.endpoint.host = "db"
+    play.server.tls = Tls()
+    play >> client("Q:long") >> asks_to_cancel
+    assert play.server.tls.begun == [("db", b"")], "before the key"
+    assert play.endpoint.keys() == [play.server.key]
+
+
+def test_where_that_fails_the_key_is_not_sent_at_all():
+    play = play_with_cancels()
+    play.endpoint.host = "db"
+    play.server.tls = Tls(TlsFailed("server refused SSL"))
+    play >> client("Q:long") >> asks_to_cancel
+    assert [bytes(line.arrived) for line in play.endpoint.lines] == [b""]
+    assert "cancel request failed: server refused SSL" in play.world.log.text
+    play >> server("C Z:I")
+    assert play.server.state is CLOSED, "as with any request that may be lost"

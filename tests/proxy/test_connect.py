@@ -10,11 +10,13 @@ from protocol.startup import parse_startup
 from proxy.approach import MAX_GREETINGS
 from proxy.config.entries import Database
 from proxy.config.kinds import LoadBalance
+from proxy.config.settings import assign, defaults
 from proxy.connect import Opener
 from proxy.places import Endpoint
 from proxy.resolver import LookupFailed
 from proxy.states import CLOSED, CLOSING, IDLE, OPENING, Closing
 from proxy.tasks import Tasks
+from proxy.tls import build_contexts
 from tests.fakes import FakeWorld
 from tests.proxy.auth.wire import Wire, a_keeper, alone, play, wired
 
@@ -24,6 +26,7 @@ KEY = backend.build_backend_key(b"\0\0\0\x07abcd")
 TZ = backend.build_parameter_status("TimeZone", "UTC")
 READY = backend.READY_IDLE_MESSAGE
 HELLO = OK + TZ + KEY + READY
+SSL_REQUEST = b"\0\0\0\x08\x04\xd2\x16\x2f"
 SILENCE = b""  # and the end of it
 REFUSED = ConnectionRefusedError(111, "Connection refused")
 STARTING = backend.build_error("FATAL", "57P03", "the database system is starting up")
@@ -52,6 +55,19 @@ class Line(Wire):
 
     def set_protocol(self, protocol):
         self.mine = protocol
+
+
+class AskedLine(Line):
+    """A wire whose far end speaks when it is spoken to: `answer` to the question for TLS, `said` to anything else."""
+
+    def __init__(self, answer, said):
+        super().__init__()
+        self.answer, self.said = answer, said
+
+    def write(self, data):
+        super().write(data)
+        said = self.answer if data == SSL_REQUEST else self.said
+        asyncio.get_running_loop().call_soon(self.mine.data_received, said)
 
 
 class Resolver:
@@ -84,6 +100,7 @@ class World(FakeWorld):
         self.lines = []
         self.tried = []  # addresses
         self.said = said
+        self.answer = None  # to an SSLRequest; None: nobody asks
         scripts = [said] if isinstance(said, bytes) else list(said)
 
         async def connect(endpoint, loop):
@@ -99,11 +116,12 @@ class World(FakeWorld):
             if isinstance(said, Exception):
                 raise said
             self.inbox = alone()
-            line = Line()
+            line = Line() if self.answer is None else AskedLine(self.answer, said)
             line.mine = self.inbox
             self.lines.append(line)
             self.inbox.transport = line
-            self.inbox.data_received(said)
+            if self.answer is None:
+                self.inbox.data_received(said)
             if said == SILENCE:
                 self.inbox.eof_received()
             return self.inbox
@@ -431,3 +449,65 @@ def test_an_opening_that_is_closed_on_its_way_to_the_second_host_frees_its_place
 def test_a_host_of_an_older_protocol_is_asked_again_before_another_is_tried(monkeypatch):
     world, server = several([OLD, HELLO], monkeypatch, hosts=(A, B))
     assert (world.tried, server.state) == ([A, A], IDLE)
+
+
+# TLS. (The handshake itself: test_server_tls.py.)
+
+
+def asked(answer, monkeypatch, mode="prefer", **more):
+    """A server that is asked for TLS and says `answer`, and lets us in when we say who we are."""
+
+    async def main():
+        world = World(HELLO, monkeypatch, **more)
+        world.room_made = lambda pool: None
+        world.answer = answer
+        world.settings = assign(defaults(), "server_tls_sslmode", mode)
+        world.tls = build_contexts(world.settings)
+        return world, await world.open()
+
+    return play(main())
+
+
+@pytest.mark.parametrize("mode", ["allow", "prefer"])
+def test_a_server_that_has_no_tls_is_logged_in_to_without(mode, monkeypatch):
+    world, server = asked(b"N", monkeypatch, mode)
+    assert (server.state, server.tls) == (IDLE, None)
+    assert world.lines[0].written.startswith(SSL_REQUEST)
+    assert b"user\0web\0" in world.lines[0].written
+    assert "SSL established" not in world.log.text
+
+
+@pytest.mark.parametrize(
+    ("mode", "answer", "words"),
+    [
+        ("require", b"N", "server refused SSL"),
+        ("verify-full", b"N", "server refused SSL"),
+        ("prefer", b"E", "the server answered with an error when it was asked for SSL"),
+        ("prefer", b"R", "bad sslreq answer"),
+        ("prefer", b"SS", "received unencrypted data after SSL response"),
+    ],
+)
+def test_without_the_tls_that_is_needed_nothing_of_us_is_said(mode, answer, words, monkeypatch):
+    world, server = asked(answer, monkeypatch, mode)
+    assert server.state is CLOSED
+    assert (world.pool.failure.sqlstate, world.pool.failure.sentence) == ("08006", f"TLS handshake failed: {words}")
+    assert [line.written for line in world.lines] == [SSL_REQUEST]
+    assert "closing because: TLS handshake failed (age=0s)" in world.log.text
+
+
+def test_a_unix_socket_is_not_asked_whatever_the_mode(monkeypatch):
+    world, server = asked(b"N", monkeypatch, "verify-full", hosts=("/run/pg",))
+    assert server.state is IDLE
+    assert SSL_REQUEST not in world.lines[0].written
+
+
+def test_nobody_is_asked_where_tls_is_disabled(monkeypatch):
+    world, server = asked(b"N", monkeypatch, "disable")
+    assert server.state is IDLE
+    assert SSL_REQUEST not in world.lines[0].written
+
+
+def test_a_host_without_tls_is_passed_over_where_another_may_have_it(monkeypatch):
+    world, server = asked(b"N", monkeypatch, "require", hosts=(A, B))
+    assert (server.state, world.tried) == (CLOSED, [A, B])
+    assert "host 10.0.0.1:5432 is down: TLS handshake failed: server refused SSL" in world.log.text

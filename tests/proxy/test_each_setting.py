@@ -47,7 +47,7 @@ ELSEWHERE = {
     "suspend_timeout",
     "auth_hba_file",
     "auth_ident_file",
-    *(name for name in SETTINGS if name.startswith("client_tls")),
+    *(name for name in SETTINGS if "_tls" in name),
 }
 
 Look = Callable[[Proxy], Any]

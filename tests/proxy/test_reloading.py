@@ -7,8 +7,10 @@ import pytest
 
 from proxy.config.settings import Settings
 from proxy.log import Destination, Log
+from proxy.places import Endpoint
 from proxy.reloading import MOST_WARNINGS, destination_of
-from proxy.states import Closing
+from proxy.states import LINKED, Closing
+from tests.certificates import Authority
 from tests.whole import INI, a_client, a_pool, a_proxy
 
 
@@ -157,5 +159,37 @@ def test_a_setting_of_tls_that_cannot_be_kept_is_not_set(path):
         assert proxy.tls is tls
         await proxy.reloader.apply_setting("server_tls_sslmode", "disable")
         assert proxy.tls.for_servers is None
+
+    asyncio.run(main())
+
+
+class Reached:
+    """A server behind TCP, in use."""
+
+    endpoint = Endpoint("127.0.0.1", 1)
+    doomed = None
+
+
+def test_servers_behind_tcp_are_replaced_when_what_tls_is_made_of_has_changed_and_only_then(path, tmp_path):
+    async def main():
+        authority = Authority(tmp_path)
+        ca = tmp_path / "ca.crt"
+        ca.write_bytes(authority.cert.read_bytes())
+        path.write_text(INI + f"server_tls_ca_file = {ca}\n")
+        proxy = a_proxy(path)
+        pool = a_pool(proxy)
+        server = Reached()
+        pool.places[LINKED][server] = None
+
+        assert await proxy.reload() == []
+        assert server.doomed is None
+        ca.write_bytes(ca.read_bytes() * 2)
+        assert await proxy.reload() == []
+        assert server.doomed is Closing.STALE
+        assert "TLS towards servers has changed" in proxy.log.text
+
+        server.doomed = None
+        await proxy.reloader.apply_setting("server_tls_sslmode", "disable")
+        assert server.doomed is Closing.STALE
 
     asyncio.run(main())

@@ -37,7 +37,7 @@ class Place:
     """A proxy, and a PostgreSQL that says `said` to whoever connects to it."""
 
     def __init__(self, path, monkeypatch, said=HELLO, text="", **settings):
-        self.proxy = a_proxy(path, text, **settings)
+        self.proxy = a_proxy(path, text, **{"server_tls_sslmode": "disable", **settings})
         self.proxy.tune_socket = lambda connected: None
         self.said = said
         self.servers = []  # inboxes of the connections to PostgreSQL

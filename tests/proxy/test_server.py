@@ -241,11 +241,12 @@ def test_closing_an_idle_server_says_goodbye_and_waits_for_its_end():
     assert play.world.pool.size == 0
 
 
-def test_closing_a_server_at_work_just_hangs_up():
+def test_closing_a_server_at_work_over_tls_cancels_its_query_and_closes_both_halves():
     play = Play() >> client("Q:a") >> (lambda play: play.server.close(Closing.ADMIN)) << to_server("Q:a")
-    assert play.server_socket.was_aborted
-    assert play.server.state is CLOSED
     play << error_to_client("admin forced disconnect")
+    assert play.world.cancels == [play.server]
+    assert play.server_socket.is_closing()
+    assert not play.server_socket.was_aborted
 
 
 def half_closable(play):

@@ -146,7 +146,7 @@ def test_postgresql_that_does_not_notice_is_cancelled_and_then_cut_off():
 
 
 def test_where_one_half_cannot_be_closed_both_are():
-    world = World(can_half_close=False)
+    world = World(can_half_close=False)  # as with TLS
     world.does(world.client.peer_hangs_up)
     world.check_closed()
 

@@ -168,3 +168,22 @@ def test_kill_client_takes_a_tunnel_too(tmp_path: Path) -> None:
         assert tunnel.stage is Stage.CLOSING
 
     at_desk(tmp_path, story)
+
+
+def test_how_a_server_is_reached_is_told_in_pgbouncers_words(tmp_path: Path) -> None:
+    class Encrypted:
+        def version(self) -> str:
+            return "TLSv1.3"
+
+        def cipher(self) -> tuple[str, str, int]:
+            return "TLS_AES_256_GCM_SHA384", "TLSv1.3", 256
+
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        server: Any = a_server(proxy)
+        assert [row["tls"] for row in (await operator.ask("SHOW SERVERS")).dicts()] == [""]
+        extra = {"ssl_object": Encrypted()}
+        server.transport.get_extra_info = lambda name, default=None: extra.get(name, default)
+        rows = (await operator.ask("SHOW SERVERS")).dicts()
+        assert [row["tls"] for row in rows] == ["TLSv1.3/TLS_AES_256_GCM_SHA384"]
+
+    at_desk(tmp_path, story)

@@ -23,10 +23,11 @@ from protocol.backend import (
     build_sasl_final,
 )
 from protocol.body import build_message
-from protocol.errors import ProtocolError
+from protocol.certificates import find_end_point
+from protocol.errors import ProtocolError, Refused
 from protocol.frontend import build_password, parse_sasl_initial
 from protocol.passwords import Md5, ScramKeys, Secret, derive_salted_password, md5_stored
-from protocol.scram import ScramServer
+from protocol.scram import ScramServer, offered_with
 from proxy.auth.prove import Password, ServerRefused, TooNew, prove_ourselves
 from proxy.inbox import Inbox, PeerGone
 from tests.proxy.auth.wire import a_keeper, alone, joined, play, wired
@@ -289,3 +290,77 @@ def test_whatever_a_server_says_we_end_in_one_of_four_ways(said: list[bytes]) ->
         keeper.close()
 
     play(listen())
+
+
+# SCRAM bound to the server's certificate.
+
+# As much of one as is read: signed by SHA-256 with RSA.
+CERTIFICATE = bytes.fromhex("3014" + "3000" + "300d06092a864886f70d01010b0500" + "030100")
+PLUS = "SCRAM-SHA-256-PLUS"
+
+
+class Shown:
+    """The TLS of a connection to a server that has shown this certificate."""
+
+    def __init__(self, certificate: bytes) -> None:
+        self.certificate = certificate
+
+    def getpeercert(self, *, binary_form: bool) -> bytes:
+        return self.certificate
+
+
+def bound(offered: tuple[str, ...], theirs: bytes | None, shown: bytes | None = CERTIFICATE) -> str:
+    """The mechanism selected where `shown` is what we see and `theirs` what the server means; its words if it fails."""
+    binding = None if theirs is None else find_end_point(theirs)
+
+    async def serve(inbox: Inbox) -> str:
+        inbox.write(build_sasl(offered))
+        initial = parse_sasl_initial((await inbox.wait_message(1000))[1])
+        scram = ScramServer(VERIFIER, mechanism=initial.mechanism, channel_binding=binding)
+        assert initial.data is not None
+        try:
+            inbox.write(build_sasl_continue(scram.first(initial.data)))
+            last = scram.final((await inbox.wait_message(1000))[1])
+        except Refused as refusal:
+            inbox.write(build_error("FATAL", refusal.sqlstate, refusal.sentence))
+            return refusal.sentence
+        inbox.write(build_sasl_final(last) + OK)
+        return initial.mechanism
+
+    async def both() -> str:
+        us, server = joined()
+        if shown is not None:
+            wired(us).show("ssl_object", Shown(shown))
+        keeper = a_keeper()
+        try:
+            told, heard = await asyncio.gather(
+                serve(server), prove_ourselves(us, "joe", RIGHT, keeper), return_exceptions=True
+            )
+        finally:
+            keeper.close()
+        assert isinstance(told, str)
+        assert isinstance(heard, ServerRefused if "SHA" not in told else int)
+        return told
+
+    return play(both())
+
+
+def test_over_tls_we_are_bound_to_the_certificate_where_the_server_offers_it() -> None:
+    assert bound(offered_with(b""), CERTIFICATE) == PLUS
+    assert bound((PLUS,), CERTIFICATE) == PLUS
+    assert bound(("SCRAM-SHA-256",), None) == "SCRAM-SHA-256"
+
+
+def test_a_certificate_of_somebody_in_between_and_an_offer_he_hides_are_noticed_by_the_server() -> None:
+    assert bound(offered_with(b""), CERTIFICATE + b"\0") == "SCRAM channel binding check failed"
+    assert bound(("SCRAM-SHA-256",), CERTIFICATE) == "SCRAM channel binding negotiation error"
+
+
+def test_where_nothing_can_be_bound_we_say_so() -> None:
+    assert bound(offered_with(b""), CERTIFICATE, shown=None) == "SCRAM-SHA-256"
+    assert bound(offered_with(b""), CERTIFICATE, shown=b"no certificate") == "SCRAM-SHA-256"
+
+
+def test_a_server_without_tls_that_offers_nothing_else_is_not_for_us() -> None:
+    with pytest.raises(ProtocolError, match="'SCRAM-SHA-256-PLUS'; we speak only SCRAM-SHA-256 here"):
+        answers(build_sasl([PLUS]))

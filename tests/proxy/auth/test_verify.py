@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import pytest
 
 from protocol import codes
-from protocol.backend import build_authentication_ok, build_error
+from protocol.backend import build_authentication_ok, build_error, build_sasl
 from protocol.errors import ProtocolError, Refused
 from protocol.frontend import build_password, build_query, build_sasl_initial, build_sasl_response
 from protocol.passwords import (
@@ -301,3 +301,71 @@ def test_what_the_client_says_after_its_password_is_left_unread() -> None:
         assert (await inbox.wait_message(100))[0] == codes.QUERY
 
     play(hurry())
+
+
+# SCRAM bound to our certificate.
+
+
+class Ours:
+    """The context of a connection to us."""
+
+    end_point = b"a hash"
+
+
+def log_in_bound(offered_to_client: bytes, initial: bytes) -> str:
+    """What a client hears that has been offered this and answers that, where we could be bound."""
+
+    async def both() -> str:
+        us, client = joined()
+        wired(us).show("sslcontext", Ours())
+        client.write(initial)
+        verdict = await receive(us, SCRAM, [FORMS["scram"]], False)
+        assert wired(us).written.startswith(offered_to_client)
+        return verdict
+
+    return play(both())
+
+
+BOTH = build_sasl(["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"])
+
+
+def test_over_tls_both_mechanisms_are_offered_and_the_bound_one_works() -> None:
+    async def both() -> list[str]:
+        us, client = joined()
+        wired(us).show("sslcontext", Ours())
+
+        async def enter_bound() -> str:
+            await client.wait_message(1000)
+            scram = ScramClient(("SCRAM-SHA-256-PLUS",), channel_binding=Ours.end_point)
+            client.write(build_sasl_initial(scram.mechanism, scram.first()))
+            challenge = scram.challenge((await client.wait_message(1000))[1][4:])
+            salted = derive_salted_password(RIGHT, challenge.salt, challenge.iterations)
+            client.write(build_sasl_response(scram.proof(ScramKeys.from_salted_password(salted))))
+            scram.check_final((await client.wait_message(1000))[1][4:])
+            return scram.mechanism
+
+        verdict, mechanism = await asyncio.gather(receive(us, SCRAM, [FORMS["scram"]], False), enter_bound())
+        assert wired(us).written.startswith(BOTH)
+        return [verdict, mechanism]
+
+    assert play(both()) == ["", "SCRAM-SHA-256-PLUS"]
+
+
+def test_a_client_that_believes_it_was_not_offered_that_has_been_lied_to() -> None:
+    heard = log_in_bound(BOTH, build_sasl_initial("SCRAM-SHA-256", b"y,,n=,r=abc"))
+    assert heard == "28000 SCRAM channel binding negotiation error"
+
+
+@pytest.mark.parametrize("header", [b"n,,", b"y,,", b"p=tls-unique,,"])
+def test_a_client_that_selects_the_bound_one_must_be_bound(header: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        log_in_bound(BOTH, build_sasl_initial("SCRAM-SHA-256-PLUS", header + b"n=,r=abc"))
+
+
+def test_without_tls_it_is_not_offered() -> None:
+    async def hear() -> bytes:
+        inbox = alone(build_query("x"))
+        await receive(inbox, SCRAM, [], False)
+        return wired(inbox).written
+
+    assert play(hear()).startswith(build_sasl(["SCRAM-SHA-256"]))

@@ -18,6 +18,10 @@ class Wire(asyncio.Transport):
         self.written = b""
         self.far: Inbox | None = None
 
+    def show(self, name: str, value: Any) -> None:
+        """From here on get_extra_info has that."""
+        self._extra = {**getattr(self, "_extra", {}), name: value}
+
     def can_write_eof(self) -> bool:
         return False
 

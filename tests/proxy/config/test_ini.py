@@ -94,12 +94,12 @@ def test_a_file_that_cannot_be_read_is_one_mistake(make) -> None:  # type: ignor
 
 def test_what_has_no_effect_yet_is_warned_about(make) -> None:  # type: ignore[no-untyped-def]
     config = make(
-        "[proxy]\nauth_type = any\npkt_buf = 8192\nserver_tls_sslmode = allow\nservice_name = x\n"
+        "[proxy]\nauth_type = any\npkt_buf = 8192\nsbuf_loopcnt = 6\nservice_name = x\n"
         "[databases]\nshop = auth_user=ann reserve_pool=1\n[peers]\n1 = host=a\n"
     )
     assert [str(warning) for warning in config.warnings] == [
         "a.ini:3: pkt_buf is accepted but has no effect: it has no meaning here: the event loop sizes its reads itself",
-        "a.ini:4: server_tls_sslmode is accepted but has no effect: " + SETTINGS["server_tls_sslmode"].reason,
+        "a.ini:4: sbuf_loopcnt is accepted but has no effect: " + SETTINGS["sbuf_loopcnt"].reason,
         "a.ini:5: service_name is accepted but has no effect: "
         "it is for Windows services: job_name names the process here",
         "a.ini:7: shop: auth_user is accepted but has no effect: auth_query is not run yet: "
@@ -135,7 +135,7 @@ def test_logins_nobody_can_pass_are_warned_about(make) -> None:  # type: ignore[
 
 @pytest.mark.parametrize(
     "line",
-    ["auth_type = ldap", "auth_type = pam", "server_tls_sslmode = verify-full"],
+    ["auth_type = ldap", "auth_type = pam"],
 )
 def test_a_promise_of_safety_that_cannot_be_kept_is_a_mistake(make, line: str) -> None:  # type: ignore[no-untyped-def]
     (mistake,) = mistakes_of(make, f"[proxy]\n{line}\n")

@@ -38,11 +38,17 @@ unix_socket_dir=/tmp unix_socket_group= unix_socket_mode=0777 user= verbose=0
 """
 EXPECTED = dict(word.split("=") for word in PGBOUNCER.split())
 WITH_BLANKS = {"auth_query", "server_reset_query"}
-OURS = {"deferred_begin": "1", "listen_mode": "shared", "log_format": "text", "session_state": "track"}
+OURS = {
+    "deferred_begin": "1",
+    "listen_mode": "shared",
+    "log_format": "text",
+    "server_tls_negotiation": "postgres",
+    "session_state": "track",
+}
 OURS_WITH_BLANKS = {"pin_functions"}
 
 
-def test_every_setting_of_pgbouncer_is_a_row_and_five_of_our_own() -> None:
+def test_every_setting_of_pgbouncer_is_a_row_and_a_few_are_our_own() -> None:
     assert set(SETTINGS) == set(EXPECTED) | WITH_BLANKS | set(OURS) | OURS_WITH_BLANKS
 
 
@@ -83,7 +89,7 @@ def test_every_setting_has_words_and_those_without_effect_a_reason() -> None:
         assert setting.acted == (setting.reason == "")
         assert not setting.words.endswith(".")
     assert SETTINGS["default_pool_size"].acted
-    assert "TLS" in SETTINGS["server_tls_sslmode"].reason
+    assert "event loop" in SETTINGS["pkt_buf"].reason
 
 
 def test_settings_are_frozen_and_assigning_makes_new_ones() -> None:

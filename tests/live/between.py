@@ -1,0 +1,113 @@
+"""
+What stands between two sides: a line that only listens, and somebody who ends TLS on both sides of it.
+
+Theory. `Line` carries bytes and remembers those of the side that connects, by connection: what travelled encrypted can
+be told from what did not. `Between` has a certificate of his own, shows it to one side, speaks TLS with the other and
+does not look at its certificate, and may change what comes back: the attack that channel binding is there to notice.
+"""
+
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from tests.certificates import Pair
+from tests.live.wire import SSL_REQUEST
+
+PLUS = b"SCRAM-SHA-256-PLUS\0"
+
+
+class Line:
+    """Listens on 127.0.0.1:`port` while the context lasts, and connects to 127.0.0.1:`target`."""
+
+    def __init__(self, target: int) -> None:
+        self.sent: list[bytes] = []  # by those who connect
+        self._target = target
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listening.getsockname()[1]
+        self._open: list[socket.socket] = []
+
+    def __enter__(self) -> "Line":
+        self._start(self._accept)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in (self._listening, *self._open):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+    def _start(self, work: Callable[..., None], *more: Any) -> None:
+        threading.Thread(target=work, args=more, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._listening.accept()
+                self._start(self._serve, near)
+
+    def _serve(self, near: socket.socket) -> None:
+        self._join(near, socket.create_connection(("127.0.0.1", self._target)))
+
+    def _join(self, near: socket.socket, far: socket.socket) -> None:
+        self._open += [near, far]
+        number = len(self.sent)
+        self.sent.append(b"")
+        self._start(self._carry, far, near, self.change)
+        self._carry(near, far, lambda data: self._note(number, data))
+
+    def _note(self, number: int, data: bytes) -> bytes:
+        self.sent[number] += data
+        return data
+
+    def change(self, data: bytes) -> bytes:
+        """What the one who connects hears instead of `data`."""
+        return data
+
+    def _carry(self, source: socket.socket, sink: socket.socket, look: Callable[[bytes], bytes]) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(look(data))
+        with suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
+
+
+class Between(Line):
+    """Shows `theirs` to those who connect."""
+
+    def __init__(self, target: int, theirs: Pair, change: Callable[[bytes], bytes] | None = None) -> None:
+        super().__init__(target)
+        self._change = change
+        self._shown = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._shown.load_cert_chain(theirs.cert, theirs.key)
+        self._careless = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._careless.check_hostname, self._careless.verify_mode = False, ssl.CERT_NONE
+
+    @property
+    def heard(self) -> bytes:
+        """All that was said to the target, in plain."""
+        return b"".join(self.sent)
+
+    def change(self, data: bytes) -> bytes:
+        return self._change(data) if self._change is not None else data
+
+    def _serve(self, near: socket.socket) -> None:
+        with suppress(OSError):
+            assert near.recv(8, socket.MSG_WAITALL) == SSL_REQUEST
+            near.sendall(b"S")
+            wrapped = self._shown.wrap_socket(near, server_side=True)
+            far = socket.create_connection(("127.0.0.1", self._target))
+            far.sendall(SSL_REQUEST)
+            assert far.recv(1) == b"S"
+            self._join(wrapped, self._careless.wrap_socket(far))
+
+
+def hide_plus(data: bytes) -> bytes:
+    """The bound mechanism is struck from an offer."""
+    at = data.find(PLUS)
+    if at < 0:
+        return data
+    length = int.from_bytes(data[at - 8 : at - 4], "big") - len(PLUS)
+    return data[: at - 8] + length.to_bytes(4, "big") + data[at - 4 : at] + data[at + len(PLUS) :]
