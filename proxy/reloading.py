@@ -17,6 +17,7 @@ from proxy.auth.rulebook import OF_RULES, Rulebook
 from proxy.auth.users import NOBODY, BadUserFile, Users, read_users
 from proxy.config.ini import BadConfig, Config, read, why_unsafe
 from proxy.config.limits import Limits, resolve
+from proxy.config.outside import find_missing
 from proxy.config.reload import Changes, compare
 from proxy.config.settings import Settings, assign
 from proxy.listener import tune_all
@@ -125,6 +126,7 @@ class Reloader:
         proxy.log.level = proxy.find_level()
         proxy.users, proxy.tls = found.users, found.tls
         proxy.gate.replace(found.rulebook)
+        proxy.outside.forget()
         proxy.keeper.iterations = settings.scram_iterations
         proxy.cancels.timeout = settings.cancel_wait_timeout
         for listener in proxy.listeners:
@@ -149,6 +151,8 @@ class Reloader:
         async with self.lock:
             settings = assign(proxy.settings, name, text)
             if sentence := why_unsafe(name, getattr(settings, name)):
+                raise ValueError(sentence)
+            for sentence in find_missing(settings):
                 raise ValueError(sentence)
             config = replace(proxy.config, settings=settings, warnings=())
             try:

@@ -33,6 +33,7 @@ from proxy.config.entries import (
 )
 from proxy.config.kinds import AuthType, SslMode
 from proxy.config.lines import MAX_MISTAKES, Line, Mistake, Reader
+from proxy.config.outside import OUTSIDE, find_missing
 from proxy.config.settings import MAIN_SECTIONS, SETTINGS, Setting, Settings, defaults
 
 __all__ = ["BadConfig", "Config", "Mistake", "read"]
@@ -41,6 +42,7 @@ E = TypeVar("E", Database, User, Peer)
 
 MAX_ENTRIES: Final = 100_000  # of a section; three seconds and 100 MB
 
+_WITHOUT_FILE = OUTSIDE | {AuthType.TRUST, AuthType.ANY}
 _STRICT = frozenset({SslMode.REQUIRE, SslMode.VERIFY_CA, SslMode.VERIFY_FULL})
 _UNSAFE: Final[Mapping[str, tuple[frozenset[str], str]]] = {
     "auth_type": (
@@ -122,6 +124,8 @@ class _Reading:
         section = next(name for name in MAIN_SECTIONS if name in self.reader.sections)
         settings = replace(defaults(section), **({"conffile": self.path} | self.values))
         self._check_logins(settings)
+        if self.reader.mistakes:
+            raise BadConfig(self._in_order(self.reader.mistakes), self._in_order(self.warnings))
         return Config(
             path=self.path,
             section=section,
@@ -195,7 +199,9 @@ class _Reading:
             self.reader.note(Mistake(self.path, 0, f"more than {MAX_MISTAKES} mistakes: the rest is not read"))
 
     def _check_logins(self, settings: Settings) -> None:
-        if settings.auth_type not in (AuthType.TRUST, AuthType.ANY) and not settings.auth_file:
+        for sentence in find_missing(settings):
+            self.reader.note(Mistake(self.path, 0, sentence))
+        if settings.auth_type not in _WITHOUT_FILE and not settings.auth_file:
             sentence = f"auth_type is {settings.auth_type} and there is no auth_file: nobody can log in"
             self.warnings.append(Mistake(self.path, 0, sentence))
 

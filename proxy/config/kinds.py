@@ -55,6 +55,7 @@ class AuthType(enum.StrEnum):
     HBA = "hba"
     LDAP = "ldap"
     PAM = "pam"
+    OAUTH = "oauth"
 
 
 class SslMode(enum.StrEnum):

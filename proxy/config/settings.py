@@ -144,7 +144,7 @@ class Settings:
 
     # Who may connect.
     auth_type: AuthType = row(
-        AUTH_TYPE, AuthType.MD5, LIVE, ACTED, "any, trust, plain, md5 (or SCRAM), scram-sha-256, cert, hba"
+        AUTH_TYPE, AuthType.MD5, LIVE, ACTED, "any, trust, plain, md5 (or SCRAM), scram-sha-256, cert, hba, oauth"
     )
     auth_file: str = row(TEXT, "", LIVE, ACTED, 'file of "user" "secret" lines')
     scram_iterations: int = row(ITERATIONS, 4096, LIVE, ACTED, "rounds when a SCRAM secret is made from a plain one")
@@ -161,6 +161,21 @@ class Settings:
     auth_hba_file: str = row(TEXT, "", LIVE, ACTED, "rules for auth_type = hba")
     auth_ident_file: str = row(TEXT, "", LIVE, ACTED, "user name map for cert and peer rules")
     auth_ldap_options: str = row(TEXT, "", LIVE, NO_AUTH_FILES, "options for auth_type = ldap")
+    oauth_issuer: str = row(TEXT, "", LIVE, ACTED, "auth_type = oauth: whose tokens are believed; an https address")
+    oauth_jwks: str = row(TEXT, "", LIVE, ACTED, "the issuer's public keys: a file, or an https address")
+    oauth_audience: tuple[str, ...] = row(NAMES, (), LIVE, ACTED, "names of ours, one of which tokens must be made for")
+    oauth_scope: tuple[str, ...] = row(NAMES, (), LIVE, ACTED, "scopes that tokens must have, all of them")
+    oauth_user_claim: str = row(TEXT, "sub", LIVE, ACTED, "the claim that says who it is")
+    oauth_user_regex: str = row(
+        TEXT,
+        "",
+        LIVE,
+        ACTED,
+        "matches all of that claim, and its first group is the user; empty = the claim is the user",
+    )
+    oauth_allow_plain: bool = row(
+        TRUTH, False, LIVE, ACTED, "take tokens without TLS from other machines; whoever reads one can use it"
+    )
     login_notify_message: str = row(TEXT, "", LIVE, ACTED, "notice to each client after its login")
     application_name_add_host: bool = row(TRUTH, False, LIVE, ACTED, "add the client's address to application_name")
     admin_users: tuple[str, ...] = row(NAMES, (), LIVE, ACTED, "who may do everything on the console, comma between")

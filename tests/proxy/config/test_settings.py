@@ -38,11 +38,23 @@ unix_socket_dir=/tmp unix_socket_group= unix_socket_mode=0777 user= verbose=0
 """
 EXPECTED = dict(word.split("=") for word in PGBOUNCER.split())
 WITH_BLANKS = {"auth_query", "server_reset_query"}
-OURS = {"deferred_begin": "1", "listen_mode": "shared", "log_format": "text", "session_state": "track"}
+OURS = {
+    "deferred_begin": "1",
+    "listen_mode": "shared",
+    "log_format": "text",
+    "oauth_allow_plain": "0",
+    "oauth_audience": "",
+    "oauth_issuer": "",
+    "oauth_jwks": "",
+    "oauth_scope": "",
+    "oauth_user_claim": "sub",
+    "oauth_user_regex": "",
+    "session_state": "track",
+}
 OURS_WITH_BLANKS = {"pin_functions"}
 
 
-def test_every_setting_of_pgbouncer_is_a_row_and_five_of_our_own() -> None:
+def test_every_setting_of_pgbouncer_is_a_row_and_some_of_our_own() -> None:
     assert set(SETTINGS) == set(EXPECTED) | WITH_BLANKS | set(OURS) | OURS_WITH_BLANKS
 
 

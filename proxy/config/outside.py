@@ -1,0 +1,123 @@
+"""
+The outside methods, which ask somebody else who a client is: what an operator says about them, and if it can work.
+
+Theory. Each method has rules, a frozen object made of settings; a line of the HBA file may say some of them otherwise
+for those it is about, under the setting's name without its prefix (`issuer=` for oauth_issuer). `read_*` makes the
+rules or raises ValueError with a sentence, so that a mistake is met where it is written, at --check, start and RELOAD,
+and not by the first client.
+
+The libraries these methods need are extras. Nothing is imported here: it is only asked whether they are there.
+"""
+
+import importlib.util
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias
+from urllib.parse import urlsplit
+
+from proxy.config.kinds import AuthType
+from proxy.config.settings import SETTINGS, Settings
+
+LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+NO_OPTIONS: Final[Mapping[str, str]] = MappingProxyType({})
+OAUTH_OPTIONS: Final = ("issuer", "jwks", "audience", "scope", "user_claim", "user_regex", "allow_plain")
+
+OUTSIDE: Final = frozenset({AuthType.OAUTH})
+
+
+@dataclass(frozen=True, slots=True)
+class OauthRules:
+    """Which tokens are believed, and whom they let in as."""
+
+    issuer: str
+    jwks: str  # a file, or a URL
+    audience: tuple[str, ...]  # one of them is enough
+    scope: tuple[str, ...]  # all of them are needed
+    user_claim: str
+    user_regex: re.Pattern[str] | None
+    allow_plain: bool  # over a connection without TLS, and not from this machine
+
+    def names(self, identity: str, user: str) -> bool:
+        """May who is called `identity` by the issuer be `user` here?"""
+        if self.user_regex is None:
+            return identity == user
+        match = self.user_regex.fullmatch(identity)
+        return match is not None and match[min(self.user_regex.groups, 1)] == user
+
+
+Rules: TypeAlias = OauthRules
+
+
+def read_oauth(settings: Settings, options: Mapping[str, str] = NO_OPTIONS) -> OauthRules:
+    """The rules of method oauth. ValueError: a sentence about what is missing or wrong."""
+    said = {name: _find(settings, f"oauth_{name}", options.get(name)) for name in OAUTH_OPTIONS}
+    for name in ("issuer", "jwks", "audience", "scope"):
+        if not said[name]:
+            raise ValueError(f"oauth_{name} is missing: {_NEEDED[name]}")
+    if not _is_safe(said["issuer"]):
+        raise ValueError("oauth_issuer is no https:// address, and clients would not ask there for tokens")
+    if "://" in said["jwks"] and not _is_safe(said["jwks"]):
+        raise ValueError("oauth_jwks is neither a file nor https:// : keys that come another way may be anybody's")
+    said["user_regex"] = _compile(said["user_regex"])
+    return OauthRules(**said)
+
+
+def find_missing(settings: Settings) -> Iterator[str]:
+    """Sentences about what `auth_type` needs and does not have."""
+    if settings.auth_type not in OUTSIDE:
+        return
+    try:
+        READERS[settings.auth_type](settings, NO_OPTIONS)
+    except ValueError as error:
+        yield f"auth_type is {settings.auth_type}: {error}"
+    yield from find_missing_library(settings.auth_type)
+
+
+def find_missing_library(method: AuthType) -> Iterator[str]:
+    """A sentence when the extra that `method` needs is not installed."""
+    names = [name.partition(".")[0] for name in MODULES[method]]
+    modules = [name for name in names if importlib.util.find_spec(name) is None]
+    if modules:
+        yield f'method {method} needs {", ".join(modules)} of Python: pip install "pgshuttle[{method}]"'
+
+
+def _find(settings: Settings, name: str, option: str | None) -> Any:
+    if option is None:
+        return getattr(settings, name)
+    try:
+        return SETTINGS[name].kind.parse(option)
+    except ValueError as error:
+        raise ValueError(f"{name} {error}") from None
+
+
+def _is_safe(address: str) -> bool:
+    """https, or this very machine."""
+    try:
+        parts = urlsplit(address)
+        return bool(parts.hostname) and (
+            parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)
+        )
+    except ValueError:
+        return False
+
+
+def _compile(pattern: str) -> re.Pattern[str] | None:
+    try:
+        return re.compile(pattern) if pattern else None
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"oauth_user_regex is no regular expression: {error}") from None
+
+
+_NEEDED: Final = {
+    "issuer": "whose tokens are believed, as their claim iss says it",
+    "jwks": "where the issuer's public keys are, a file or an https:// address",
+    "audience": "what tokens for us say in their claim aud; else a token made for another service would do here",
+    "scope": "what a token must allow",
+}
+READERS: Final[Mapping[AuthType, Callable[[Settings, Mapping[str, str]], Rules]]] = {AuthType.OAUTH: read_oauth}
+# With what they would load later by themselves, when we may no longer have the right to read it.
+MODULES: Final[Mapping[AuthType, tuple[str, ...]]] = {
+    AuthType.OAUTH: ("jwt", "cryptography.hazmat.backends.openssl.backend", "aiohttp")
+}
