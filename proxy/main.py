@@ -256,8 +256,9 @@ class Proxy:
         database = self.config.find_database(pool.database)
         if database is None:
             raise OSError(f"database {pool.database} is no longer configured")
-        password = database.password if database.password is not None else self.users.password_of(pool.user)
-        return database, password
+        if database.password is not None:
+            return database, database.password
+        return database, self.users.password_of(pool.user) or self.outside.password_of(pool.user)
 
     def find_database(self, name: str) -> Database | None:
         """The entry that serves `name`, also by `*`; remembered, since a copy of an entry costs 30 us."""

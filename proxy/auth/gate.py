@@ -75,6 +75,8 @@ _ASKED: Final = {
     Method.SCRAM: AuthMethod.SCRAM,
 }
 
+_OUTSIDE: Final = frozenset(map(Method, OUTSIDE))
+
 
 class Gate:
     """One per proxy. `rulebook` is what is in force, and replaced as a whole."""
@@ -134,7 +136,7 @@ class Gate:
             if rule.method is Method.PEER:
                 await _check_peer(inbox, rule, maps, user, is_known=is_known)
                 return b""
-            if rule.method in OUTSIDE:
+            if rule.method in _OUTSIDE:
                 return await self._ask_outside(inbox, rule, user, address)
             return await self._ask(inbox, rule, user, stored)
 

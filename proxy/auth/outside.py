@@ -1,26 +1,34 @@
 """
 The outside methods: a client proves who it is to somebody else, and we take that one's word.
 
-Theory. `Outside` is one per proxy and holds what outlives a login: the issuers' keys. Whoever decides by which method a
-client is asked (auth_type, or a line of the HBA file with options of its own) calls `verify`, which is a conversation
-like `verify_client` and ends like it: it returns, or raises.
+Theory. `Outside` is one per proxy and holds what outlives a login: the issuers' keys, the threads, and the passwords
+with which PostgreSQL can be logged in to where its users are the directory's too, as in PgBouncer. Whoever decides by
+which method a client is asked (auth_type, or a line of the HBA file with options of its own) calls `verify`, which is a
+conversation like `verify_client` and ends like it: it returns, or raises.
 
 All of it stands under `client_login_timeout`. What a method needs is imported when the first client comes to it.
 """
 
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from protocol import sqlstate
 from protocol.errors import Refused
+from protocol.passwords import Secret
+from proxy.auth.crew import Crew
 from proxy.auth.extras import wait_loaded
 from proxy.auth.jwks import KeySet
+from proxy.auth.ldap import verify_by_ldap
 from proxy.auth.oauth import verify_bearer
+from proxy.auth.pam import verify_by_pam
 from proxy.config.kinds import AuthType
-from proxy.config.outside import MODULES, NO_OPTIONS, READERS, OauthRules, Rules
+from proxy.config.ldap import LdapRules
+from proxy.config.outside import MODULES, NO_OPTIONS, READERS, OauthRules, PamRules, Rules
 from proxy.inbox import Inbox
 
 MAX_KEY_SETS: Final = 100
+MAX_PASSWORDS: Final = 10_000
 
 
 class Outside:
@@ -29,6 +37,9 @@ class Outside:
     def __init__(self, proxy: Any) -> None:
         self._proxy = proxy
         self._key_sets: dict[str, KeySet] = {}
+        self._ldap = Crew("ldap")
+        self._pam = Crew("pam")
+        self._passwords: OrderedDict[str, Secret] = OrderedDict()
 
     async def verify(
         self,
@@ -64,6 +75,26 @@ class Outside:
     async def _verify_oauth(self, inbox: Inbox, user: str, host: str, rules: OauthRules) -> None:
         await verify_bearer(inbox, user, rules, self._find_keys(rules.jwks), host)
 
+    async def _verify_ldap(self, inbox: Inbox, user: str, host: str, rules: LdapRules) -> None:
+        self._learn(user, await verify_by_ldap(inbox, user, rules, self._ldap))
+
+    async def _verify_pam(self, inbox: Inbox, user: str, host: str, rules: PamRules) -> None:
+        self._learn(user, await verify_by_pam(inbox, user, rules, host, self._pam))
+
+    def password_of(self, user: str) -> Secret | None:
+        """What `user` has logged in with last, if he was asked for it as it is."""
+        return self._passwords.get(user)
+
+    def _learn(self, user: str, password: Secret) -> None:
+        if self._passwords.get(user) != password:
+            for pool in self._proxy.pools:
+                if pool.user == user:
+                    pool.failure = None  # with this it may be another matter
+        self._passwords[user] = password
+        self._passwords.move_to_end(user)
+        if len(self._passwords) > MAX_PASSWORDS:
+            self._passwords.popitem(last=False)
+
     def _find_keys(self, source: str) -> KeySet:
         if source not in self._key_sets:
             if len(self._key_sets) >= MAX_KEY_SETS:
@@ -74,4 +105,8 @@ class Outside:
 
 
 _Verify = Callable[[Outside, Inbox, str, str, Any], Awaitable[None]]
-_METHODS: Final[Mapping[AuthType, _Verify]] = {AuthType.OAUTH: Outside._verify_oauth}
+_METHODS: Final[Mapping[AuthType, _Verify]] = {
+    AuthType.OAUTH: Outside._verify_oauth,
+    AuthType.LDAP: Outside._verify_ldap,
+    AuthType.PAM: Outside._verify_pam,
+}

@@ -45,10 +45,6 @@ MAX_ENTRIES: Final = 100_000  # of a section; three seconds and 100 MB
 _WITHOUT_FILE = OUTSIDE | {AuthType.TRUST, AuthType.ANY}
 _STRICT = frozenset({SslMode.REQUIRE, SslMode.VERIFY_CA, SslMode.VERIFY_FULL})
 _UNSAFE: Final[Mapping[str, tuple[frozenset[str], str]]] = {
-    "auth_type": (
-        frozenset({AuthType.LDAP, AuthType.PAM}),
-        "is not served yet: use scram-sha-256, md5, plain, cert, hba, trust or any",
-    ),
     "server_tls_sslmode": (_STRICT, "cannot be kept yet: TLS is not spoken, servers would be reached without it"),
 }
 

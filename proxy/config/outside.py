@@ -9,6 +9,7 @@ and not by the first client.
 The libraries these methods need are extras. Nothing is imported here: it is only asked whether they are there.
 """
 
+import ctypes
 import importlib.util
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -18,13 +19,17 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from proxy.config.kinds import AuthType
+from proxy.config.ldap import LdapRules, make_rules, parse_options
 from proxy.config.settings import SETTINGS, Settings
 
 LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 NO_OPTIONS: Final[Mapping[str, str]] = MappingProxyType({})
 OAUTH_OPTIONS: Final = ("issuer", "jwks", "audience", "scope", "user_claim", "user_regex", "allow_plain")
 
-OUTSIDE: Final = frozenset({AuthType.OAUTH})
+_SERVICE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+
+OUTSIDE: Final = frozenset({AuthType.OAUTH, AuthType.LDAP, AuthType.PAM})
+LIBPAM: Final = "libpam.so.0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,14 @@ class OauthRules:
         return match is not None and match[min(self.user_regex.groups, 1)] == user
 
 
-Rules: TypeAlias = OauthRules
+@dataclass(frozen=True, slots=True)
+class PamRules:
+    """Which file under /etc/pam.d says what PAM does."""
+
+    service: str
+
+
+Rules: TypeAlias = OauthRules | LdapRules | PamRules
 
 
 def read_oauth(settings: Settings, options: Mapping[str, str] = NO_OPTIONS) -> OauthRules:
@@ -62,6 +74,21 @@ def read_oauth(settings: Settings, options: Mapping[str, str] = NO_OPTIONS) -> O
         raise ValueError("oauth_jwks is neither a file nor https:// : keys that come another way may be anybody's")
     said["user_regex"] = _compile(said["user_regex"])
     return OauthRules(**said)
+
+
+def read_ldap(settings: Settings, options: Mapping[str, str] = NO_OPTIONS) -> LdapRules:
+    """The rules of method ldap: a line's own options, else auth_ldap_options. ValueError: what is wrong with them."""
+    return make_rules(options or parse_options(settings.auth_ldap_options.reveal()))
+
+
+def read_pam(settings: Settings, options: Mapping[str, str] = NO_OPTIONS) -> PamRules:
+    """The rules of method pam. ValueError: what is wrong with them."""
+    service = options.get("pamservice") or settings.pam_service
+    if not _SERVICE.fullmatch(service):
+        raise ValueError("pam_service is no name of a file under /etc/pam.d")
+    if options.get("pam_use_hostname", "0") != "0":
+        raise ValueError("pam_use_hostname is not supported: PAM is told the address, for which nobody is asked")
+    return PamRules(service)
 
 
 def find_missing(settings: Settings) -> Iterator[str]:
@@ -81,6 +108,16 @@ def find_missing_library(method: AuthType) -> Iterator[str]:
     modules = [name for name in names if importlib.util.find_spec(name) is None]
     if modules:
         yield f'method {method} needs {", ".join(modules)} of Python: pip install "pgshuttle[{method}]"'
+    if method is AuthType.PAM and not _has_libpam():
+        yield f"method pam needs {LIBPAM} of the system (Debian's package libpam0g)"
+
+
+def _has_libpam() -> bool:
+    try:
+        ctypes.CDLL(LIBPAM)
+    except OSError:
+        return False
+    return True
 
 
 def _find(settings: Settings, name: str, option: str | None) -> Any:
@@ -116,8 +153,14 @@ _NEEDED: Final = {
     "audience": "what tokens for us say in their claim aud; else a token made for another service would do here",
     "scope": "what a token must allow",
 }
-READERS: Final[Mapping[AuthType, Callable[[Settings, Mapping[str, str]], Rules]]] = {AuthType.OAUTH: read_oauth}
+READERS: Final[Mapping[AuthType, Callable[[Settings, Mapping[str, str]], Rules]]] = {
+    AuthType.OAUTH: read_oauth,
+    AuthType.LDAP: read_ldap,
+    AuthType.PAM: read_pam,
+}
 # With what they would load later by themselves, when we may no longer have the right to read it.
 MODULES: Final[Mapping[AuthType, tuple[str, ...]]] = {
-    AuthType.OAUTH: ("jwt", "cryptography.hazmat.backends.openssl.backend", "aiohttp")
+    AuthType.OAUTH: ("jwt", "cryptography.hazmat.backends.openssl.backend", "aiohttp"),
+    AuthType.LDAP: ("ldap",),
+    AuthType.PAM: (),
 }

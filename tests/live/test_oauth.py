@@ -27,8 +27,9 @@ from tests.proxy.auth.issuer import SIGNED, forged, jwk_set, public_jwk, token  
 pytestmark = pytest.mark.live
 
 FAILED = 'OAuth bearer authentication failed for user "anna"'
+QUOTED = PASSWORD.replace("'", "''")
 HOME = {
-    "home": f"dbname=postgres user=app password='{PASSWORD.replace(chr(39), chr(39) * 2)}'",
+    "home": f"dbname=postgres user=app password='{QUOTED}'",
     "bare": "dbname=postgres",
 }
 

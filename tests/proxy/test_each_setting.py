@@ -26,7 +26,7 @@ from proxy.admin.rights import find_right
 from proxy.auth.users import Users
 from proxy.config.ini import read
 from proxy.config.limits import Limits
-from proxy.config.outside import read_oauth
+from proxy.config.outside import read_oauth, read_pam
 from proxy.config.settings import LIVE, RESTART, SETTINGS
 from proxy.janitor import Janitor
 from proxy.listener import tune_all
@@ -291,6 +291,8 @@ ROWS: dict[str, tuple[str, Look]] = {
     "auth_type": ("md5", heard(pick=lambda said: said[:9])),
     "auth_file": ("{folder}/others.txt", lambda proxy: sorted(proxy.users.secrets)),
     "scram_iterations": ("5000", lambda proxy: proxy.keeper.iterations),
+    "auth_ldap_options": ("ldapserver=b ldapprefix=x", lambda proxy: proxy.settings.auth_ldap_options.reveal()),
+    "pam_service": ("b", lambda proxy: read_pam(proxy.settings).service),
     "oauth_issuer": ("https://b.example.com", tokens("issuer")),
     "oauth_jwks": ("/b.json", tokens("jwks")),
     "oauth_audience": ("b c", tokens("audience")),

@@ -1,17 +1,23 @@
 """The outside methods as a whole proxy knows them: who is asked, what is kept, and what a bad setting costs."""
 
 import asyncio
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from protocol.errors import Refused
+from protocol.frontend import build_password
+from protocol.passwords import Plain, Secret
+from proxy.auth.users import Users
 from proxy.config.ini import read
 from proxy.config.kinds import AuthType
+from proxy.failing import LoginFailed
 from tests.extras import need
 from tests.proxy.auth.wire import alone, play
-from tests.whole import INI, a_proxy
+from tests.whole import INI, a_pool, a_proxy
 
 need("jwt", "cryptography")
 
@@ -82,6 +88,47 @@ def test_a_reload_reads_the_keys_again_at_once(tmp_path: Path) -> None:
         await proxy.tasks.cancel_all()
 
     asyncio.run(asyncio.wait_for(scene(), 5))
+
+
+PASSWORD = build_password("swordfish")
+
+
+def ask_ldap(proxy: Any, monkeypatch: Any, said: bytes = PASSWORD) -> None:
+    monkeypatch.setattr("proxy.auth.ldap.bind_as", lambda rules, user, password: None)
+    monkeypatch.setitem(sys.modules, "ldap", ModuleType("ldap"))
+    options = {"ldapserver": "127.0.0.1", "ldapprefix": "uid="}
+    play(proxy.outside.verify(alone(said), "anna", AuthType.LDAP, HERE, options))
+
+
+def test_a_password_that_a_directory_believes_opens_the_users_servers(tmp_path: Path, monkeypatch: Any) -> None:
+    proxy = a_proxy_for_tokens(tmp_path)
+    pool = a_pool(proxy)
+    assert proxy.find_login(pool)[1] is None
+    pool.failure = LoginFailed("28P01", "no password")
+    ask_ldap(proxy, monkeypatch)
+    assert proxy.find_login(pool)[1] == Secret("swordfish")
+    assert pool.failure is None  # with a password it may be another matter
+    pool.failure = LoginFailed("28P01", "wrong password")
+    ask_ldap(proxy, monkeypatch)
+    assert pool.failure is not None  # the same as before: nothing is tried anew
+    ask_ldap(proxy, monkeypatch, build_password("another"))
+    assert proxy.find_login(pool)[1] == Secret("another")
+    assert "another" not in repr(vars(proxy.outside))
+
+
+def test_what_the_files_say_of_a_password_counts_more(tmp_path: Path, monkeypatch: Any) -> None:
+    proxy = a_proxy_for_tokens(tmp_path)
+    ask_ldap(proxy, monkeypatch)
+    proxy.users = Users({"anna": (Plain(Secret("of the file")),)})
+    assert proxy.find_login(a_pool(proxy))[1] == Secret("of the file")
+
+
+def test_passwords_are_kept_of_so_many_and_no_more(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("proxy.auth.outside.MAX_PASSWORDS", 2)
+    proxy = a_proxy_for_tokens(tmp_path)
+    for user in ("a", "b", "a", "c"):
+        proxy.outside._learn(user, Secret(user))
+    assert [proxy.outside.password_of(user) for user in "abc"] == [Secret("a"), None, Secret("c")]
 
 
 def test_set_on_the_console_says_what_is_missing(tmp_path: Path) -> None:

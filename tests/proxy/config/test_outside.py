@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from protocol.passwords import Secret
 from proxy.config import outside
 from proxy.config.ini import BadConfig, read
 from proxy.config.kinds import AuthType
-from proxy.config.outside import MODULES, OUTSIDE, READERS, find_missing, read_oauth
+from proxy.config.outside import MODULES, OUTSIDE, READERS, find_missing, read_ldap, read_oauth, read_pam
 from proxy.config.settings import Settings
 
 OAUTH = {
@@ -93,6 +94,30 @@ def test_an_expression_that_is_none_is_a_mistake() -> None:
 )
 def test_who_is_named(regex: str, identity: str, user: str, is_named: bool) -> None:
     assert read_oauth(settings(oauth_user_regex=regex)).names(identity, user) == is_named
+
+
+def test_a_line_of_the_hba_file_names_a_directory_of_its_own() -> None:
+    said = settings(auth_ldap_options=Secret("ldapserver=a ldapprefix=uid="))
+    assert read_ldap(said).servers == "ldap://a:389"
+    assert read_ldap(said, {"ldapserver": "b", "ldapbasedn": "dc=x"}).servers == "ldap://b:389"
+
+
+def test_pam_has_a_service_file_with_a_name() -> None:
+    assert read_pam(Settings()).service == "pgbouncer"
+    assert read_pam(Settings(), {"pamservice": "db", "pam_use_hostname": "0"}).service == "db"
+    for name in ("", "../shadow", "a/b", "a b", "x" * 65):
+        with pytest.raises(ValueError, match="pam_service is no name"):
+            read_pam(Settings(pam_service=name))
+    with pytest.raises(ValueError, match="pam_use_hostname is not supported"):
+        read_pam(Settings(), {"pam_use_hostname": "1"})
+
+
+def test_a_system_without_pam_says_so(monkeypatch: Any) -> None:
+    said = Settings(auth_type=AuthType.PAM)
+    monkeypatch.setattr(outside, "LIBPAM", "libpam-of-nowhere.so.0")
+    assert list(find_missing(said)) == [
+        "method pam needs libpam-of-nowhere.so.0 of the system (Debian's package libpam0g)"
+    ]
 
 
 def write(folder: Path, **said: str) -> str:

@@ -49,6 +49,7 @@ OURS = {
     "oauth_scope": "",
     "oauth_user_claim": "sub",
     "oauth_user_regex": "",
+    "pam_service": "pgbouncer",
     "session_state": "track",
 }
 OURS_WITH_BLANKS = {"pin_functions"}
