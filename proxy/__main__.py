@@ -122,7 +122,8 @@ def _start(options: argparse.Namespace, config: Config, users: Users, user: str,
     rulebook = read_rulebook(config.settings)
     files = raise_open_files()
     loop_factory = _loop_factory()  # before we give up rights that reading it may need
-    load(MODULES.get(config.settings.auth_type, ()))  # the same
+    for method in (config.settings.auth_type, *(rule.method for rule in rulebook.rules)):
+        load(MODULES.get(method, ()))  # the same
     activated = take_listening_sockets()
     inheritance = _claim(config, user, is_activated=bool(activated)) if options.reboot else None
     sockets = inheritance.listeners if inheritance else activated or open_sockets(config.settings, user)

@@ -75,8 +75,6 @@ _ASKED: Final = {
     Method.SCRAM: AuthMethod.SCRAM,
 }
 
-_OUTSIDE: Final = frozenset(map(Method, OUTSIDE))
-
 
 class Gate:
     """One per proxy. `rulebook` is what is in force, and replaced as a whole."""
@@ -136,12 +134,13 @@ class Gate:
             if rule.method is Method.PEER:
                 await _check_peer(inbox, rule, maps, user, is_known=is_known)
                 return b""
-            if rule.method in _OUTSIDE:
+            if rule.method in OUTSIDE:
                 return await self._ask_outside(inbox, rule, user, address)
             return await self._ask(inbox, rule, user, stored)
 
     async def _ask_outside(self, inbox: Inbox, rule: Rule, user: str, address: tuple[str, int]) -> bytes:
-        told: bytes = await self._proxy.outside.verify(inbox, user, AuthType(rule.method), address, rule.options)
+        method, maps = AuthType(rule.method), self.rulebook.maps
+        told: bytes = await self._proxy.outside.verify(inbox, user, method, address, rule.options, maps)
         return told
 
     async def _ask(self, inbox: Inbox, rule: Rule, user: str, stored: Sequence[Stored]) -> bytes:

@@ -22,7 +22,7 @@ from protocol.frontend import parse_sasl_initial, parse_sasl_response
 from protocol.oauth import MAX_MESSAGE_LENGTH, MECHANISM, build_failure, check_dummy, parse_client_first
 from protocol.passwords import Secret
 from proxy.auth.jwks import KeySet
-from proxy.auth.tokens import BadToken, check_token
+from proxy.auth.tokens import BadToken, MayBe, check_token
 from proxy.config.outside import OauthRules
 from proxy.inbox import Inbox
 from proxy.log import UNIX
@@ -34,9 +34,12 @@ class TokenWanted(Refused):
     """The client has asked where tokens are had, and has been told: it will come back with one."""
 
 
-async def verify_bearer(inbox: Inbox, user: str, rules: OauthRules, keys: KeySet, host: str) -> None:
+async def verify_bearer(
+    inbox: Inbox, user: str, rules: OauthRules, keys: KeySet, host: str, may_be: MayBe | None = None
+) -> None:
     """
-    Let the client prove that it is `user`. `host` is where it comes from.
+    Let the client prove that it is `user`. `host` is where it comes from; `may_be` says whom the issuer may call what
+    for that, by default by the very name.
 
     Refused: 28000, for whatever reason; the reason is its `note`. ProtocolError, PeerGone: as of `verify_client`.
     """
@@ -48,7 +51,7 @@ async def verify_bearer(inbox: Inbox, user: str, rules: OauthRules, keys: KeySet
             hint="Connect with sslmode=verify-full, or have oauth_allow_plain set.",
         )
     token = parse_client_first(await _wait_first(inbox))
-    why = await _judge(token, rules, keys, user)
+    why = await _judge(token, rules, keys, may_be or user.__eq__)
     if why is None:
         return
     inbox.write(build_sasl_continue(build_failure(rules.issuer, " ".join(rules.scope))))
@@ -56,12 +59,12 @@ async def verify_bearer(inbox: Inbox, user: str, rules: OauthRules, keys: KeySet
     raise _refusal(user, why, is_question=token is not None and not token)
 
 
-async def _judge(token: Secret | None, rules: OauthRules, keys: KeySet, user: str) -> str | None:
+async def _judge(token: Secret | None, rules: OauthRules, keys: KeySet, may_be: MayBe) -> str | None:
     """Why `token` does not let its bearer in; None when it does."""
     if not token:
         return "no token: the client has been told where they are had" if token is not None else "it is no bearer token"
     try:
-        await check_token(token, rules, keys, user)
+        await check_token(token, rules, keys, may_be)
     except BadToken as bad:
         return str(bad)
     return None

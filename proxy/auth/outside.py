@@ -11,6 +11,7 @@ All of it stands under `client_login_timeout`. What a method needs is imported w
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from protocol import sqlstate
@@ -18,6 +19,7 @@ from protocol.errors import Refused
 from protocol.passwords import Secret
 from proxy.auth.crew import Crew
 from proxy.auth.extras import wait_loaded
+from proxy.auth.ident import Maps, is_allowed
 from proxy.auth.jwks import KeySet
 from proxy.auth.ldap import verify_by_ldap
 from proxy.auth.oauth import verify_bearer
@@ -27,6 +29,7 @@ from proxy.config.ldap import LdapRules
 from proxy.config.outside import MODULES, NO_OPTIONS, READERS, OauthRules, PamRules, Rules
 from proxy.inbox import Inbox
 
+NO_MAPS: Final[Maps] = MappingProxyType({})
 MAX_KEY_SETS: Final = 100
 MAX_PASSWORDS: Final = 10_000
 
@@ -48,15 +51,16 @@ class Outside:
         method: AuthType,
         address: tuple[str, int],
         options: Mapping[str, str] = NO_OPTIONS,
+        maps: Maps = NO_MAPS,
     ) -> bytes:
         """
         Let the client, who comes from `address`, prove that it is `user`. Returns the bytes to send in front of
-        AuthenticationOk. `options` are those of the line of the HBA file that says so.
+        AuthenticationOk. `options` are those of the line of the HBA file that says so, `maps` those of auth_ident_file.
 
         Raises what `verify_client` does; Refused with XX000 when the rules are wrong, which --check would have said.
         """
         rules = await self._wait_rules(method, options)
-        await _METHODS[method](self, inbox, user, address[0], rules)
+        await _METHODS[method](self, inbox, user, address[0], rules, maps)
         return b""
 
     async def _wait_rules(self, method: AuthType, options: Mapping[str, str]) -> Rules:
@@ -72,13 +76,16 @@ class Outside:
         """The files are read again: so are keys."""
         self._key_sets.clear()
 
-    async def _verify_oauth(self, inbox: Inbox, user: str, host: str, rules: OauthRules) -> None:
-        await verify_bearer(inbox, user, rules, self._find_keys(rules.jwks), host)
+    async def _verify_oauth(self, inbox: Inbox, user: str, host: str, rules: OauthRules, maps: Maps) -> None:
+        def may_be(identity: str) -> bool:
+            return is_allowed(maps, rules.map, identity, user)
 
-    async def _verify_ldap(self, inbox: Inbox, user: str, host: str, rules: LdapRules) -> None:
+        await verify_bearer(inbox, user, rules, self._find_keys(rules.jwks), host, may_be)
+
+    async def _verify_ldap(self, inbox: Inbox, user: str, host: str, rules: LdapRules, maps: Maps) -> None:
         self._learn(user, await verify_by_ldap(inbox, user, rules, self._ldap))
 
-    async def _verify_pam(self, inbox: Inbox, user: str, host: str, rules: PamRules) -> None:
+    async def _verify_pam(self, inbox: Inbox, user: str, host: str, rules: PamRules, maps: Maps) -> None:
         self._learn(user, await verify_by_pam(inbox, user, rules, host, self._pam))
 
     def password_of(self, user: str) -> Secret | None:
@@ -104,7 +111,7 @@ class Outside:
         return self._key_sets[source]
 
 
-_Verify = Callable[[Outside, Inbox, str, str, Any], Awaitable[None]]
+_Verify = Callable[[Outside, Inbox, str, str, Any, Maps], Awaitable[None]]
 _METHODS: Final[Mapping[AuthType, _Verify]] = {
     AuthType.OAUTH: Outside._verify_oauth,
     AuthType.LDAP: Outside._verify_ldap,

@@ -15,8 +15,8 @@ it is done on the event loop, where handing it to a thread would cost as much.
 """
 
 import json
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias
 
 from protocol.passwords import Secret
 from proxy.auth.extras import library
@@ -30,12 +30,16 @@ ALGORITHMS: Final = frozenset(
 )
 
 
+MayBe: TypeAlias = Callable[[str], bool]
+"""May he whom the issuer calls so be the user who logs in?"""
+
+
 class BadToken(Exception):
     """It lets nobody in: why, for our log."""
 
 
-async def check_token(token: Secret, rules: OauthRules, keys: KeySet, user: str) -> None:
-    """BadToken: `token` does not show that its bearer is `user`."""
+async def check_token(token: Secret, rules: OauthRules, keys: KeySet, may_be: MayBe) -> None:
+    """BadToken: `token` does not show that its bearer is who he says."""
     name, algorithm = read_header(token)
     try:
         key = await keys.find(name, algorithm)
@@ -43,7 +47,7 @@ async def check_token(token: Secret, rules: OauthRules, keys: KeySet, user: str)
         raise BadToken(str(sentence)) from None
     if key is None:
         raise BadToken(f"{keys.source} has no key for it")
-    check_claims(read_claims(token, key, rules), rules, user)
+    check_claims(read_claims(token, key, rules), rules, may_be)
 
 
 def read_header(token: Secret) -> tuple[str | None, str]:
@@ -83,15 +87,15 @@ def read_claims(token: Secret, key: Key, rules: OauthRules) -> Mapping[str, Any]
     return claims
 
 
-def check_claims(claims: Mapping[str, Any], rules: OauthRules, user: str) -> None:
-    """Does it allow what is wanted, and to this user?"""
+def check_claims(claims: Mapping[str, Any], rules: OauthRules, may_be: MayBe) -> None:
+    """Does it allow what is wanted, and to somebody who may be this user?"""
     granted = _read_scope(claims)
     if not granted.issuperset(rules.scope):
         raise BadToken(f"it lacks the scope {' '.join(sorted(set(rules.scope) - granted))}")
     identity = claims.get(rules.user_claim)
     if not isinstance(identity, str) or not 0 < len(identity) <= MAX_NAME:
         raise BadToken(f"it has no claim {rules.user_claim} that names somebody")
-    if not rules.names(identity, user):
+    if not may_be(identity):
         raise BadToken(f"it is of {json.dumps(identity)}")
 
 

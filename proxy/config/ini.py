@@ -106,6 +106,7 @@ class _Reading:
         self.path = path
         self.reader = Reader()
         self.values: dict[str, Any] = {}
+        self.asking: Line | None = None  # how clients are asked who they are
         self.warnings: list[Mistake] = []
         self.databases = _Entries(DATABASE_KEYS, parse_database)
         self.users = _Entries(USER_KEYS, parse_user)
@@ -154,6 +155,7 @@ class _Reading:
             self.reader.note(line.mistake(f"{line.key} {error}: {line.value[:80]!r}"))
             return
         self.values[line.key] = value
+        self.asking = line if line.key == "auth_type" else self.asking
         self._judge(line, setting, value)
 
     def _judge(self, line: Line, setting: Setting, value: object) -> None:
@@ -195,8 +197,8 @@ class _Reading:
             self.reader.note(Mistake(self.path, 0, f"more than {MAX_MISTAKES} mistakes: the rest is not read"))
 
     def _check_logins(self, settings: Settings) -> None:
-        for sentence in find_missing(settings):
-            self.reader.note(Mistake(self.path, 0, sentence))
+        for sentence in find_missing(settings) if self.asking is not None else ():
+            self.reader.note(self.asking.mistake(sentence))
         if settings.auth_type not in _WITHOUT_FILE and not settings.auth_file:
             sentence = f"auth_type is {settings.auth_type} and there is no auth_file: nobody can log in"
             self.warnings.append(Mistake(self.path, 0, sentence))

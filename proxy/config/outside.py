@@ -19,16 +19,17 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from proxy.config.kinds import AuthType
+from proxy.config.ldap import OPTIONS as LDAP_OPTIONS
 from proxy.config.ldap import LdapRules, make_rules, parse_options
 from proxy.config.settings import SETTINGS, Settings
 
 LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 NO_OPTIONS: Final[Mapping[str, str]] = MappingProxyType({})
-OAUTH_OPTIONS: Final = ("issuer", "jwks", "audience", "scope", "user_claim", "user_regex", "allow_plain")
+OAUTH_OPTIONS: Final = ("issuer", "jwks", "audience", "scope", "user_claim", "map", "allow_plain")
 
 _SERVICE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
-OUTSIDE: Final = frozenset({AuthType.OAUTH, AuthType.LDAP, AuthType.PAM})
+OUTSIDE: Final[frozenset[str]] = frozenset({AuthType.OAUTH, AuthType.LDAP, AuthType.PAM})
 LIBPAM: Final = "libpam.so.0"
 
 
@@ -41,15 +42,8 @@ class OauthRules:
     audience: tuple[str, ...]  # one of them is enough
     scope: tuple[str, ...]  # all of them are needed
     user_claim: str
-    user_regex: re.Pattern[str] | None
+    map: str  # of auth_ident_file: who may be whom; "": the claim is the user
     allow_plain: bool  # over a connection without TLS, and not from this machine
-
-    def names(self, identity: str, user: str) -> bool:
-        """May who is called `identity` by the issuer be `user` here?"""
-        if self.user_regex is None:
-            return identity == user
-        match = self.user_regex.fullmatch(identity)
-        return match is not None and match[min(self.user_regex.groups, 1)] == user
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +66,15 @@ def read_oauth(settings: Settings, options: Mapping[str, str] = NO_OPTIONS) -> O
         raise ValueError("oauth_issuer is no https:// address, and clients would not ask there for tokens")
     if "://" in said["jwks"] and not _is_safe(said["jwks"]):
         raise ValueError("oauth_jwks is neither a file nor https:// : keys that come another way may be anybody's")
-    said["user_regex"] = _compile(said["user_regex"])
+    if options.get("delegate_ident_mapping", "0") != "0":
+        raise ValueError("delegate_ident_mapping is not supported: name a map, or let the claim be the user")
     return OauthRules(**said)
 
 
 def read_ldap(settings: Settings, options: Mapping[str, str] = NO_OPTIONS) -> LdapRules:
     """The rules of method ldap: a line's own options, else auth_ldap_options. ValueError: what is wrong with them."""
-    return make_rules(options or parse_options(settings.auth_ldap_options.reveal()))
+    own = {name: value for name, value in options.items() if name in LDAP_OPTIONS}
+    return make_rules(own or parse_options(settings.auth_ldap_options.reveal()))
 
 
 def read_pam(settings: Settings, options: Mapping[str, str] = NO_OPTIONS) -> PamRules:
@@ -99,17 +95,25 @@ def find_missing(settings: Settings) -> Iterator[str]:
         READERS[settings.auth_type](settings, NO_OPTIONS)
     except ValueError as error:
         yield f"auth_type is {settings.auth_type}: {error}"
-    yield from find_missing_library(settings.auth_type)
+    if sentence := why_not_served(settings.auth_type):
+        yield f"auth_type = {settings.auth_type} {sentence}"
 
 
-def find_missing_library(method: AuthType) -> Iterator[str]:
-    """A sentence when the extra that `method` needs is not installed."""
-    names = [name.partition(".")[0] for name in MODULES[method]]
+def why_not_served(method: str) -> str:
+    """Half a sentence when the library that a method of this name needs is missing; "" when it is there."""
+    names = [name.partition(".")[0] for name in MODULES.get(method, ())]
     modules = [name for name in names if importlib.util.find_spec(name) is None]
     if modules:
-        yield f'method {method} needs {", ".join(modules)} of Python: pip install "pgshuttle[{method}]"'
-    if method is AuthType.PAM and not _has_libpam():
-        yield f"method pam needs {LIBPAM} of the system (Debian's package libpam0g)"
+        return f'needs {", ".join(modules)} of Python: pip install "pgshuttle[{method}]"'
+    if method == AuthType.PAM and not _has_libpam():
+        return f"needs {LIBPAM} of the system (Debian's package libpam0g)"
+    return ""
+
+
+def check_options(settings: Settings, method: str, options: Mapping[str, str]) -> None:
+    """ValueError: a line of the HBA file with these options cannot be kept."""
+    if method in OUTSIDE:
+        READERS[AuthType(method)](settings, options)
 
 
 def _has_libpam() -> bool:
@@ -140,13 +144,6 @@ def _is_safe(address: str) -> bool:
         return False
 
 
-def _compile(pattern: str) -> re.Pattern[str] | None:
-    try:
-        return re.compile(pattern) if pattern else None
-    except (re.error, RecursionError, OverflowError) as error:
-        raise ValueError(f"oauth_user_regex is no regular expression: {error}") from None
-
-
 _NEEDED: Final = {
     "issuer": "whose tokens are believed, as their claim iss says it",
     "jwks": "where the issuer's public keys are, a file or an https:// address",
@@ -159,7 +156,7 @@ READERS: Final[Mapping[AuthType, Callable[[Settings, Mapping[str, str]], Rules]]
     AuthType.PAM: read_pam,
 }
 # With what they would load later by themselves, when we may no longer have the right to read it.
-MODULES: Final[Mapping[AuthType, tuple[str, ...]]] = {
+MODULES: Final[Mapping[str, tuple[str, ...]]] = {
     AuthType.OAUTH: ("jwt", "cryptography.hazmat.backends.openssl.backend", "aiohttp"),
     AuthType.LDAP: ("ldap",),
     AuthType.PAM: (),

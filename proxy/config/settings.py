@@ -172,13 +172,7 @@ class Settings:
     oauth_audience: tuple[str, ...] = row(NAMES, (), LIVE, ACTED, "names of ours, one of which tokens must be made for")
     oauth_scope: tuple[str, ...] = row(NAMES, (), LIVE, ACTED, "scopes that tokens must have, all of them")
     oauth_user_claim: str = row(TEXT, "sub", LIVE, ACTED, "the claim that says who it is")
-    oauth_user_regex: str = row(
-        TEXT,
-        "",
-        LIVE,
-        ACTED,
-        "matches all of that claim, and its first group is the user; empty = the claim is the user",
-    )
+    oauth_map: str = row(TEXT, "", LIVE, ACTED, "map of auth_ident_file from that claim to users; empty = no map")
     oauth_allow_plain: bool = row(
         TRUTH, False, LIVE, ACTED, "take tokens without TLS from other machines; whoever reads one can use it"
     )

@@ -298,7 +298,7 @@ ROWS: dict[str, tuple[str, Look]] = {
     "oauth_audience": ("b c", tokens("audience")),
     "oauth_scope": ("b c", tokens("scope")),
     "oauth_user_claim": ("email", tokens("user_claim")),
-    "oauth_user_regex": ("(.*)@b", tokens("user_regex")),
+    "oauth_map": ("b", tokens("map")),
     "oauth_allow_plain": ("1", tokens("allow_plain")),
     "login_notify_message": ("be quick", heard(pick=has(b"be quick"))),
     "application_name_add_host": (

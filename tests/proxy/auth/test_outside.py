@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 from protocol.errors import Refused
 from protocol.frontend import build_password
 from protocol.passwords import Plain, Secret
+from proxy.auth.outside import NO_MAPS
+from proxy.auth.rulebook import read_rulebook
 from proxy.auth.users import Users
 from proxy.config.ini import read
 from proxy.config.kinds import AuthType
@@ -42,13 +45,13 @@ def a_proxy_for_tokens(folder: Path, **said: str) -> Any:
     return a_proxy(path)
 
 
-def verify(proxy: Any, shown: Any, options: dict[str, str] | None = None) -> str:
+def verify(proxy: Any, shown: Any, options: dict[str, str] | None = None, maps: Any = NO_MAPS) -> str:
     """The refusal and its note, or nothing."""
 
     async def scene() -> str:
         inbox = alone(first(shown) + b"p\x00\x00\x00\x05\x01")
         try:
-            assert await proxy.outside.verify(inbox, "anna", AuthType.OAUTH, HERE, options or {}) == b""
+            assert await proxy.outside.verify(inbox, "anna", AuthType.OAUTH, HERE, options or {}, maps) == b""
         except Refused as no:
             return f"{no.sqlstate} {no.sentence}: {no.note}"
         return ""
@@ -66,6 +69,20 @@ def test_or_against_the_options_of_a_line_of_the_hba_file(tmp_path: Path) -> Non
     proxy = a_proxy_for_tokens(tmp_path)
     assert verify(proxy, token(aud="shop"), {"audience": "shop"}) == ""
     assert verify(proxy, token(), {"scope": "write"}).endswith("it lacks the scope write")
+
+
+def test_a_map_says_who_may_be_whom(tmp_path: Path) -> None:
+    proxy = a_proxy_for_tokens(tmp_path)
+    (tmp_path / "ident").write_text("people /^(.*)@example[.]com$ \\1\npeople root anna\n")
+    settings = replace(
+        proxy.settings, auth_type=AuthType.OAUTH, auth_ident_file=str(tmp_path / "ident"), oauth_map="people"
+    )
+    maps = read_rulebook(settings).maps
+    assert verify(proxy, token(sub="anna@example.com"), {"map": "people"}, maps) == ""
+    assert verify(proxy, token(sub="root"), {"map": "people"}, maps) == ""
+    for sub in ("anna", "bert@example.com", "anna@example.com.evil.net", "anna@exampleXcom", "Root"):
+        assert verify(proxy, token(sub=sub), {"map": "people"}, maps).endswith(f'it is of "{sub}"')
+    assert verify(proxy, token(), {"map": "nobody"}, maps) != ""
 
 
 def test_rules_that_are_wrong_are_the_operators_business_and_not_the_clients(tmp_path: Path) -> None:

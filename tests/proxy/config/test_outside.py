@@ -10,7 +10,7 @@ from protocol.passwords import Secret
 from proxy.config import outside
 from proxy.config.ini import BadConfig, read
 from proxy.config.kinds import AuthType
-from proxy.config.outside import MODULES, OUTSIDE, READERS, find_missing, read_ldap, read_oauth, read_pam
+from proxy.config.outside import MODULES, OUTSIDE, READERS, check_options, find_missing, read_ldap, read_oauth, read_pam
 from proxy.config.settings import Settings
 
 OAUTH = {
@@ -40,6 +40,7 @@ def test_a_line_of_the_hba_file_says_some_of_them_otherwise() -> None:
     options = {"issuer": "https://other.example.com", "scope": "a b", "allow_plain": "1", "map": "people"}
     rules = read_oauth(settings(), options)
     assert (rules.issuer, rules.scope, rules.allow_plain) == ("https://other.example.com", ("a", "b"), True)
+    assert (rules.map, read_oauth(settings(oauth_map="all")).map) == ("people", "all")
     assert rules.audience == ("pgshuttle",)
     with pytest.raises(ValueError, match="oauth_allow_plain is neither"):
         read_oauth(settings(), {"allow_plain": "perhaps"})
@@ -74,32 +75,25 @@ def test_this_machine_may_do_without(address: str) -> None:
     assert read_oauth(settings(oauth_jwks=address)).jwks == address
 
 
-def test_an_expression_that_is_none_is_a_mistake() -> None:
-    with pytest.raises(ValueError, match="oauth_user_regex is no regular expression"):
-        read_oauth(settings(oauth_user_regex="("))
-
-
-@pytest.mark.parametrize(
-    ("regex", "identity", "user", "is_named"),
-    [
-        ("", "anna", "anna", True),
-        ("", "anna", "Anna", False),
-        (r"(.*)@example\.com", "anna@example.com", "anna", True),
-        (r"(.*)@example\.com", "anna@example.com", "bert", False),
-        (r"(.*)@example\.com", "anna@example.com.evil", "anna", False),
-        (r"x|(anna)", "x", "anna", False),  # the group takes no part
-        (r"anna|bert", "anna", "anna", True),
-        (r"anna|bert", "anna", "bert", False),
-    ],
-)
-def test_who_is_named(regex: str, identity: str, user: str, is_named: bool) -> None:
-    assert read_oauth(settings(oauth_user_regex=regex)).names(identity, user) == is_named
+def test_an_identity_that_others_map_is_a_mistake() -> None:
+    with pytest.raises(ValueError, match="delegate_ident_mapping is not supported"):
+        read_oauth(settings(), {"delegate_ident_mapping": "1"})
+    assert read_oauth(settings(), {"delegate_ident_mapping": "0", "validator": "whatever"})
 
 
 def test_a_line_of_the_hba_file_names_a_directory_of_its_own() -> None:
     said = settings(auth_ldap_options=Secret("ldapserver=a ldapprefix=uid="))
     assert read_ldap(said).servers == "ldap://a:389"
     assert read_ldap(said, {"ldapserver": "b", "ldapbasedn": "dc=x"}).servers == "ldap://b:389"
+    assert read_ldap(said, {"clientcert": "verify-ca"}).servers == "ldap://a:389"
+
+
+def test_a_line_of_the_hba_file_is_checked_where_it_is_read() -> None:
+    check_options(Settings(), "md5", {})
+    check_options(settings(), "oauth", {})
+    for method, options in (("oauth", {}), ("ldap", {"ldapserver": "a"}), ("pam", {"pamservice": "a/b"})):
+        with pytest.raises(ValueError, match="missing|no name"):
+            check_options(Settings(), method, options)
 
 
 def test_pam_has_a_service_file_with_a_name() -> None:
@@ -116,7 +110,7 @@ def test_a_system_without_pam_says_so(monkeypatch: Any) -> None:
     said = Settings(auth_type=AuthType.PAM)
     monkeypatch.setattr(outside, "LIBPAM", "libpam-of-nowhere.so.0")
     assert list(find_missing(said)) == [
-        "method pam needs libpam-of-nowhere.so.0 of the system (Debian's package libpam0g)"
+        "auth_type = pam needs libpam-of-nowhere.so.0 of the system (Debian's package libpam0g)"
     ]
 
 
@@ -134,7 +128,7 @@ def test_a_file_that_does_not_say_enough_is_no_file(tmp_path: Path) -> None:
 def test_a_missing_library_is_a_mistake_that_says_how_it_is_had(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     said = {name: "  ".join(value) if isinstance(value, tuple) else value for name, value in OAUTH.items()}
-    with pytest.raises(BadConfig, match=r"method oauth needs jwt, .* pip install \"pgshuttle\[oauth\]\""):
+    with pytest.raises(BadConfig, match=r"auth_type = oauth needs jwt, .* pip install \"pgshuttle\[oauth\]\""):
         read(write(tmp_path, auth_type="oauth", **said))
     assert read(write(tmp_path, auth_type="md5", **said))
 

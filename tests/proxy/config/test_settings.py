@@ -46,9 +46,9 @@ OURS = {
     "oauth_audience": "",
     "oauth_issuer": "",
     "oauth_jwks": "",
+    "oauth_map": "",
     "oauth_scope": "",
     "oauth_user_claim": "sub",
-    "oauth_user_regex": "",
     "pam_service": "pgbouncer",
     "session_state": "track",
 }
