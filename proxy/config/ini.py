@@ -197,8 +197,9 @@ class _Reading:
             self.reader.note(Mistake(self.path, 0, f"more than {MAX_MISTAKES} mistakes: the rest is not read"))
 
     def _check_logins(self, settings: Settings) -> None:
-        for sentence in find_missing(settings) if self.asking is not None else ():
-            self.reader.note(self.asking.mistake(sentence))
+        if self.asking is not None:
+            for sentence in find_missing(settings):
+                self.reader.note(self.asking.mistake(sentence))
         if settings.auth_type not in _WITHOUT_FILE and not settings.auth_file:
             sentence = f"auth_type is {settings.auth_type} and there is no auth_file: nobody can log in"
             self.warnings.append(Mistake(self.path, 0, sentence))

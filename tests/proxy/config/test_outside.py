@@ -92,7 +92,7 @@ def test_a_line_of_the_hba_file_is_checked_where_it_is_read() -> None:
     check_options(Settings(), "md5", {})
     check_options(settings(), "oauth", {})
     for method, options in (("oauth", {}), ("ldap", {"ldapserver": "a"}), ("pam", {"pamservice": "a/b"})):
-        with pytest.raises(ValueError, match="missing|no name"):
+        with pytest.raises(ValueError, match=r"missing|no name"):
             check_options(Settings(), method, options)
 
 
