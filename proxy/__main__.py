@@ -15,11 +15,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from protocol.passwords import Md5, Plain, ScramVerifier
+from proxy.auth.extras import load
 from proxy.auth.rulebook import Rulebook, look_at_rules, read_rulebook
 from proxy.auth.users import BadUserFile, Users, read_users
 from proxy.config.advice import Secrets
 from proxy.config.check import report
 from proxy.config.ini import BadConfig, Config, read
+from proxy.config.outside import MODULES
 from proxy.daemon import (
     PidFile,
     StartFailed,
@@ -120,6 +122,8 @@ def _start(options: argparse.Namespace, config: Config, users: Users, user: str,
     rulebook = read_rulebook(config.settings)
     files = raise_open_files()
     loop_factory = _loop_factory()  # before we give up rights that reading it may need
+    for method in (config.settings.auth_type, *(rule.method for rule in rulebook.rules)):
+        load(MODULES.get(method, ()))  # the same
     activated = take_listening_sockets()
     inheritance = _claim(config, user, is_activated=bool(activated)) if options.reboot else None
     sockets = inheritance.listeners if inheritance else activated or open_sockets(config.settings, user)

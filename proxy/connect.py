@@ -161,7 +161,7 @@ class Opener:
         words = f"{fields.severity or 'FATAL'} {refusal}"
         self._log_failure(approach, Closing.LOGIN_FAILED, f"server login failed: {words}")
         failure = PlaceFailed if fields.sqlstate == sqlstate.CANNOT_CONNECT_NOW else LoginFailed
-        return failure(fields.sqlstate or sqlstate.CONNECTION_FAILURE, str(refusal))
+        return failure(fields.sqlstate or sqlstate.CONNECTION_FAILURE, str(refusal), hint=fields.hint)
 
     def _log_failure(self, approach: Approach, why: Closing, words: str) -> None:
         """What exactly went wrong, and the line that scripts look for."""

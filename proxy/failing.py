@@ -28,11 +28,14 @@ class LoginFailed(Exception):
     `is_passing`: does waiting help? PgBouncer thinks so of 57P03 alone.
     """
 
-    def __init__(self, sqlstate: str, sentence: str, detail: str = "", *, may_pass: bool = True) -> None:
+    def __init__(
+        self, sqlstate: str, sentence: str, detail: str = "", *, hint: str = "", may_pass: bool = True
+    ) -> None:
         super().__init__(sentence)
         self.sqlstate = sqlstate
         self.sentence = sentence
         self.detail = detail
+        self.hint = hint
         self.is_passing = may_pass and sqlstate in _PASSING
 
     def find_delay(self, failures: int, limit: float) -> float:
@@ -43,7 +46,7 @@ class LoginFailed(Exception):
     def as_cached(self, pool: Any) -> "LoginFailed":
         """The same, for those who come to `pool` before the next try."""
         words = f"server login has been failing, cached error: {self.sentence} (server_login_retry)"
-        return LoginFailed(self.sqlstate, words, describe_failing(pool))
+        return LoginFailed(self.sqlstate, words, describe_failing(pool), hint=self.hint)
 
 
 def describe_failing(pool: Any, reason: str = "") -> str:

@@ -67,7 +67,7 @@ async def wait_visitor(
     replication = parse_replication(startup.parameters.get("replication"))
     wishes = {} if replication else read_wishes(startup, proxy)
     rule = ASK_NOTHING if is_owner else proxy.gate.choose_rule(inbox, startup, address, replication)
-    prefix = await proxy.gate.wait_proof(inbox, rule, startup.user, proxy.users.secrets_of(startup.user))
+    prefix = await proxy.gate.wait_proof(inbox, rule, startup.user, proxy.users.secrets_of(startup.user), address)
     minor = answer[0] if answer is not None else startup.minor
     passed = pick_passed(startup, proxy) if replication else {}
     return Visitor(startup.user, startup.database, wishes, prefix, minor, replication, passed, is_owner)

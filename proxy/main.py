@@ -19,6 +19,7 @@ from protocol.parameters import FOLLOWED, spelling
 from proxy.audit import build_report
 from proxy.auth.gate import Gate
 from proxy.auth.keys import KeyKeeper
+from proxy.auth.outside import Outside
 from proxy.auth.users import Users
 from proxy.cancel import Cancels
 from proxy.clock import Clock
@@ -78,6 +79,7 @@ class Proxy:
         self.tasks = Tasks(log)
         self.keeper = KeyKeeper(config.settings.scram_iterations)
         self.gate = Gate(self)
+        self.outside = Outside(self)
         self.spelling = spelling((*FOLLOWED, *config.settings.track_extra_parameters))
         self.followed = frozenset(self.spelling.values())
         self.pools = Pools(self, config)
@@ -254,8 +256,9 @@ class Proxy:
         database = self.config.find_database(pool.database)
         if database is None:
             raise OSError(f"database {pool.database} is no longer configured")
-        password = database.password if database.password is not None else self.users.password_of(pool.user)
-        return database, password
+        if database.password is not None:
+            return database, database.password
+        return database, self.users.password_of(pool.user) or self.outside.password_of(pool.user)
 
     def find_database(self, name: str) -> Database | None:
         """The entry that serves `name`, also by `*`; remembered, since a copy of an entry costs 30 us."""

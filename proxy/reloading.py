@@ -15,8 +15,9 @@ from typing import Any, Final
 from proxy.aside import aside
 from proxy.auth.rulebook import OF_RULES, Rulebook
 from proxy.auth.users import NOBODY, BadUserFile, Users, read_users
-from proxy.config.ini import BadConfig, Config, read, why_unsafe
+from proxy.config.ini import BadConfig, Config, read
 from proxy.config.limits import Limits, resolve
+from proxy.config.outside import find_missing
 from proxy.config.reload import Changes, compare
 from proxy.config.settings import Settings, assign
 from proxy.listener import tune_all
@@ -127,6 +128,7 @@ class Reloader:
         is_other_tls = proxy.tls.servers_digest != found.tls.servers_digest
         proxy.users, proxy.tls = found.users, found.tls
         proxy.gate.replace(found.rulebook)
+        proxy.outside.forget()
         proxy.keeper.iterations = settings.scram_iterations
         proxy.cancels.timeout = settings.cancel_wait_timeout
         for listener in proxy.listeners:
@@ -153,7 +155,7 @@ class Reloader:
         proxy = self._proxy
         async with self.lock:
             settings = assign(proxy.settings, name, text)
-            if sentence := why_unsafe(name, getattr(settings, name)):
+            for sentence in find_missing(settings):
                 raise ValueError(sentence)
             config = replace(proxy.config, settings=settings, warnings=())
             try:

@@ -17,6 +17,7 @@ from protocol.startup import CancelRequest, Startup, SuccessionRequest, negotiat
 from proxy import encryption, login, replication, succession
 from proxy.admin.console import converse
 from proxy.admin.rights import check_login, find_right
+from proxy.auth.oauth import TokenWanted
 from proxy.auth.owner import is_owner
 from proxy.clock import span
 from proxy.config.entries import CONSOLES
@@ -79,7 +80,7 @@ class Visit:
             self._log_failed_login(no)
             self._refuse(no.sqlstate, no.sentence, no.detail, no.hint, note=no.note)
         except LoginFailed as failed:
-            self._refuse(failed.sqlstate, failed.sentence, failed.detail)
+            self._refuse(failed.sqlstate, failed.sentence, failed.detail, failed.hint)
         except ProtocolError as error:
             self._refuse(sqlstate.PROTOCOL_VIOLATION, str(error))
         except HandshakeFailed as failed:
@@ -189,7 +190,8 @@ class Visit:
 
     def _log_failed_login(self, no: Refused) -> None:
         startup = self.startup
-        if no.sqlstate in _NOT_LET_IN and startup is not None and self.proxy.settings.log_connections:
+        is_failed = no.sqlstate in _NOT_LET_IN and not isinstance(no, TokenWanted)
+        if is_failed and startup is not None and self.proxy.settings.log_connections:
             self.voice.log(f"login failed: db={startup.database} user={startup.user}")
 
     def _refuse(self, state: str, sentence: str, detail: str = "", hint: str = "", *, note: str = "") -> None:

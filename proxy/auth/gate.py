@@ -33,6 +33,7 @@ from proxy.auth.verify import AuthMethod, verify_client
 from proxy.config.ini import BadConfig
 from proxy.config.kinds import AuthType
 from proxy.config.lines import Mistake
+from proxy.config.outside import OUTSIDE
 from proxy.config.settings import Settings
 from proxy.inbox import Inbox
 from proxy.log import DEBUG, UNIX, tag_client
@@ -57,6 +58,7 @@ _ONE_RULE: Final = {
     AuthType.MD5: _make_rule(Method.MD5),
     AuthType.SCRAM: _make_rule(Method.SCRAM),
     AuthType.CERT: _make_rule(Method.CERT, Record.HOSTSSL, ClientCert.VERIFY_FULL),
+    **{each: _make_rule(Method(each)) for each in OUTSIDE},
 }
 
 _REJECTED: Final = {  # by (there is no rule, physical replication is wanted)
@@ -122,7 +124,9 @@ class Gate:
             voice.debug(f"is asked by {rule.method}: rule {rule}")
         return rule
 
-    async def wait_proof(self, inbox: Inbox, rule: Rule, user: str, stored: Sequence[Stored]) -> bytes:
+    async def wait_proof(
+        self, inbox: Inbox, rule: Rule, user: str, stored: Sequence[Stored], address: tuple[str, int]
+    ) -> bytes:
         """Let the client prove that it is `user`, as the rule says; see `verify_client`."""
         maps, is_known = self.rulebook.maps, bool(stored)
         with _blaming(rule):
@@ -133,7 +137,14 @@ class Gate:
             if rule.method is Method.PEER:
                 await _check_peer(inbox, rule, maps, user, is_known=is_known)
                 return b""
+            if rule.method in OUTSIDE:
+                return await self._ask_outside(inbox, rule, user, address)
             return await self._ask(inbox, rule, user, stored)
+
+    async def _ask_outside(self, inbox: Inbox, rule: Rule, user: str, address: tuple[str, int]) -> bytes:
+        method, maps = AuthType(rule.method), self.rulebook.maps
+        told: bytes = await self._proxy.outside.verify(inbox, user, method, address, rule.options, maps)
+        return told
 
     async def _ask(self, inbox: Inbox, rule: Rule, user: str, stored: Sequence[Stored]) -> bytes:
         method = AuthMethod.ANY if rule is ASK_NOTHING else _ASKED[rule.method]

@@ -31,6 +31,8 @@ from proxy.auth.rules import (
     Rule,
     Where,
 )
+from proxy.config import ldap
+from proxy.config.outside import OAUTH_OPTIONS
 
 WhyNotServed = Callable[[Method], str]
 """Half a sentence when a method cannot be served here, "" when it can."""
@@ -55,14 +57,9 @@ METHODS: Final[Mapping[Method, Way]] = {
     Method.SCRAM: Way(),
     Method.CERT: Way(frozenset({HOSTSSL}), frozenset({"map"})),
     Method.PEER: Way(frozenset({LOCAL}), frozenset({"map"})),
-    Method.LDAP: Way(
-        options=frozenset(
-            {"ldapserver", "ldapport", "ldapscheme", "ldaptls", "ldapprefix", "ldapsuffix", "ldapbasedn", "ldapurl"}
-            | {"ldapbinddn", "ldapbindpasswd", "ldapsearchattribute", "ldapsearchfilter"}
-        )
-    ),
+    Method.LDAP: Way(options=frozenset(ldap.OPTIONS)),
     Method.PAM: Way(options=frozenset({"pamservice", "pam_use_hostname"})),
-    Method.OAUTH: Way(options=frozenset({"issuer", "scope", "validator", "map", "delegate_ident_mapping"})),
+    Method.OAUTH: Way(options=frozenset({*OAUTH_OPTIONS, "validator", "delegate_ident_mapping"})),
 }
 
 SECRET_OPTIONS: Final = frozenset({"ldapbindpasswd"})  # no sentence repeats them, and SHOW HBA shows them as ***

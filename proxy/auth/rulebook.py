@@ -7,7 +7,8 @@ line, a start is refused, and a reload keeps the rules that were. What is read i
 (fields.py), and the steps that all regular expressions of the files may cost one login.
 
 A rule that is about nobody (an earlier one is about all of his callers, there is no TLS, its map has no lines) lets
-nobody in and is only a warning. With another auth_type than hba the files are not read.
+nobody in and is only a warning. With another auth_type than hba the files are not read, but for the map of
+oauth_map.
 """
 
 from collections import Counter
@@ -19,24 +20,20 @@ from proxy.auth.fields import BadLine, Line, Reader
 from proxy.auth.hba import parse_rule
 from proxy.auth.ident import Maps, gather, parse_entry
 from proxy.auth.pattern import Pattern
-from proxy.auth.rules import HOSTSSL, ClientCert, Method, Rule, find_unreached
+from proxy.auth.rules import HOSTSSL, ClientCert, Rule, find_unreached
 from proxy.config.ini import BadConfig
 from proxy.config.kinds import AuthType, SslMode
 from proxy.config.lines import Mistake
+from proxy.config.outside import OAUTH_OPTIONS, check_options, why_not_served
 from proxy.config.settings import Settings
 
 MAX_STEPS: Final = 5_000  # instructions of all patterns of the rules; each may be taken once per character of a name
 
 OF_RULES: Final = frozenset(
     {"auth_type", "auth_hba_file", "auth_ident_file", "client_tls_sslmode", "client_tls_ca_file"}
+    | {"auth_ldap_options", "pam_service", *(f"oauth_{name}" for name in OAUTH_OPTIONS)}
 )
 """The settings that say which rules there are, or whether they can be kept."""
-
-_NOT_SERVED: Final = {
-    Method.LDAP: "is not served yet",
-    Method.PAM: "is not served yet",
-    Method.OAUTH: "is not served yet",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +62,10 @@ class Rulebook:
 NO_RULES: Final = Rulebook()
 
 
-def why_not_served(method: Method) -> str:
-    """Half a sentence when logins cannot be checked by this method here."""
-    return _NOT_SERVED.get(method, "")
-
-
 def read_rulebook(settings: Settings) -> Rulebook:
     """What the settings name. BadConfig: a file cannot be read or is not right in every line."""
+    if settings.auth_type is AuthType.OAUTH and settings.oauth_map:
+        return _read_map_alone(settings)
     if settings.auth_type is not AuthType.HBA:
         return NO_RULES
     if not settings.auth_hba_file:
@@ -84,6 +78,18 @@ def read_rulebook(settings: Settings) -> Rulebook:
         raise BadConfig(mistakes)
     files = (*reader.files, *ident_reader.files)
     return Rulebook(rules, maps, files, tuple(_find_warnings(settings, rules, maps)))
+
+
+def _read_map_alone(settings: Settings) -> Rulebook:
+    """Without rules: oauth_map is a map too."""
+    reader = Reader()
+    maps = _read_maps(settings.auth_ident_file, reader)
+    if reader.mistakes:
+        raise BadConfig(tuple(reader.mistakes))
+    if settings.oauth_map not in maps:
+        sentence = f"oauth_map: no line of auth_ident_file is about the map {settings.oauth_map[:80]!r}"
+        raise BadConfig((Mistake(settings.conffile, 0, sentence),))
+    return Rulebook(maps=maps, files=tuple(reader.files))
 
 
 def look_at_rules(settings: Settings) -> tuple[tuple[Mistake, ...], tuple[Mistake, ...]]:
@@ -100,6 +106,7 @@ def _read_rules(settings: Settings, reader: Reader) -> Iterator[Rule]:
         try:
             rule = parse_rule(line, why_not_served)
             _check_certificates(rule, settings)
+            _check_options(rule, settings)
             steps += count_steps(rule)
             if steps > MAX_STEPS:
                 raise BadLine(f"the regular expressions up to here are too large: more than {MAX_STEPS} steps")
@@ -118,6 +125,13 @@ def count_steps(rule: Rule) -> int:
 def _check_certificates(rule: Rule, settings: Settings) -> None:
     if rule.client_cert is not ClientCert.UNASKED and not settings.client_tls_ca_file:
         raise BadLine("certificates of clients are checked with client_tls_ca_file, and there is none")
+
+
+def _check_options(rule: Rule, settings: Settings) -> None:
+    try:
+        check_options(settings, rule.method, rule.options)
+    except ValueError as error:
+        raise BadLine(str(error)) from None
 
 
 def _read_maps(path: str, reader: Reader) -> Maps:

@@ -132,6 +132,12 @@ RULES: Final = (
     ),
     Rule(
         "auth_type",
+        ADVICE,
+        lambda s: s.auth_type in (AuthType.LDAP, AuthType.PAM) and _is_open(s),
+        "with this auth_type passwords travel from the client as they are: have it speak TLS",
+    ),
+    Rule(
+        "auth_type",
         WARNING,
         lambda s: _lets_all_in(s) and _is_open(s),
         "this lets in everybody who can reach listen_addr, without a password",

@@ -33,6 +33,7 @@ from proxy.config.entries import (
 )
 from proxy.config.kinds import AuthType
 from proxy.config.lines import MAX_MISTAKES, Line, Mistake, Reader
+from proxy.config.outside import OUTSIDE, find_missing
 from proxy.config.settings import MAIN_SECTIONS, SETTINGS, Setting, Settings, defaults
 
 __all__ = ["BadConfig", "Config", "Mistake", "read"]
@@ -41,12 +42,7 @@ E = TypeVar("E", Database, User, Peer)
 
 MAX_ENTRIES: Final = 100_000  # of a section; three seconds and 100 MB
 
-_UNSAFE: Final[Mapping[str, tuple[frozenset[str], str]]] = {
-    "auth_type": (
-        frozenset({AuthType.LDAP, AuthType.PAM}),
-        "is not served yet: use scram-sha-256, md5, plain, cert, hba, trust or any",
-    ),
-}
+_WITHOUT_FILE = OUTSIDE | {AuthType.TRUST, AuthType.ANY}
 
 
 class BadConfig(Exception):
@@ -79,12 +75,6 @@ class Config:
         return database
 
 
-def why_unsafe(name: str, value: object) -> str:
-    """Why the setting `name` may not have this value, valid as it is: half a sentence. Empty when it may."""
-    unsafe, sentence = _UNSAFE.get(name, (frozenset(), ""))
-    return sentence if value in unsafe else ""
-
-
 def read(path: str) -> Config:
     """The file at `path` with all it includes. BadConfig: it cannot be read or is not right in every line."""
     return _Reading(path).finish()
@@ -106,6 +96,7 @@ class _Reading:
         self.path = path
         self.reader = Reader()
         self.values: dict[str, Any] = {}
+        self.asking: Line | None = None  # how clients are asked who they are
         self.warnings: list[Mistake] = []
         self.databases = _Entries(DATABASE_KEYS, parse_database)
         self.users = _Entries(USER_KEYS, parse_user)
@@ -120,6 +111,8 @@ class _Reading:
         section = next(name for name in MAIN_SECTIONS if name in self.reader.sections)
         settings = replace(defaults(section), **({"conffile": self.path} | self.values))
         self._check_logins(settings)
+        if self.reader.mistakes:
+            raise BadConfig(self._in_order(self.reader.mistakes), self._in_order(self.warnings))
         return Config(
             path=self.path,
             section=section,
@@ -152,13 +145,12 @@ class _Reading:
             self.reader.note(line.mistake(f"{line.key} {error}: {line.value[:80]!r}"))
             return
         self.values[line.key] = value
+        self.asking = line if line.key == "auth_type" else self.asking
         self._judge(line, setting, value)
 
     def _judge(self, line: Line, setting: Setting, value: object) -> None:
-        """A valid setting may still be one we cannot keep, do not act on, or know under a newer name."""
-        if sentence := why_unsafe(line.key, value):
-            self.reader.note(line.mistake(f"{line.key} = {value} {sentence}"))
-        elif line.key in DEPRECATED:
+        """A valid setting may still be one we do not act on, or know under a newer name."""
+        if line.key in DEPRECATED:
             self.warnings.append(line.mistake(f"{line.key} is the old name of {DEPRECATED[line.key]}"))
         elif not setting.acted and value != setting.default:  # a file full of defaults is no reason to complain
             self.warnings.append(line.mistake(f"{line.key} is accepted but has no effect: {setting.reason}"))
@@ -193,7 +185,10 @@ class _Reading:
             self.reader.note(Mistake(self.path, 0, f"more than {MAX_MISTAKES} mistakes: the rest is not read"))
 
     def _check_logins(self, settings: Settings) -> None:
-        if settings.auth_type not in (AuthType.TRUST, AuthType.ANY) and not settings.auth_file:
+        if self.asking is not None:
+            for sentence in find_missing(settings):
+                self.reader.note(self.asking.mistake(sentence))
+        if settings.auth_type not in _WITHOUT_FILE and not settings.auth_file:
             sentence = f"auth_type is {settings.auth_type} and there is no auth_file: nobody can log in"
             self.warnings.append(Mistake(self.path, 0, sentence))
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from protocol.passwords import Secret
+from proxy.config.ldap import hide_password
 from proxy.log import FACILITIES, Format
 
 T = TypeVar("T")
@@ -44,7 +45,7 @@ class PoolMode(enum.StrEnum):
 
 
 class AuthType(enum.StrEnum):
-    """How a client proves who it is. LDAP and PAM are understood but not served yet."""
+    """How a client proves who it is."""
 
     ANY = "any"
     TRUST = "trust"
@@ -55,6 +56,7 @@ class AuthType(enum.StrEnum):
     HBA = "hba"
     LDAP = "ldap"
     PAM = "pam"
+    OAUTH = "oauth"
 
 
 class SslMode(enum.StrEnum):
@@ -292,6 +294,7 @@ HOSTS: Final = Kind(_parse_hosts, ",".join)
 MODE: Final = Kind(_parse_mode, lambda value: f"0{value:03o}")
 CHECK_QUERY: Final = Kind(_parse_check, _format_check)  # None: no check at all; "": an empty query
 SECRET: Final = Kind(_parse_secret, str)  # prints as ***
+LDAP_OPTIONS: Final = Kind(_parse_secret, lambda value: hide_password(value.reveal()))  # a password may be among them
 DATABASE_NAME: Final = name_of(63)  # NAMEDATALEN - 1
 USER_NAME: Final = name_of(127)  # PgBouncer's limit
 POOL_MODE: Final = one_of(PoolMode)

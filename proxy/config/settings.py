@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast
 
+from protocol.passwords import Secret
 from proxy.config.kinds import (
     ADDRESSES,
     AUTH_TYPE,
@@ -32,6 +33,7 @@ from proxy.config.kinds import (
     DURATION,
     FACILITY,
     ITERATIONS,
+    LDAP_OPTIONS,
     LISTEN_MODE,
     LOG_FORMAT,
     MODE,
@@ -74,7 +76,6 @@ MAIN_SECTIONS: Final = ("proxy", "pgbouncer")
 
 ACTED: Final = ""
 NO_AUTH_QUERY: Final = "auth_query is not run yet: only users of auth_file can log in"
-NO_AUTH_FILES: Final = "only auth_type trust, any, plain, md5 and scram-sha-256 work yet"
 NO_ZONES: Final = "the system's resolver looks up host names: it is set up in /etc/resolv.conf and knows no zones"
 NO_BUFFERS: Final = "it has no meaning here: the event loop sizes its reads itself"
 NO_WINDOWS: Final = "it is for Windows services: job_name names the process here"
@@ -145,7 +146,11 @@ class Settings:
 
     # Who may connect.
     auth_type: AuthType = row(
-        AUTH_TYPE, AuthType.MD5, LIVE, ACTED, "any, trust, plain, md5 (or SCRAM), scram-sha-256, cert, hba"
+        AUTH_TYPE,
+        AuthType.MD5,
+        LIVE,
+        ACTED,
+        "any, trust, plain, md5 (or SCRAM), scram-sha-256, cert, ldap, pam, oauth, hba",
     )
     auth_file: str = row(TEXT, "", LIVE, ACTED, 'file of "user" "secret" lines')
     scram_iterations: int = row(ITERATIONS, 4096, LIVE, ACTED, "rounds when a SCRAM secret is made from a plain one")
@@ -161,7 +166,17 @@ class Settings:
     auth_dbname: str = row(TEXT, "", LIVE, NO_AUTH_QUERY, "database auth_query runs in; empty = the client's own")
     auth_hba_file: str = row(TEXT, "", LIVE, ACTED, "rules for auth_type = hba")
     auth_ident_file: str = row(TEXT, "", LIVE, ACTED, "user name map for cert and peer rules")
-    auth_ldap_options: str = row(TEXT, "", LIVE, NO_AUTH_FILES, "options for auth_type = ldap")
+    auth_ldap_options: Secret = row(LDAP_OPTIONS, Secret(""), LIVE, ACTED, "auth_type = ldap: which directory, and how")
+    pam_service: str = row(TEXT, "pgbouncer", LIVE, ACTED, "auth_type = pam: the file under /etc/pam.d")
+    oauth_issuer: str = row(TEXT, "", LIVE, ACTED, "auth_type = oauth: whose tokens are believed; an https address")
+    oauth_jwks: str = row(TEXT, "", LIVE, ACTED, "the issuer's public keys: a file, or an https address")
+    oauth_audience: tuple[str, ...] = row(NAMES, (), LIVE, ACTED, "names of ours, one of which tokens must be made for")
+    oauth_scope: tuple[str, ...] = row(NAMES, (), LIVE, ACTED, "scopes that tokens must have, all of them")
+    oauth_user_claim: str = row(TEXT, "sub", LIVE, ACTED, "the claim that says who it is")
+    oauth_map: str = row(TEXT, "", LIVE, ACTED, "map of auth_ident_file from that claim to users; empty = no map")
+    oauth_allow_plain: bool = row(
+        TRUTH, False, LIVE, ACTED, "take tokens without TLS from other machines; whoever reads one can use it"
+    )
     login_notify_message: str = row(TEXT, "", LIVE, ACTED, "notice to each client after its login")
     application_name_add_host: bool = row(TRUTH, False, LIVE, ACTED, "add the client's address to application_name")
     admin_users: tuple[str, ...] = row(NAMES, (), LIVE, ACTED, "who may do everything on the console, comma between")

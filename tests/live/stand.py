@@ -301,6 +301,17 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = SECO
         time.sleep(0.01)
 
 
+def find_slowest(line: Raw, seconds: float) -> float:
+    """The longest that a query of somebody inside takes, tried for so long."""
+    slowest, end = 0.0, time.monotonic() + seconds
+    while time.monotonic() < end:
+        start = time.monotonic()
+        assert line.value("select 1") == "1"
+        slowest = max(slowest, time.monotonic() - start)
+        time.sleep(0.01)
+    return slowest
+
+
 def find_account() -> str:
     """Whom the proxy runs as."""
     return USER if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name

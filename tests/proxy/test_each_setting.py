@@ -26,6 +26,7 @@ from proxy.admin.rights import find_right
 from proxy.auth.users import Users
 from proxy.config.ini import read
 from proxy.config.limits import Limits
+from proxy.config.outside import read_oauth, read_pam
 from proxy.config.settings import LIVE, RESTART, SETTINGS
 from proxy.janitor import Janitor
 from proxy.listener import tune_all
@@ -138,6 +139,17 @@ def accepted(level: int, option: int) -> Look:
 def log(name: str) -> Look:
     """Of where the log goes."""
     return lambda proxy: getattr(proxy.log.destination, name)  # type: ignore[attr-defined]
+
+
+def tokens(name: str) -> Look:
+    """The rule by which a token would be judged now, where the file's are right."""
+    right = {"issuer": "https://a.example.com", "jwks": "/a.json", "audience": "a", "scope": "a"}
+
+    def look(proxy: Proxy) -> Any:
+        unsaid = {key: value for key, value in right.items() if not getattr(proxy.settings, f"oauth_{key}")}
+        return getattr(read_oauth(proxy.settings, unsaid), name)
+
+    return look
 
 
 def kept(error: str) -> Look:
@@ -279,6 +291,15 @@ ROWS: dict[str, tuple[str, Look]] = {
     "auth_type": ("md5", heard(pick=lambda said: said[:9])),
     "auth_file": ("{folder}/others.txt", lambda proxy: sorted(proxy.users.secrets)),
     "scram_iterations": ("5000", lambda proxy: proxy.keeper.iterations),
+    "auth_ldap_options": ("ldapserver=b ldapprefix=x", lambda proxy: proxy.settings.auth_ldap_options.reveal()),
+    "pam_service": ("b", lambda proxy: read_pam(proxy.settings).service),
+    "oauth_issuer": ("https://b.example.com", tokens("issuer")),
+    "oauth_jwks": ("/b.json", tokens("jwks")),
+    "oauth_audience": ("b c", tokens("audience")),
+    "oauth_scope": ("b c", tokens("scope")),
+    "oauth_user_claim": ("email", tokens("user_claim")),
+    "oauth_map": ("b", tokens("map")),
+    "oauth_allow_plain": ("1", tokens("allow_plain")),
     "login_notify_message": ("be quick", heard(pick=has(b"be quick"))),
     "application_name_add_host": (
         "1",

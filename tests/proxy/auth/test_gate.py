@@ -123,6 +123,30 @@ def test_a_rule_that_rejects_is_named_in_the_log_and_not_to_the_caller(tmp_path,
     assert "login failed: db=shop user=anna" in proxy.log.text
 
 
+def test_an_outside_method_hears_the_options_of_the_rule_the_maps_and_the_address(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    asked = []
+
+    async def verify(self, inbox, user, method, address, options, maps):
+        asked.append((user, method, address[0], dict(options), list(maps)))
+        return b""
+
+    monkeypatch.setattr("proxy.auth.outside.Outside.verify", verify)
+    rules = (
+        "host all all 10.0.0.7/32 ldap ldapserver=a ldapprefix=x\n"
+        "host all all ::1/128 pam pamservice=db\n"
+        "local all all oauth issuer=https://a scope=b jwks=/k audience=c map=m\n"
+    )
+    proxy = hba_proxy(tmp_path, rules, "m /^(.*)@x$ \\1\n")
+    assert all(is_in(call(proxy, hello(), host)) for host in ("10.0.0.7", "::1", UNIX))
+    oauth = {"issuer": "https://a", "scope": "b", "jwks": "/k", "audience": "c", "map": "m"}
+    assert asked == [
+        ("anna", "ldap", "10.0.0.7", {"ldapserver": "a", "ldapprefix": "x"}, ["m"]),
+        ("anna", "pam", "::1", {"pamservice": "db"}, ["m"]),
+        ("anna", "oauth", UNIX, oauth, ["m"]),
+    ]
+
+
 def test_a_wrong_password_is_logged_with_the_rule_it_was_asked_by(tmp_path):
     proxy = hba_proxy(tmp_path, "# who?\nhost all all all password\n")
     state, sentence, detail = refusal(call(proxy, hello() + build_password(b"wrong"))[9:])

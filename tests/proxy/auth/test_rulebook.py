@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from proxy.auth.rulebook import MAX_STEPS, NO_RULES, look_at_rules, read_rulebook, why_not_served
+from proxy.auth.rulebook import MAX_STEPS, NO_RULES, look_at_rules, read_rulebook
 from proxy.auth.rules import Method
 from proxy.config.ini import BadConfig
 from proxy.config.kinds import AuthType, SslMode
@@ -72,8 +72,43 @@ def test_with_another_auth_type_no_file_is_read():
 
 
 @pytest.mark.parametrize("method", [Method.LDAP, Method.PAM, Method.OAUTH])
-def test_a_method_that_is_not_served_is_a_mistake_when_the_file_is_read(folder, method):
-    assert mistakes(f"host all all all {method}\n") == [f"hba.conf:1: the method {method} {why_not_served(method)}"]
+def test_a_method_whose_library_is_missing_is_a_mistake_when_the_file_is_read(folder, method, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("proxy.config.outside.LIBPAM", "libpam-of-nowhere.so.0")
+    (mistake,) = mistakes(f"host all all all {method}\n")
+    assert mistake.startswith(f"hba.conf:1: the method {method} needs ")
+
+
+@pytest.mark.parametrize(
+    ("rule", "why"),
+    [
+        ("host all all all ldap", "ldapserver is missing"),
+        ("host all all all ldap ldapserver=a ldapprefix=x ldapbasedn=y", "ldapbasedn is for a search"),
+        ("host all all all ldap ldapserver=a ldapbasedn=y ldapbindpasswd=hush", "belong together"),
+        ("host all all all oauth issuer=https://a scope=b", "oauth_jwks is missing"),
+        ("host all all all oauth issuer=http://a scope=b jwks=/k audience=c", "oauth_issuer is no https"),
+        ("host all all all pam pamservice=../shadow", "pam_service is no name"),
+        ("host all all all pam pam_use_hostname=1", "pam_use_hostname is not supported"),
+    ],
+)
+def test_the_options_of_an_outside_method_are_checked_where_they_are_read(folder, rule, why, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    (mistake,) = mistakes(f"\n{rule}\n")
+    assert mistake.startswith("hba.conf:2: ")
+    assert why in mistake
+    assert "hush" not in mistake
+
+
+def test_oauth_for_all_has_its_map_too(folder):
+    Path("ident.conf").write_text("people /^(.*)@example.com$ \\1\n")
+    said = {"auth_type": AuthType.OAUTH, "auth_ident_file": "ident.conf", "conffile": "a.ini"}
+    found = read_rulebook(Settings(**said, oauth_map="people"))
+    assert (list(found.maps), found.rules, found.files) == (["people"], (), ("ident.conf",))
+    assert read_rulebook(Settings(**said)) is NO_RULES
+    (mistake,) = look_at_rules(Settings(**said, oauth_map="others"))[0]
+    assert str(mistake) == "a.ini: oauth_map: no line of auth_ident_file is about the map 'others'"
+    Path("ident.conf").write_text("people\n")
+    assert look_at_rules(Settings(**said, oauth_map="people"))[0]
 
 
 @pytest.mark.parametrize("rule", ["hostssl all all all cert", "hostssl all all all md5 clientcert=verify-ca"])

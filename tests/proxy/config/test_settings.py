@@ -42,13 +42,21 @@ OURS = {
     "deferred_begin": "1",
     "listen_mode": "shared",
     "log_format": "text",
+    "oauth_allow_plain": "0",
+    "oauth_audience": "",
+    "oauth_issuer": "",
+    "oauth_jwks": "",
+    "oauth_map": "",
+    "oauth_scope": "",
+    "oauth_user_claim": "sub",
+    "pam_service": "pgbouncer",
     "server_tls_negotiation": "postgres",
     "session_state": "track",
 }
 OURS_WITH_BLANKS = {"pin_functions"}
 
 
-def test_every_setting_of_pgbouncer_is_a_row_and_a_few_are_our_own() -> None:
+def test_every_setting_of_pgbouncer_is_a_row_and_some_of_our_own() -> None:
     assert set(SETTINGS) == set(EXPECTED) | WITH_BLANKS | set(OURS) | OURS_WITH_BLANKS
 
 
