@@ -19,6 +19,8 @@ from protocol.parameters import FOLLOWED, spelling
 from proxy.audit import build_report
 from proxy.auth.gate import Gate
 from proxy.auth.keys import KeyKeeper
+from proxy.auth.lookup import Lookups
+from proxy.auth.proofs import Proofs, name_unwarmed
 from proxy.auth.users import Users
 from proxy.cancel import Cancels
 from proxy.clock import Clock
@@ -93,6 +95,8 @@ class Proxy:
         self.leaving: Leaving | None = None
         self.doorsteps: dict[Doorstep, None] = {}  # those who have said nothing yet, in the order they came
         self.express = Express(self)
+        self.lookups = Lookups(self)
+        self.proofs = Proofs(self.lookups.is_current)
         self.callers = 0  # those whose conversation is not over, the console's among them
         self.visitors = 0  # clients that are still logging in; the console's are not counted
         self.consoles: dict[Any, None] = {}  # operators at the console, in the order they came
@@ -149,6 +153,8 @@ class Proxy:
             ready, wanted = pool.size, pool.limits.min_pool_size
             words = f"{pool}: {ready} of {wanted} server connections open and authenticated"
             self.log.log(words if pool.failure is None else f"{words}: {pool.failure}")
+        if line := name_unwarmed(self.config, self.users):
+            self.log.log(line)
 
     def find_warm(self) -> list[Pool]:
         """The pools that are filled before their first client; the janitor keeps them so."""
@@ -254,8 +260,7 @@ class Proxy:
         database = self.config.find_database(pool.database)
         if database is None:
             raise OSError(f"database {pool.database} is no longer configured")
-        password = database.password if database.password is not None else self.users.password_of(pool.user)
-        return database, password
+        return database, self.proofs.find(pool, self.pools.find_old(database, pool.user), database, self.users)
 
     def find_database(self, name: str) -> Database | None:
         """The entry that serves `name`, also by `*`; remembered, since a copy of an entry costs 30 us."""

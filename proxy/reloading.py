@@ -127,6 +127,7 @@ class Reloader:
         is_other_tls = proxy.tls.servers_digest != found.tls.servers_digest
         proxy.users, proxy.tls = found.users, found.tls
         proxy.gate.replace(found.rulebook)
+        proxy.lookups.forget()
         proxy.keeper.iterations = settings.scram_iterations
         proxy.cancels.timeout = settings.cancel_wait_timeout
         for listener in proxy.listeners:

@@ -28,7 +28,8 @@ from protocol.errors import ProtocolError, Refused
 from protocol.frontend import build_password, parse_sasl_initial
 from protocol.passwords import Md5, ScramKeys, Secret, derive_salted_password, md5_stored
 from protocol.scram import ScramServer, offered_with
-from proxy.auth.prove import Password, ServerRefused, TooNew, prove_ourselves
+from proxy.auth.claim import Password
+from proxy.auth.prove import ServerRefused, TooNew, prove_ourselves
 from proxy.inbox import Inbox, PeerGone
 from tests.proxy.auth.wire import a_keeper, alone, joined, play, wired
 

@@ -21,7 +21,8 @@ from protocol.passwords import (
 )
 from protocol.scram import ScramClient
 from proxy.auth import keys
-from proxy.auth.prove import Password, ServerRefused, prove_ourselves
+from proxy.auth.claim import Claim, Password
+from proxy.auth.prove import ServerRefused, prove_ourselves
 from proxy.auth.verify import AuthMethod, verify_client
 from proxy.inbox import Inbox, PeerGone
 from tests.proxy.auth.wire import a_keeper, alone, joined, play, wired
@@ -43,9 +44,8 @@ async def receive(inbox: Inbox, method: AuthMethod, stored: Iterable[Stored], st
     """Our side of a login, as the proxy will do it: the sentence of a refusal, or nothing."""
     keeper = a_keeper()
     try:
-        last = await verify_client(
-            inbox, "joe", method, tuple(stored), keeper, strangers_meet_scram=strangers_meet_scram
-        )
+        claim = Claim("joe", tuple(stored), strangers_meet_scram=strangers_meet_scram)
+        last = await verify_client(inbox, claim, method, keeper)
     except Refused as refusal:
         inbox.write(build_error("FATAL", refusal.sqlstate, refusal.sentence))
         return f"{refusal.sqlstate} {refusal.sentence}"
@@ -144,7 +144,7 @@ def test_every_wrong_cleartext_password_costs_one_slow_hash(
     async def wrong() -> None:
         keeper = a_keeper()
         with pytest.raises(Refused):
-            await verify_client(alone(build_password("wrong")), "joe", PLAIN, stored, keeper)
+            await verify_client(alone(build_password("wrong")), Claim("joe", stored), PLAIN, keeper)
         keeper.close()
 
     play(wrong())
