@@ -240,9 +240,10 @@ def test_what_a_client_says_at_startup_reaches_no_auth_query(upstream, admin, ro
     )
     admin.execute("GRANT SELECT ON evil.pg_authid TO public")
     path = "evil, pg_catalog"
+    forced = {"postgres": f"user=app password='{PASSWORD.replace(chr(39), chr(39) * 2)}'"}
     try:
         for more in ({}, {"track_extra_parameters": "search_path"}):
-            with a_stand(upstream, "plain", **more) as stand:
+            with a_stand(upstream, "plain", databases=forced, **more) as stand:
                 for said in ({"search_path": path}, {"options": f"-c search_path={path.replace(' ', '')}"}):
                     assert asks_in_vain(stand, "victim", "first", **said)
                     with stand.call() as line:
@@ -252,7 +253,7 @@ def test_what_a_client_says_at_startup_reaches_no_auth_query(upstream, admin, ro
                 seen = admin.execute(f"SELECT application_name FROM {SEEN}").fetchall()
                 assert seen == [("",)]
         admin.execute(f"ALTER ROLE {GUARD} SET search_path = {path}")  # if it did reach it, he would be in
-        with a_stand(upstream, "plain") as stand:
+        with a_stand(upstream, "plain", databases=forced) as stand:
             assert not asks_in_vain(stand, "victim", "first")
     finally:
         admin.execute(f"ALTER ROLE {GUARD} RESET search_path")
