@@ -70,7 +70,7 @@ async def wait_visitor(
     replication = parse_replication(startup.parameters.get("replication"))
     wishes = {} if replication else read_wishes(startup, proxy)
     rule = ASK_NOTHING if is_owner else proxy.gate.choose_rule(inbox, startup, address, replication)
-    claim = Claim(startup.user, ()) if rule is ASK_NOTHING else await wait_claim(proxy, startup)
+    claim = Claim(startup.user, ()) if rule is ASK_NOTHING else await wait_claim(proxy, startup, address[0])
     prefix = await proxy.gate.wait_proof(inbox, rule, claim)
     minor = answer[0] if answer is not None else startup.minor
     passed = pick_passed(startup, proxy) if replication else {}
@@ -225,7 +225,7 @@ async def welcome(inbox: Inbox, proxy: Any, visitor: Visitor, address: tuple[str
     """From a known visitor to a client of a pool; its welcome has been sent."""
     database = find_database(visitor, proxy)
     pool = proxy.pools.find(database, visitor.user)
-    proxy.proofs.learn(proxy.pools, pool, visitor.claim)
+    proxy.proofs.learn(pool, visitor.claim)
     check_client_limits(proxy, pool, visitor.user)
     parameters = await pool.wait_welcome()
     wishes = visitor.wishes

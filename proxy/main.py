@@ -21,6 +21,7 @@ from proxy.auth.gate import Gate
 from proxy.auth.keys import KeyKeeper
 from proxy.auth.lookup import Lookups
 from proxy.auth.proofs import Proofs, name_unwarmed
+from proxy.auth.turns import Turns
 from proxy.auth.users import Users
 from proxy.cancel import Cancels
 from proxy.clock import Clock
@@ -96,7 +97,8 @@ class Proxy:
         self.doorsteps: dict[Doorstep, None] = {}  # those who have said nothing yet, in the order they came
         self.express = Express(self)
         self.lookups = Lookups(self)
-        self.proofs = Proofs(self.lookups.is_current)
+        self.proofs = Proofs(self)
+        self.turns = Turns()
         self.callers = 0  # those whose conversation is not over, the console's among them
         self.visitors = 0  # clients that are still logging in; the console's are not counted
         self.consoles: dict[Any, None] = {}  # operators at the console, in the order they came
@@ -254,13 +256,6 @@ class Proxy:
 
     def issue_cancel(self, server: Server | Far) -> None:
         self.cancels.issue(server)
-
-    def find_login(self, pool: Pool) -> tuple[Database, Any]:
-        """Where `pool` connects to, and the password for it. LoginFailed when the database is gone."""
-        database = self.config.find_database(pool.database)
-        if database is None:
-            raise OSError(f"database {pool.database} is no longer configured")
-        return database, self.proofs.find(pool, self.pools.find_old(database, pool.user), database, self.users)
 
     def find_database(self, name: str) -> Database | None:
         """The entry that serves `name`, also by `*`; remembered, since a copy of an entry costs 30 us."""

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
 from protocol.passwords import LearntKeys, Md5, Plain, ScramVerifier, Secret, Stored
+from proxy.auth.turns import arrange, find_salts
 
 Password: TypeAlias = Secret | Md5 | LearntKeys | ScramVerifier | None
 """What we have to log in to PostgreSQL with. An Md5 is good for servers that ask for md5, LearntKeys for those that
@@ -26,9 +27,23 @@ Renew: TypeAlias = Callable[[], Awaitable[Sequence[Stored] | None]]
 
 
 class Claim:
-    """One login as `user`. No `stored` secret: nobody of that name is known. `renew` makes it a found one."""
+    """
+    One login as `user`. No `stored` secret: nobody of that name is known. `source` has found the secrets; None: they
+    are in the file. `turn` is how often this one has failed, `mocks` how many salts it is shown if it is nobody.
+    """
 
-    __slots__ = ("_renew", "proof", "proven", "source", "stored", "strangers_meet_scram", "user")
+    __slots__ = (
+        "_missed",
+        "_renew",
+        "_turn",
+        "mocks",
+        "proof",
+        "proven",
+        "source",
+        "stored",
+        "strangers_meet_scram",
+        "user",
+    )
 
     def __init__(
         self,
@@ -38,19 +53,36 @@ class Claim:
         strangers_meet_scram: bool = False,
         source: object = None,
         renew: Renew | None = None,
+        turn: int = 0,
+        mocks: int = 1,
+        missed: Callable[[], None] | None = None,
     ) -> None:
         self.user = user
-        self.stored = tuple(stored)
+        self.stored = arrange(stored, turn)
         self.strangers_meet_scram = strangers_meet_scram
-        self.source = source  # who has found the secrets; None: they are in the file
+        self.source = source
         self.proven: Stored | None = None
         self.proof: Password = None
+        self.mocks = mocks
+        self._turn = turn
         self._renew = renew
+        self._missed = missed
 
     @property
     def usable(self) -> list[Stored]:
         """Secrets that can be right: an empty one never is."""
         return [each for each in self.stored if each != Plain(Secret(""))]
+
+    @property
+    def mock_number(self) -> int:
+        """Which of its mocks it is shown, if it is nobody."""
+        return self._turn % self.mocks
+
+    def miss(self) -> None:
+        """The proof was wrong, or made with another salt: another one has its turn, where there are several."""
+        salts = len(find_salts(self.stored)) if self.usable else self.mocks
+        if salts > 1 and self._missed is not None:
+            self._missed()
 
     def prove(self, stored: Stored, proof: Password) -> None:
         """The client knows `stored`, and this is what it has shown us."""

@@ -80,13 +80,18 @@ class Flight:
         self.waiting = 0
 
 
-async def wait_claim(proxy: Any, startup: Startup) -> Claim:
-    """The secrets that count for this login. Refused, LoginFailed: they cannot be asked for."""
-    users, user = proxy.users, startup.user
+async def wait_claim(proxy: Any, startup: Startup, host: str) -> Claim:
+    """The secrets that count for this login from `host`. Refused, LoginFailed: they cannot be asked for."""
+    users, user, who = proxy.users, startup.user, (host, startup.user)
+    mocks, turn = users.count_salts(proxy.keeper.draw(user)), proxy.turns.find(who)
+
+    def miss() -> None:
+        proxy.turns.next(who)
+
     stored = users.secrets_of(user)
     question = None if stored else find_question(proxy, startup.database)
     if question is None:
-        return Claim(user, stored, strangers_meet_scram=users.mostly_scram)
+        return Claim(user, stored, strangers_meet_scram=users.mostly_scram, turn=turn, mocks=mocks, missed=miss)
     found = await proxy.lookups.wait(question, user)
 
     async def renew() -> Sequence[Stored] | None:
@@ -94,7 +99,16 @@ async def wait_claim(proxy: Any, startup: Startup) -> Claim:
         return None if newer is None else newer.stored
 
     meets_scram = proxy.lookups.mostly_scram
-    return Claim(user, found.stored, strangers_meet_scram=meets_scram, source=question, renew=renew)
+    return Claim(
+        user,
+        found.stored,
+        strangers_meet_scram=meets_scram,
+        source=question,
+        renew=renew,
+        turn=turn,
+        mocks=mocks,
+        missed=miss,
+    )
 
 
 def find_question(proxy: Any, name: str) -> Question | None:

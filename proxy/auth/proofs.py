@@ -6,11 +6,14 @@ is right at this moment, and where only a SCRAM verifier is known there is no ot
 with the pool, and goes when the pool goes. It is worth nothing any more when the secret it was given for is gone, from
 the file or from what auth_query last said; then the old key is forgotten, and the next login brings a new one.
 
+A file may have several secrets of one user while his password is changed, and PostgreSQL knows one of them, nobody
+says which. So all that could be right are tried, the one that was taken last first.
+
 Nothing of this is ever written down, not even over a restart: after one, a user of whom only a verifier is known has
 no servers until his first client has logged in. `name_unwarmed` says which of those min_pool_size waits for.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -27,64 +30,116 @@ MOST_NAMES: Final = 10  # in one line of the log
 
 
 @dataclass(frozen=True, slots=True)
-class _Proof:
-    stored: Stored | None  # what was proved; None: nobody was asked
+class Proof:
+    """`password` is good as long as `stored` is what is stored; `source` has found that, None: it is in the file."""
+
+    stored: Stored | None
     password: Password
-    source: object  # who has found `stored`; None: it is in the file
+    source: object
 
 
 class Proofs:
-    """One per proxy. `is_current` says whether a secret is what its source last said of a user."""
+    """One per proxy."""
 
-    def __init__(self, is_current: Callable[[object, str, Stored], bool]) -> None:
-        self._is_current = is_current
-        self._proofs: WeakKeyDictionary[Pool, _Proof] = WeakKeyDictionary()
+    def __init__(self, proxy: Any) -> None:
+        self._proxy = proxy
+        self._proofs: WeakKeyDictionary[Pool, Proof] = WeakKeyDictionary()
+        self._worked: WeakKeyDictionary[Pool, Proof] = WeakKeyDictionary()  # what PostgreSQL has taken last
 
     def __len__(self) -> int:
         return len(self._proofs)
 
-    def learn(self, pools: Any, pool: Pool, claim: Claim | None) -> None:
+    def __getitem__(self, pool: Pool) -> Proof | None:
+        return self._proofs.get(pool)
+
+    def learn(self, pool: Pool, claim: Claim | None) -> None:
         """A client of `pool` has logged in."""
         if claim is None or pool.user != claim.user:
             return  # a forced user has a password of his own
         if claim.source is not None:
-            pools.passing.add(pool)
-        before, proof = self._proofs.get(pool), _Proof(claim.proven, claim.proof, claim.source)
-        if claim.proven is None:
-            if claim.source is None or before is not None:
-                return  # nobody was asked, and what the file says is known
-            proof = _Proof(next(iter(claim.stored), None), _find_best(claim.stored), claim.source)
-        self._proofs[pool] = proof
+            self._proxy.pools.passing.add(pool)
+        before = self._proofs.get(pool)
+        if claim.proven is not None:
+            self.keep(pool, Proof(claim.proven, claim.proof, claim.source))
+        elif claim.source is not None and (before is None or before.stored not in claim.stored):
+            # Nobody was asked: what was found must do.
+            self.keep(pool, Proof(next(iter(claim.stored), None), _find_best(claim.stored), claim.source))
+
+    def inherit(self, pool: Pool, proof: Proof | None) -> None:
+        """A client of `pool` has come over from the process before us, where it, or another one, has shown this."""
+        if proof is not None and pool not in self._proofs:
+            self.keep(pool, proof)
+            if proof.source is not None:
+                self._proxy.pools.passing.add(pool)
+
+    def keep(self, pool: Pool, proof: Proof) -> None:
+        """With another password than before it may be another matter whether servers can be opened."""
+        before, self._proofs[pool] = self._proofs.get(pool), proof
         if before is None or before.password != proof.password:
-            pool.failure = None  # with this it may be another matter
+            pool.failure = None
             if pool.waiting:
                 pool.grow()
 
-    def find(self, pool: Pool, serving: Pool | None, database: Database, users: Users) -> Password:
+    def worked(self, pool: Pool, password: Password) -> None:
+        """PostgreSQL has taken that, perhaps of several."""
+        serving = self._find_serving(pool)
+        if serving is not None:
+            kept, stored = self._proofs.get(serving), self._proxy.users.secrets_of(pool.user)
+            known = [*([kept] if kept is not None else []), *map(_make_proof, stored)]
+            for proof in known:
+                if proof.password == password:
+                    self._worked[serving] = proof
+                    return
+
+    def find_login(self, pool: Pool) -> tuple[Database, tuple[Password, ...]]:
+        """Where `pool` connects to, and what may be right there, the best first. OSError: its database is gone."""
+        database: Database | None = self._proxy.config.find_database(pool.database)
+        if database is None:
+            raise OSError(f"database {pool.database} is no longer configured")
+        return database, self._find(pool, database, self._proxy.users)
+
+    def _find(self, pool: Pool, database: Database, users: Users) -> tuple[Password, ...]:
         """
-        What to log in with as `pool.user`; `serving` is the pool that clients are served from. An entry's password is
-        that of the user it names, or of all if it names none; but who runs auth_query has his own in the file.
+        An entry's password is that of the user it names, or of all if it names none; but who runs auth_query has his
+        own in the file.
         """
         stored = users.secrets_of(pool.user)
         has_own = isinstance(pool, LookupPool) and (stored or database.user not in (None, pool.user))
         if database.password is not None and not has_own:
-            return database.password
-        proof = self._proofs.get(serving) if serving is not None else None
-        if proof is not None and self._holds(proof, pool.user, stored):
-            return proof.password
-        return _find_best(stored)
+            return (database.password,)
+        serving = self._find_serving(pool)
+        kept = [] if serving is None else [self._worked.get(serving), self._proofs.get(serving)]
+        good = [each.password for each in kept if each is not None and self._holds(each, pool.user, stored)]
+        good += [_make_proof(each).password for each in stored if _is_good(each)]
+        unique = [each for at, each in enumerate(good) if each not in good[:at]]
+        return tuple(unique) or (_find_best(stored),)
 
-    def _holds(self, proof: _Proof, user: str, stored: tuple[Stored, ...]) -> bool:
+    def _holds(self, proof: Proof, user: str, stored: tuple[Stored, ...]) -> bool:
         if stored or proof.source is None:
             return proof.stored in stored
-        return proof.stored is None or self._is_current(proof.source, user, proof.stored)
+        return proof.stored is None or self._proxy.lookups.is_current(proof.source, user, proof.stored)
+
+    def _find_serving(self, pool: Pool) -> Pool | None:
+        """The pool of that name that clients are served from: what they have shown is with that one."""
+        database = self._proxy.find_database(pool.database)
+        found: Pool | None = None if database is None else self._proxy.pools.find_old(database, pool.user)
+        return found
+
+
+def _is_good(stored: Stored) -> bool:
+    """Can one log in with that alone?"""
+    return bool(stored.secret) if isinstance(stored, Plain) else isinstance(stored, Md5)
+
+
+def _make_proof(stored: Stored) -> Proof:
+    """Of what is in the file."""
+    return Proof(stored, stored.secret if isinstance(stored, Plain) else stored, None)
 
 
 def _find_best(stored: tuple[Stored, ...]) -> Password:
-    """Of what is kept of a password: itself, else its md5, else a verifier, with which nothing can be done yet."""
-    plain = (each.secret for each in stored if isinstance(each, Plain) and each.secret)
-    hashed = (each for each in stored if isinstance(each, Md5))
-    return next(plain, None) or next(hashed, None) or next((e for e in stored if isinstance(e, ScramVerifier)), None)
+    """Of what is kept of a password: itself or its md5, else a verifier, with which nothing can be done yet."""
+    best = next(filter(_is_good, stored), None) or next((e for e in stored if isinstance(e, ScramVerifier)), None)
+    return None if best is None else _make_proof(best).password
 
 
 def name_unwarmed(config: Config, users: Users) -> str:

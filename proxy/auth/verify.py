@@ -177,6 +177,7 @@ async def _ask_scram(inbox: Inbox, claim: Claim, keeper: KeyKeeper) -> bytes:
     try:
         last = server.final(answer)
     except WrongPassword:
+        claim.miss()
         await claim.renew()  # for the next try: this one was told the salt of what we had
         raise _wrong_password(claim.user) from None
     _note_keys(claim, verifiers, server.keys)
@@ -186,12 +187,12 @@ async def _ask_scram(inbox: Inbox, claim: Claim, keeper: KeyKeeper) -> bytes:
 async def _gather_verifiers(claim: Claim, keeper: KeyKeeper) -> dict[ScramVerifier, Stored]:
     """
     All that one exchange can check, and the stored secret that each is made of. It names one salt, that of the first
-    verifier; a verifier with another one cannot be tried, while plain secrets are salted to suit. The mock comes last,
-    when there is nothing else.
+    verifier; one with another salt has its turn after a failure (turns.py), and plain secrets are salted to suit. The
+    mock comes last, when there is nothing else.
     """
     usable = claim.usable
     verifiers = _verifiers_among(usable)
-    like = verifiers[0] if verifiers else keeper.mock(claim.user)
+    like = verifiers[0] if verifiers else keeper.mock(claim.user, claim.mock_number)
     suitable: dict[ScramVerifier, Stored] = {
         each: each for each in verifiers if (each.salt, each.iterations) == (like.salt, like.iterations)
     }

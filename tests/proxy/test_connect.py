@@ -95,6 +95,8 @@ class World(FakeWorld):
         super().__init__(**limits)
         self.database = Database(name="shop", hosts=hosts, load_balance_hosts=balance)
         self.opener = Opener(Tasks(self.log), a_keeper(), self)
+        self.passwords = (Secret("secret"),)
+        self.taken = []
         self.resolver = Resolver()
         self.inbox = None
         self.lines = []
@@ -131,8 +133,15 @@ class World(FakeWorld):
     def open_server(self, pool):
         return self.opener.open_server(pool)
 
+    @property
+    def proofs(self):
+        return self
+
     def find_login(self, pool):
-        return self.database, Secret("secret")
+        return self.database, self.passwords
+
+    def worked(self, pool, password):
+        self.taken.append(password)
 
     def find_hosts(self, database):
         return database.hosts
