@@ -197,9 +197,7 @@ class Opener:
         else:
             self._world.proofs.worked(approach.owner.pool, password)
 
-    async def _prove(
-        self, approach: Approach, database: Database, said: Mapping[str, str], password: Password
-    ) -> None:
+    async def _prove(self, approach: Approach, database: Database, said: Mapping[str, str], password: Password) -> None:
         """By the newest protocol we speak, and once more by the oldest where that is not understood."""
         endpoint: Endpoint = approach.owner.endpoint
         try:

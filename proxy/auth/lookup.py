@@ -144,6 +144,11 @@ class Lookups:
         return len(self._known) + len(self._unknown)
 
     @property
+    def pending(self) -> int:
+        """Questions on their way."""
+        return len(self._flights)
+
+    @property
     def mostly_scram(self) -> bool:
         """What would those meet who are not there, if they were? PostgreSQL's own default, until we know better."""
         return 2 * self._scram >= len(self._known)

@@ -9,8 +9,9 @@ the file or from what auth_query last said; then the old key is forgotten, and t
 A file may have several secrets of one user while his password is changed, and PostgreSQL knows one of them, nobody
 says which. So all that could be right are tried, the one that was taken last first.
 
-Nothing of this is ever written down, not even over a restart: after one, a user of whom only a verifier is known has
-no servers until his first client has logged in. `name_unwarmed` says which of those min_pool_size waits for.
+Nothing of this is ever written down. A process that takes over is told (parcel.py); after any other start a user of
+whom only a verifier is known has no servers until his first client has logged in. `name_unwarmed` says which of those
+min_pool_size waits for.
 """
 
 from collections.abc import Iterator
