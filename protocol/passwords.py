@@ -137,6 +137,19 @@ class ScramKeys:
         return "ScramKeys(***)"
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class LearntKeys:
+    """What a client has shown us while it proved that it knows the password of a verifier: enough to log in as that
+    client wherever the verifier is this very one, with the same salt and iterations, and nowhere else."""
+
+    keys: ScramKeys
+    salt: bytes
+    iterations: int
+
+    def __repr__(self) -> str:
+        return "LearntKeys(***)"
+
+
 def encode_text(text: str) -> bytes:
     """Text to wire bytes, never raising: lone surrogates become the bytes they stand for, where they stand for any."""
     try:

@@ -26,6 +26,7 @@ from protocol.errors import ProtocolError
 from protocol.parameters import spelling
 from protocol.startup import LATEST_MINOR
 from proxy.approach import Approach
+from proxy.auth.claim import Password
 from proxy.auth.keys import KeyKeeper
 from proxy.auth.prove import ServerRefused, TooNew
 from proxy.config.entries import Database
@@ -43,10 +44,11 @@ from proxy.tls import describe
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Who we are towards a server: the parameters of the startup packet, and the proof."""
+    """Who we are towards a server: the parameters of the startup packet, and the proof, or several, one of which is
+    right."""
 
     said: Mapping[str, str]
-    password: Any
+    passwords: tuple[Password, ...]
 
 
 class Opener:
@@ -55,7 +57,7 @@ class Opener:
     def __init__(self, tasks: Tasks, keeper: KeyKeeper, world: Any) -> None:
         self._tasks = tasks
         self._keeper = keeper
-        self._world = world  # for what a reload may change: find_login, find_hosts, tune_socket
+        self._world = world  # for what a reload may change: proofs, find_hosts, tune_socket
         self.places = Places(world)
         self._old: set[Endpoint] = set()  # those that turn away whoever asks for more than protocol 3.0
 
@@ -92,8 +94,8 @@ class Opener:
         limit, approach.began = pool.limits.server_connect_timeout, pool.now()
         until = None if limit is None else asyncio.get_running_loop().time() + limit
         with self._explained(approach):
-            database, password = self._world.find_login(pool)
-        login = Login(_startup_parameters(database, pool.user) | dict(said or {}), password)
+            database, passwords = self._world.proofs.find_login(pool)
+        login = Login(_startup_parameters(database, pool.user) | dict(said or {}), passwords)
         await self._reach(approach, database, login, until)
         if database.connect_query and may_query:
             with self._explained(approach):
@@ -182,14 +184,28 @@ class Opener:
             voice.log(f"SSL established: {describe(inbox.transport)}")
 
     async def _log_in(self, approach: Approach, database: Database, login: Login) -> None:
+        """With one proof after another, where there are several, until one is right."""
+        password, *others = login.passwords
+        try:
+            await self._prove(approach, database, login.said, password)
+        except ServerRefused as refusal:
+            if not others or refusal.fields.sqlstate != sqlstate.INVALID_PASSWORD:
+                raise
+            await approach.start_over()
+            await self._connect(approach, database)
+            await self._log_in(approach, database, Login(login.said, tuple(others)))
+        else:
+            self._world.proofs.worked(approach.owner.pool, password)
+
+    async def _prove(self, approach: Approach, database: Database, said: Mapping[str, str], password: Password) -> None:
         """By the newest protocol we speak, and once more by the oldest where that is not understood."""
         endpoint: Endpoint = approach.owner.endpoint
         try:
-            await approach.log_in(login.said, login.password, 0 if endpoint in self._old else LATEST_MINOR)
+            await approach.log_in(said, password, 0 if endpoint in self._old else LATEST_MINOR)
         except TooNew as words:
             await approach.start_over()
             await self._connect(approach, database)
-            await approach.log_in(login.said, login.password, 0)
+            await approach.log_in(said, password, 0)
             if len(self._old) >= MAX_PLACES:
                 self._old.clear()
             self._old.add(endpoint)

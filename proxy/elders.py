@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from proxy.ear import EarPool
+from proxy.lookup_pool import LookupPool
 
 Row = tuple[str, str, int, int]
 """database, user, servers of that pool, others of theirs: those that listen, and those of replication"""
@@ -55,7 +56,8 @@ class Elders:
     def is_in_the_way(self, pool: Any) -> bool:
         """Is `pool_size` reached together with what they have?"""
         theirs, limit = self._of_pool[pool.database, pool.user], pool.limits.pool_size
-        return bool(theirs) and limit is not None and not isinstance(pool, EarPool) and pool.size + theirs >= limit
+        is_shared = not isinstance(pool, EarPool | LookupPool)  # these have a size of their own
+        return bool(theirs) and limit is not None and is_shared and pool.size + theirs >= limit
 
     def of_database(self, database: str) -> int:
         return self._of_database[database]

@@ -76,7 +76,8 @@ class Express:
     def remember(self, packet: bytes, visitor: Visitor, pool: Any, rules: Rules) -> None:
         """`packet` alone has made its sender a client of `pool`, without a question."""
         proxy = self._proxy
-        if visitor.prefix or not self._is_in_force(rules):
+        is_found = visitor.claim is not None and visitor.claim.source is not None
+        if visitor.prefix or is_found or not self._is_in_force(rules):
             return  # he was asked something, or judged by what holds no more: a login may take its time
         if not self._is_in_force(self._rules):
             self._passes.clear()

@@ -29,7 +29,9 @@ from protocol.errors import Refused
 from protocol.parameters import MAX_SET, PASSING, ParameterSet, clean, is_name, is_sendable
 from protocol.replication import Replication, parse_replication
 from protocol.startup import Startup, negotiate, parse_options
+from proxy.auth.claim import Claim
 from proxy.auth.gate import ASK_NOTHING
+from proxy.auth.lookup import wait_claim
 from proxy.client import Client
 from proxy.config.entries import CONSOLES, Database
 from proxy.fitting import wait_spelled
@@ -55,6 +57,7 @@ class Visitor:
     replication: Replication = Replication.NONE
     passed: Mapping[str, str] = field(default_factory=dict)  # startup parameters for a server of its own, as they are
     is_owner: bool = False  # the account that the proxy runs as
+    claim: Claim | None = None  # what it has shown of its password; None: nobody was asked for
 
 
 async def wait_visitor(
@@ -67,10 +70,11 @@ async def wait_visitor(
     replication = parse_replication(startup.parameters.get("replication"))
     wishes = {} if replication else read_wishes(startup, proxy)
     rule = ASK_NOTHING if is_owner else proxy.gate.choose_rule(inbox, startup, address, replication)
-    prefix = await proxy.gate.wait_proof(inbox, rule, startup.user, proxy.users.secrets_of(startup.user), address)
+    claim = Claim(startup.user, ()) if rule is ASK_NOTHING else await wait_claim(proxy, startup, address[0])
+    prefix = await proxy.gate.wait_proof(inbox, rule, claim, address)
     minor = answer[0] if answer is not None else startup.minor
     passed = pick_passed(startup, proxy) if replication else {}
-    return Visitor(startup.user, startup.database, wishes, prefix, minor, replication, passed, is_owner)
+    return Visitor(startup.user, startup.database, wishes, prefix, minor, replication, passed, is_owner, claim)
 
 
 def pick_passed(startup: Startup, proxy: Any) -> dict[str, str]:
@@ -221,6 +225,7 @@ async def welcome(inbox: Inbox, proxy: Any, visitor: Visitor, address: tuple[str
     """From a known visitor to a client of a pool; its welcome has been sent."""
     database = find_database(visitor, proxy)
     pool = proxy.pools.find(database, visitor.user)
+    proxy.proofs.learn(pool, visitor.claim)
     check_client_limits(proxy, pool, visitor.user)
     parameters = await pool.wait_welcome()
     wishes = visitor.wishes

@@ -22,6 +22,7 @@ from protocol.effects import PLAIN, build_reading
 from protocol.parameters import ParameterSet
 from protocol.prepared import Context, Names, Statement
 from protocol.startup import MAX_KEY, MIN_KEY
+from proxy.auth.parcel import pack_proof, unpack_proof
 from proxy.batch import NOBODYS
 from proxy.client import Client
 from proxy.config.entries import CONSOLES
@@ -84,6 +85,7 @@ def pack_client(client: Client, number_of: Callable[[Statement, int], int]) -> B
         "age": now - client.connected_at,
         "idle": now - client.ready_at,
         "asked": now - client.request_at,
+        "proof": pack_proof(client.pool.world.proofs[client.pool]),
     }
 
 
@@ -117,6 +119,7 @@ def _unpack_client(world: Any, body: Body, find_statement: Callable[[Client, int
     client.ready_at, client.request_at = now - float(body["idle"]), now - float(body["asked"])
     client.xact_at = client.request_at
     _unpack_words(client, body, find_statement)
+    world.proofs.inherit(pool, unpack_proof(body.get("proof")))
     return client
 
 

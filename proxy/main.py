@@ -19,7 +19,10 @@ from protocol.parameters import FOLLOWED, spelling
 from proxy.audit import build_report
 from proxy.auth.gate import Gate
 from proxy.auth.keys import KeyKeeper
+from proxy.auth.lookup import Lookups
 from proxy.auth.outside import Outside
+from proxy.auth.proofs import Proofs, name_unwarmed
+from proxy.auth.turns import Turns
 from proxy.auth.users import Users
 from proxy.cancel import Cancels
 from proxy.clock import Clock
@@ -77,9 +80,7 @@ class Proxy:
         log.level = self.find_level()
         self.clock = clock or Clock()
         self.tasks = Tasks(log)
-        self.keeper = KeyKeeper(config.settings.scram_iterations)
-        self.gate = Gate(self)
-        self.outside = Outside(self)
+        self._find_ways_in()
         self.spelling = spelling((*FOLLOWED, *config.settings.track_extra_parameters))
         self.followed = frozenset(self.spelling.values())
         self.pools = Pools(self, config)
@@ -107,6 +108,15 @@ class Proxy:
         self._gone = asyncio.Event()
         self.reloader = Reloader(self)
         self.suspension = Suspension(self)
+
+    def _find_ways_in(self) -> None:
+        """How it is decided who somebody is, and how we show PostgreSQL who we are."""
+        self.keeper = KeyKeeper(self.settings.scram_iterations)
+        self.gate = Gate(self)
+        self.outside = Outside(self)
+        self.lookups = Lookups(self)
+        self.proofs = Proofs(self)
+        self.turns = Turns()
 
     # Start.
 
@@ -151,6 +161,8 @@ class Proxy:
             ready, wanted = pool.size, pool.limits.min_pool_size
             words = f"{pool}: {ready} of {wanted} server connections open and authenticated"
             self.log.log(words if pool.failure is None else f"{words}: {pool.failure}")
+        if line := name_unwarmed(self.config, self.users):
+            self.log.log(line)
 
     def find_warm(self) -> list[Pool]:
         """The pools that are filled before their first client; the janitor keeps them so."""
@@ -250,15 +262,6 @@ class Proxy:
 
     def issue_cancel(self, server: Server | Far) -> None:
         self.cancels.issue(server)
-
-    def find_login(self, pool: Pool) -> tuple[Database, Any]:
-        """Where `pool` connects to, and the password for it. LoginFailed when the database is gone."""
-        database = self.config.find_database(pool.database)
-        if database is None:
-            raise OSError(f"database {pool.database} is no longer configured")
-        if database.password is not None:
-            return database, database.password
-        return database, self.users.password_of(pool.user) or self.outside.password_of(pool.user)
 
     def find_database(self, name: str) -> Database | None:
         """The entry that serves `name`, also by `*`; remembered, since a copy of an entry costs 30 us."""

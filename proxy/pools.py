@@ -5,8 +5,9 @@ Theory. A pool is made when the first client of a (database, user) comes, or bef
 wants servers and we know how to log in. It stays until its database is gone from the configuration.
 
 A pool whose clients listen has a hub, and that has a connection in a pool of its own beside this one (`ear.py`).
-Whoever goes through all pools meets these too; `serving` are those that clients are served from. A connection that
-listens stays for long, so such connections never take the last place under a limit that spans pools.
+Whoever goes through all pools meets these too, and those that run auth_query (`lookup_pool.py`); `serving` are those
+that clients are served from. A connection that listens stays for long, so such connections never take the last place
+under a limit that spans pools.
 
 Some limits span pools: servers per database, servers per user. They are counted, not tallied: a sum over the few
 pools concerned, asked only when a server is about to be opened, so no counter can drift. When such a limit stands
@@ -19,9 +20,10 @@ the place it waits for, and it is opened when those counted before it leave room
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import Any
+from weakref import WeakSet
 
 from proxy.config.entries import FALLBACK, Database
 from proxy.config.ini import Config
@@ -31,7 +33,9 @@ from proxy.contracts import World
 from proxy.ear import EarPool
 from proxy.elders import Elders
 from proxy.hub import Hub
+from proxy.lookup_pool import LookupPool
 from proxy.pool import Pool
+from proxy.room import doom, evict, is_last_place
 from proxy.states import CLOSING, IDLE, LINKED, USED, Closing, PoolState, Waiting
 
 STARVING = 1.0  # seconds; after that a busy server of another pool is asked to leave at its next release
@@ -45,6 +49,7 @@ class Pools:
         self._config = config
         self._pools: dict[tuple[str, str], Pool] = {}
         self._hubs: dict[Pool, Hub] = {}
+        self._lookups: dict[tuple[str, str], LookupPool] = {}
         self._by_database: dict[str, list[Pool]] = defaultdict(list)
         self._by_user: dict[str, list[Pool]] = defaultdict(list)
         self._deserted: dict[Pool, float] = {}  # those without a client, and since when
@@ -52,11 +57,13 @@ class Pools:
         self.dying: list[Pool] = []  # no longer in the configuration, their last servers still saying goodbye
         self.paused: set[str] = set()  # databases; a pool made later is paused too
         self.is_paused = False  # all of them
+        self.passing: WeakSet[Pool] = WeakSet()  # of users that no file names
         self.elders = Elders()  # what a process before us still has
 
     def __iter__(self) -> Iterator[Pool]:
-        """All, those of hubs behind the others."""
-        return iter([*self._pools.values(), *(hub.ear.pool for hub in self._hubs.values())])
+        """All, those of hubs and of auth_query behind the others."""
+        ears = (hub.ear.pool for hub in self._hubs.values())
+        return iter([*self._pools.values(), *ears, *self._lookups.values()])
 
     def serving(self) -> list[Pool]:
         """Those that clients are served from."""
@@ -84,15 +91,28 @@ class Pools:
 
     def _make(self, database: str, user: str) -> Pool:
         pool = Pool(database, user, resolve(self._config, database, user), self._world)
-        if self.is_pausing(database):
-            pool.state = PoolState.PAUSED
         if database not in self._config.databases and not self._by_database[database]:
             self._world.log.log(f"registered new auto-database: db={database}")
         self._pools[database, user] = pool
         self._enter(pool)
         return pool
 
+    def lookups(self) -> dict[tuple[str, str], LookupPool]:
+        """Those that run auth_query, by (database, user)."""
+        return dict(self._lookups)
+
+    def find_lookup(self, database: str, user: str) -> LookupPool:
+        """The pool that runs auth_query in `database` as `user`; made when the first user is asked for."""
+        pool = self._lookups.get((database, user))
+        if pool is None:
+            limits = resolve(self._config, database, user)
+            pool = self._lookups[database, user] = LookupPool(database, user, limits, self._world)
+            self._enter(pool)
+        return pool
+
     def _enter(self, pool: Pool) -> None:
+        if self.is_pausing(pool.database):
+            pool.state = PoolState.PAUSED
         self._by_database[pool.database].append(pool)
         self._by_user[pool.user].append(pool)
 
@@ -130,8 +150,7 @@ class Pools:
         limits = pool.limits
         by_database, by_user = self._by_database[pool.database], self._by_user[pool.user]
         if isinstance(pool, EarPool) and (
-            _is_last_place(limits.max_db_connections, by_database)
-            or _is_last_place(limits.max_user_connections, by_user)
+            is_last_place(limits.max_db_connections, by_database) or is_last_place(limits.max_user_connections, by_user)
         ):
             return Waiting.NO_PLACE_TO_LISTEN
         elders = self.elders
@@ -146,14 +165,14 @@ class Pools:
 
     def make_room(self, pool: Pool, obstacle: Waiting) -> None:
         """`pool` may not grow because of `obstacle`: have an idle server of a neighbour leave, if there is one."""
-        _evict([each for each in self.sharers(pool, obstacle) if each is not pool])
+        evict([each for each in self.sharers(pool, obstacle) if each is not pool])
 
     def make_room_for_tunnel(self, pool: Pool, obstacle: Waiting, waited: float) -> None:
         """As for a pool, but its own servers may go as well; after STARVING also a busy one, at its next release."""
         sharers = self.sharers(pool, obstacle)
-        _evict(sharers)
+        evict(sharers)
         if waited >= STARVING:
-            _doom(sharers)
+            doom(sharers)
 
     def sharers(self, pool: Pool, obstacle: Waiting) -> list[Pool]:
         """Those that `obstacle` limits together with `pool`, itself among them."""
@@ -167,7 +186,7 @@ class Pools:
         if pool.longest_wait < STARVING or obstacle is None:
             return
         self.make_room(pool, obstacle)
-        _doom([each for each in self.sharers(pool, obstacle) if each is not pool])
+        doom([each for each in self.sharers(pool, obstacle) if each is not pool])
 
     def room_made(self, pool: Pool) -> None:
         """A server of `pool` is gone: whoever has waited longest may open one in its place."""
@@ -251,7 +270,7 @@ class Pools:
         `limits` are those of the pools that were here when they were reckoned.
         """
         self._config = config = changes.effective
-        for pool in self.serving():
+        for pool in [*self.serving(), *self._lookups.values()]:
             if _comes_from(config, pool.database) not in config.databases:
                 self._dismiss(pool, Closing.DATABASE_GONE)
         for pool in self:
@@ -287,7 +306,7 @@ class Pools:
                     server.close(Closing.OBSOLETE)  # an ear is never released
 
     def _dismiss(self, pool: Pool, why: Closing) -> None:
-        del self._pools[pool.database, pool.user]
+        del (self._lookups if isinstance(pool, LookupPool) else self._pools)[pool.database, pool.user]
         self._deserted.pop(pool, None)
         hub = self._hubs.pop(pool, None)
         both = [pool] if hub is None else [pool, hub.ear.pool]
@@ -305,6 +324,9 @@ class Pools:
                 if pool.welcome is not None:
                     self._world.log.log(f"cleaning up idle pool {pool}")
                 self._dismiss(pool, Closing.POOL_IDLE)
+        for lookup in list(self._lookups.values()):
+            if not lookup.is_used:
+                self._dismiss(lookup, Closing.POOL_IDLE)
 
     def _is_deserted(self, pool: Pool) -> bool:
         """Has it had no client for `pool_idle_timeout`? Servers that do nothing do not count: they go with it."""
@@ -316,11 +338,12 @@ class Pools:
         return pool.now() - self._deserted.setdefault(pool, pool.now()) > limit
 
     def _is_forgotten(self, pool: Pool) -> bool:
-        """Is its database only known by `*`, and nobody uses it?
+        """Is its database only known by `*`, or its user by auth_query, and nobody uses it?
 
         One that never had a server goes at once: somebody asked for a database that does not exist, and may ask again.
         """
-        if pool.database in self._config.databases or pool.is_used or self.tunnels_of(pool):
+        is_known = pool.database in self._config.databases and pool not in self.passing
+        if is_known or pool.is_used or self.tunnels_of(pool):
             return False
         limit, idle_for = self._config.settings.autodb_idle_timeout, pool.now() - pool.unused_since
         return pool.welcome is None or (limit is not None and idle_for > limit)
@@ -357,35 +380,6 @@ class Pools:
         for pool in warm:
             pool.is_kept_warm = True
         return warm
-
-
-def _evict(pools: Sequence[Pool]) -> None:
-    """An idle server of the largest of them leaves, unless somebody is leaving already."""
-    if any(each.places[CLOSING] for each in pools):
-        return
-    for each in sorted(pools, key=lambda each: each.size, reverse=True):
-        for state in (USED, IDLE):
-            for server in each.places[state]:
-                server.close(Closing.EVICTED)
-                return
-
-
-def _doom(pools: Sequence[Pool]) -> None:
-    """A busy server of the largest of them leaves at its next release, unless one is to do so already.
-
-    Those that listen are never released, and stay."""
-    pools = [each for each in pools if not isinstance(each, EarPool)]
-    if any(server.doomed for each in pools for server in each.places[LINKED]):
-        return
-    for each in sorted(pools, key=lambda each: each.size, reverse=True):
-        for server in each.places[LINKED]:
-            server.doomed = Closing.EVICTED
-            return
-
-
-def _is_last_place(limit: int | None, pools: Iterable[Pool]) -> bool:
-    """Have those that listen all places but one?"""
-    return limit is not None and sum(pool.size for pool in pools if isinstance(pool, EarPool)) >= limit - 1
 
 
 def _is_at(server: Any, host: str, addresses: Collection[str]) -> bool:

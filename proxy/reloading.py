@@ -129,6 +129,7 @@ class Reloader:
         proxy.users, proxy.tls = found.users, found.tls
         proxy.gate.replace(found.rulebook)
         proxy.outside.forget()
+        proxy.lookups.forget()
         proxy.keeper.iterations = settings.scram_iterations
         proxy.cancels.timeout = settings.cancel_wait_timeout
         for listener in proxy.listeners:

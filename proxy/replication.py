@@ -36,6 +36,7 @@ async def welcome(inbox: Inbox, proxy: Any, visitor: login.Visitor, address: tup
     """From a known visitor to an open tunnel, its welcome sent; the near end is what the client's socket goes to."""
     database = _find_database(visitor, proxy)
     pool = proxy.pools.find(database, visitor.user)
+    proxy.proofs.learn(pool, visitor.claim)
     login.check_client_limits(proxy, pool, visitor.user)
     key = proxy.cancels.mint_key(is_long=visitor.minor >= login.LONG_KEYS_SINCE)
     tunnel = Tunnel(pool, visitor.user, visitor.replication, key, address)

@@ -33,6 +33,7 @@ from proxy.ear import EarPool
 from proxy.elders import People, Row
 from proxy.letters import GRACE, Sender
 from proxy.lift import lift
+from proxy.lookup_pool import LookupPool
 from proxy.luggage import find_hindrance, pack_client, pack_pool, pack_statement
 from proxy.proof import is_proven, lend_all
 from proxy.states import GONE, Closing, Leaving, PoolState
@@ -272,9 +273,9 @@ class Takeover:
         pools, others = self._proxy.pools, self._proxy.pools.elders
         rows = list(others.rows) + [(each.pool.database, each.pool.user, 0, 1) for each in pools.tunnels]
         for pool in [*pools, *pools.dying]:
-            is_ear = isinstance(pool, EarPool)
+            is_other = isinstance(pool, EarPool | LookupPool)
             if pool.size:
-                rows.append((pool.database, pool.user, 0 if is_ear else pool.size, pool.size if is_ear else 0))
+                rows.append((pool.database, pool.user, 0 if is_other else pool.size, pool.size if is_other else 0))
         under_way = len(self._travelling) + len(self._lingering)  # these count there
         now = (self._proxy.client_count - under_way + others.clients, rows, self._count_people())
         if now == self._servers:

@@ -9,7 +9,8 @@ CLEANING, since a server that runs server_reset_query is "tested" there as well 
 sv_being_canceled is CLEANING while a cancel request is on its way to it; sv_login is OPENING; sv_used is USED.
 CLOSING has no word there, where a closed connection is gone at once. Here it counts until PostgreSQL has hung up, so
 it has a column of its own behind the others; the last column says what those who wait are waiting for. A tunnel is
-one more active client and one more active server.
+one more active client and one more active server. What runs auth_query is a server of auth_user's; it is tested while
+it is asked.
 """
 
 from collections.abc import Iterator
@@ -91,18 +92,25 @@ def show_pools(proxy: Any, database: str = "") -> Table:
 
 
 def _pool_rows(proxy: Any, database: str) -> Iterator[tuple[Value, ...]]:
-    tunnels = {tunnel.pool for tunnel in proxy.pools.tunnels}
+    tunnels, lookups = {tunnel.pool for tunnel in proxy.pools.tunnels}, proxy.pools.lookups()
     for pool in proxy.pools.serving():
+        lookup = lookups.pop((pool.database, pool.user), None)
         if not database or pool.database == database:
-            yield _pool_row(proxy, pool, proxy.pools.tunnels_of(pool) if pool in tunnels else [])
+            yield _pool_row(proxy, pool, proxy.pools.tunnels_of(pool) if pool in tunnels else [], lookup)
+    for lookup in lookups.values():
+        if not database or lookup.database == database:
+            yield _pool_row(proxy, lookup, [])
     if not is_console_meant(database):
         return
     consoles = len(proxy.consoles)
     yield (CONSOLE, CONSOLE, consoles, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, PoolMode.STATEMENT, None, 0, None)
 
 
-def _pool_row(proxy: Any, pool: Any, tunnels: list[Any]) -> tuple[Value, ...]:
-    places = pool.places
+def _pool_row(proxy: Any, pool: Any, tunnels: list[Any], lookup: Any = None) -> tuple[Value, ...]:
+    """`lookup` is the pool of the same name that runs auth_query, if there is one: its servers are in the same row."""
+    places = (
+        pool.places if lookup is None else [{**one, **two} for one, two in zip(pool.places, lookup.places, strict=True)]
+    )
     cancels = sum(server.cancels for place in (LINKED, CLEANING) for server in places[place])
     being_canceled = sum(server.cancels > 0 for server in places[CLEANING])
     database = proxy.find_database(pool.database)

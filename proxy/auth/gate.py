@@ -14,16 +14,16 @@ as in PgBouncer: one that is not hears the same as somebody else's.
 import asyncio
 import contextlib
 import pwd
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Final
 
 from protocol import sqlstate
 from protocol.errors import Refused
-from protocol.passwords import Stored
 from protocol.replication import Replication
 from protocol.startup import Startup
 from proxy.auth.certificate import Names as CertificateNames
 from proxy.auth.certificate import check_certificate
+from proxy.auth.claim import Claim
 from proxy.auth.ident import Maps, is_allowed
 from proxy.auth.interfaces import Interfaces
 from proxy.auth.owner import find_uid
@@ -124,11 +124,9 @@ class Gate:
             voice.debug(f"is asked by {rule.method}: rule {rule}")
         return rule
 
-    async def wait_proof(
-        self, inbox: Inbox, rule: Rule, user: str, stored: Sequence[Stored], address: tuple[str, int]
-    ) -> bytes:
-        """Let the client prove that it is `user`, as the rule says; see `verify_client`."""
-        maps, is_known = self.rulebook.maps, bool(stored)
+    async def wait_proof(self, inbox: Inbox, rule: Rule, claim: Claim, address: tuple[str, int]) -> bytes:
+        """Let the client prove that it is who it claims to be, as the rule says; see `verify_client`."""
+        user, maps, is_known = claim.user, self.rulebook.maps, bool(claim.stored)
         with _blaming(rule):
             if rule.client_cert is not ClientCert.UNASKED:
                 check_client_cert(inbox, rule, maps, user, is_known=is_known)
@@ -139,17 +137,13 @@ class Gate:
                 return b""
             if rule.method in OUTSIDE:
                 return await self._ask_outside(inbox, rule, user, address)
-            return await self._ask(inbox, rule, user, stored)
+            method = AuthMethod.ANY if rule is ASK_NOTHING else _ASKED[rule.method]
+            return await verify_client(inbox, claim, method, self._proxy.keeper)
 
     async def _ask_outside(self, inbox: Inbox, rule: Rule, user: str, address: tuple[str, int]) -> bytes:
         method, maps = AuthType(rule.method), self.rulebook.maps
         told: bytes = await self._proxy.outside.verify(inbox, user, method, address, rule.options, maps)
         return told
-
-    async def _ask(self, inbox: Inbox, rule: Rule, user: str, stored: Sequence[Stored]) -> bytes:
-        method = AuthMethod.ANY if rule is ASK_NOTHING else _ASKED[rule.method]
-        keeper, is_scram = self._proxy.keeper, self._proxy.users.mostly_scram
-        return await verify_client(inbox, user, method, stored, keeper, strangers_meet_scram=is_scram)
 
 
 def _rejected(caller: Caller, rule: Rule | None, file: str) -> Refused:

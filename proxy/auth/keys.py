@@ -26,7 +26,15 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from protocol.passwords import Plain, ScramKeys, ScramVerifier, Secret, Stored, derive_salted_password
+from protocol.passwords import (
+    Plain,
+    ScramKeys,
+    ScramVerifier,
+    Secret,
+    Stored,
+    derive_salted_password,
+    encode_text,
+)
 from protocol.scram import mock_verifier
 
 ITERATIONS: Final = 4096  # PostgreSQL's scram_iterations, and what RFC 7677 asks for at least
@@ -70,9 +78,15 @@ class KeyKeeper:
         salted = await self.salted(password, like.salt, like.iterations)
         return ScramKeys.from_salted_password(salted).verifier(like.salt, like.iterations)
 
-    def mock(self, user: str) -> ScramVerifier:
-        """A verifier that no password fits; the same each time for the same user."""
-        return mock_verifier(user, self._mock_key, self.iterations)
+    def mock(self, user: str, number: int = 0) -> ScramVerifier:
+        """A verifier that no password fits; the same each time for the same user. One may have several (turns.py)."""
+        name = f"{user}\0{number}" if number else user  # nobody's name has a zero byte in it
+        return mock_verifier(name, self._mock_key, self.iterations)
+
+    def draw(self, user: str) -> float:
+        """Chance, from 0 up to 1; the same each time for the same user."""
+        drawn = hashlib.blake2b(encode_text(user), key=self._mock_key[:64], digest_size=4, person=b"draw").digest()
+        return int.from_bytes(drawn) / 2**32
 
     async def warm(self, users: Iterable[tuple[str, tuple[Stored, ...]]]) -> None:
         """Make the verifiers of all plain secrets now, 1 to 2 ms each: then no first login is slower than a mock."""

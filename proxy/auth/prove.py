@@ -14,7 +14,7 @@ us away, with an error or without a word, as their very first answer: `TooNew`, 
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, TypeAlias
+from typing import Final
 
 from protocol import codes, sqlstate
 from protocol.backend import (
@@ -27,16 +27,15 @@ from protocol.backend import (
 )
 from protocol.errors import ProtocolError
 from protocol.frontend import build_password, build_sasl_initial, build_sasl_response
-from protocol.passwords import Md5, ScramKeys, Secret, md5_response, md5_stored
-from protocol.scram import ScramClient
+from protocol.passwords import LearntKeys, Md5, ScramKeys, ScramVerifier, Secret, md5_response, md5_stored
+from protocol.scram import Challenge, ScramClient
 from proxy.auth.binding import find_peers_end_point
+from proxy.auth.claim import Password
 from proxy.auth.keys import KeyKeeper
 from proxy.inbox import Inbox, PeerGone
 
 MAX_MESSAGE: Final = 65_536
 MAX_MESSAGES: Final = 20  # a login by SCRAM has 4, and perhaps a notice or two
-
-Password: TypeAlias = Secret | Md5 | None  # None: we have none. An Md5 is good for servers that ask for md5.
 
 _ABOUT_OUR_VERSION: Final = (sqlstate.FEATURE_NOT_SUPPORTED, sqlstate.PROTOCOL_VIOLATION)
 _FOREIGN: Final = {
@@ -45,6 +44,21 @@ _FOREIGN: Final = {
     codes.AUTH_GSS_CONTINUE: "GSSAPI",
     codes.AUTH_SSPI: "SSPI",
 }
+
+
+_HAVE: Final = {
+    type(None): "a password, by {}, which we do not have",
+    Secret: "a password, by {}, which we do not have",  # it is empty
+    Md5: "the password, by {}, of which we have only the md5",
+    ScramVerifier: "the password, by {}, of which we have only a SCRAM verifier: its keys come with a client's login",
+    LearntKeys: "the password, by {}, of which we have only the keys of SCRAM",
+}
+_WHERE_TO_GIVE: Final = "Give it as password= of the database in proxy.ini, or in the user's line of auth_file."
+_UNLIKE: Final = "a proof of its password {}, which the SCRAM keys of a client's login here cannot give"
+_MAKE_ALIKE: Final = (
+    "The pooler's verifier of this user and the server's must be the same to the byte: copy rolpassword from pg_authid"
+    " to auth_file, or use auth_query, or give the password itself."
+)
 
 
 class ServerRefused(Exception):
@@ -147,16 +161,32 @@ class _Login:
         self.minor = minor
 
     def take_password(self, method: str) -> Secret:
-        """Our password, which `method` needs; ServerRefused when we have none, or only its md5."""
-        if isinstance(self.password, Md5):
-            raise self._lack(f"the password, by {method}, of which we have only the md5")
-        if not self.password:
-            raise self._lack(f"a password, by {method}, which we do not have")
-        return self.password
+        """Our password, which `method` needs; ServerRefused when we have none, or only something made of it."""
+        if isinstance(self.password, Secret) and self.password:
+            return self.password
+        raise self._lack(_HAVE[type(self.password)].format(method), _WHERE_TO_GIVE)
 
-    def _lack(self, what: str) -> ServerRefused:
+    def check_scram(self, mechanism: str) -> None:
+        """ServerRefused when nothing that we have is good for SCRAM."""
+        if not isinstance(self.password, LearntKeys):
+            self.take_password(mechanism)
+
+    async def wait_keys(self, challenge: Challenge) -> ScramKeys:
+        """The keys that answer `challenge`: learnt from a client, or made of the password."""
+        if not isinstance(self.password, LearntKeys):
+            password = self.take_password("SCRAM")
+            return ScramKeys.from_salted_password(
+                await self.keeper.salted(password, challenge.salt, challenge.iterations)
+            )
+        if challenge.salt != self.password.salt:
+            raise self._lack(_UNLIKE.format("with another salt"), _MAKE_ALIKE)
+        if challenge.iterations != self.password.iterations:
+            ours, theirs = self.password.iterations, challenge.iterations
+            raise self._lack(_UNLIKE.format(f"with {theirs} iterations instead of {ours}"), _MAKE_ALIKE)
+        return self.password.keys
+
+    def _lack(self, what: str, hint: str) -> ServerRefused:
         message = f'PostgreSQL asks user "{self.user}" for {what}'
-        hint = "Give it as password= of the database in proxy.ini, or in the user's line of auth_file."
         return ServerRefused(ErrorFields("FATAL", sqlstate.INVALID_PASSWORD, message, hint=hint))
 
 
@@ -173,11 +203,10 @@ async def _answer_md5(login: _Login, rest: bytes) -> None:
 async def _answer_sasl(login: _Login, rest: bytes) -> None:
     """The whole SCRAM exchange, up to the server's proof."""
     scram = ScramClient(parse_sasl_mechanisms(rest), channel_binding=find_peers_end_point(login.inbox.transport))
-    password = login.take_password(scram.mechanism)
+    login.check_scram(scram.mechanism)
     login.inbox.write(build_sasl_initial(scram.mechanism, scram.first()))
     challenge = scram.challenge(await login.wait_sasl(codes.AUTH_SASL_CONTINUE))
-    salted = await login.keeper.salted(password, challenge.salt, challenge.iterations)
-    login.inbox.write(build_sasl_response(scram.proof(ScramKeys.from_salted_password(salted))))
+    login.inbox.write(build_sasl_response(scram.proof(await login.wait_keys(challenge))))
     scram.check_final(await login.wait_sasl(codes.AUTH_SASL_FINAL))
 
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from protocol.passwords import BadSecret, Md5, Plain, ScramVerifier, Secret, Stored, encode_text, parse_stored
+from proxy.auth.turns import find_salts
 from proxy.config.files import identify, read_bytes
 
 MAX_FILE_SIZE: Final = 64 * 1024 * 1024  # some 500,000 users; more is a wrong path, as /dev/zero
@@ -57,8 +58,12 @@ class Users:
     seen: tuple[int, ...] = field(default=(), compare=False)
     mostly_scram: bool = field(init=False)
     """Are most of the secrets SCRAM verifiers? Then an unknown user must meet SCRAM to look like the others."""
+    several: tuple[int, ...] = field(init=False, repr=False)
+    """How many salts those have who have more than one: so many of the unknown must have them too."""
 
     def __post_init__(self) -> None:
+        counts = (len(find_salts(stored)) for stored in self.secrets.values() if len(stored) > 1)
+        object.__setattr__(self, "several", tuple(count for count in counts if count > 1))
         firsts = [stored[0] for stored in self.secrets.values()]
         is_most = 2 * sum(isinstance(first, ScramVerifier) for first in firsts) > len(firsts)
         object.__setattr__(self, "mostly_scram", is_most)
@@ -72,6 +77,11 @@ class Users:
         stored = self.secrets_of(user)
         plain = (each.secret for each in stored if isinstance(each, Plain) and each.secret)
         return next(plain, None) or next((each for each in stored if isinstance(each, Md5)), None)
+
+    def count_salts(self, draw: float) -> int:
+        """How many an unknown user has to whom chance has given `draw`, from 0 up to 1."""
+        at = int(draw * len(self.secrets))
+        return self.several[at] if at < len(self.several) else 1
 
     def __len__(self) -> int:
         return len(self.secrets)

@@ -17,6 +17,10 @@ wrong kind goes through the exchange to its end, and hears the very words of a w
 nothing either: a wrong cleartext password costs one PBKDF2 for everybody, a SCRAM exchange none for anybody
 once the verifiers of plain secrets are made (KeyKeeper.warm).
 
+A password that is wrong may be newer than what we know: `Claim.renew` asks once more where there is somebody to ask,
+whoever it is that claims to be somebody. A password or its md5 is then held against what came of it; under SCRAM the
+client has been told the old salt, so it is refused, and its next try meets the new one.
+
 The client is not yet anyone: each message has a bound, and all other kinds of message end the login.
 AuthenticationOk is left to the caller, who sends it with the welcome in one write; what belongs right in
 front of it is returned.
@@ -24,7 +28,7 @@ front of it is returned.
 
 import enum
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from protocol import codes, sqlstate
@@ -39,8 +43,10 @@ from protocol.errors import Refused
 from protocol.frontend import parse_password, parse_sasl_initial, parse_sasl_response
 from protocol.passwords import (
     MAX_STORED_LENGTH,
+    LearntKeys,
     Md5,
     Plain,
+    ScramKeys,
     ScramVerifier,
     Secret,
     Stored,
@@ -52,6 +58,7 @@ from protocol.passwords import (
 )
 from protocol.scram import MAX_MESSAGE_LENGTH, ScramServer, WrongPassword, offered_with
 from proxy.auth.binding import find_own_end_point
+from proxy.auth.claim import Claim
 from proxy.auth.keys import KeyKeeper
 from proxy.inbox import Inbox
 
@@ -69,18 +76,10 @@ class AuthMethod(enum.Enum):
     SCRAM = "scram-sha-256"
 
 
-async def verify_client(
-    inbox: Inbox,
-    user: str,
-    method: AuthMethod,
-    stored: Sequence[Stored],
-    keeper: KeyKeeper,
-    *,
-    strangers_meet_scram: bool = False,
-) -> bytes:
+async def verify_client(inbox: Inbox, claim: Claim, method: AuthMethod, keeper: KeyKeeper) -> bytes:
     """
-    Let the client prove that it is `user`, whose secrets are `stored` (none: unknown). Returns the bytes to send
-    in front of AuthenticationOk. `strangers_meet_scram` is Users.mostly_scram, and matters under md5 only.
+    Let the client prove that it is who it claims to be. Returns the bytes to send in front of AuthenticationOk; what
+    it has shown of its password is in `claim` then.
 
     Refused: 28P01 for a wrong password or unknown user, 28000 for an unknown user under trust and for a client that is
     bound to another certificate or believes that it cannot be bound, 08P01 for a message of another kind. ProtocolError
@@ -89,91 +88,126 @@ async def verify_client(
     if method is AuthMethod.ANY:
         return b""
     if method is AuthMethod.TRUST:
-        return _trust(user, stored)
-    usable = [each for each in stored if each != Plain(Secret(""))]
+        return _trust(claim)
     if method is AuthMethod.PLAIN:
-        return await _ask_cleartext(inbox, user, usable, keeper)
-    if method is AuthMethod.SCRAM or _meets_scram(usable, strangers_meet_scram):
-        return await _ask_scram(inbox, user, usable, keeper)
-    return await _ask_md5(inbox, user, usable)
+        return await _ask_cleartext(inbox, claim, keeper)
+    if method is AuthMethod.SCRAM or _meets_scram(claim):
+        return await _ask_scram(inbox, claim, keeper)
+    return await _ask_md5(inbox, claim)
 
 
-def _trust(user: str, stored: Sequence[Stored]) -> bytes:
-    if not stored:
-        raise Refused(sqlstate.INVALID_AUTHORIZATION, f'"trust" authentication failed for user "{user}"')
+def _trust(claim: Claim) -> bytes:
+    if not claim.stored:
+        raise Refused(sqlstate.INVALID_AUTHORIZATION, f'"trust" authentication failed for user "{claim.user}"')
     return b""
 
 
-def _meets_scram(usable: Sequence[Stored], strangers_meet_scram: bool) -> bool:
+def _meets_scram(claim: Claim) -> bool:
     """Under md5: is this user asked by SCRAM?"""
-    if not usable:
-        return strangers_meet_scram
-    return any(isinstance(each, ScramVerifier) for each in usable)
+    if not claim.usable:
+        return claim.strangers_meet_scram
+    return any(isinstance(each, ScramVerifier) for each in claim.usable)
 
 
-async def _ask_cleartext(inbox: Inbox, user: str, usable: Sequence[Stored], keeper: KeyKeeper) -> bytes:
+async def _ask_cleartext(inbox: Inbox, claim: Claim, keeper: KeyKeeper) -> bytes:
     inbox.write(build_authentication_cleartext())
     password = Secret.decode(parse_password(await _wait_answer(inbox, "password", MAX_PASSWORD_MESSAGE)))
-    if not password or not await _is_right(password, user, usable, keeper):
-        raise _wrong_password(user)
+    if not password:
+        raise _wrong_password(claim.user)
+    is_right = await _is_right(password, claim, keeper)
+    if not (is_right or (await claim.renew() and await _is_right(password, claim, keeper))):
+        raise _wrong_password(claim.user)
     return b""
 
 
-async def _is_right(password: Secret, user: str, usable: Sequence[Stored], keeper: KeyKeeper) -> bool:
+async def _is_right(password: Secret, claim: Claim, keeper: KeyKeeper) -> bool:
+    usable = claim.usable
     for each in usable:
         if isinstance(each, Plain) and is_plain_password(each, password):
+            claim.prove(each, each.secret)
             return True
-        if isinstance(each, Md5) and is_md5_password(each, user, password):
+        if isinstance(each, Md5) and is_md5_password(each, claim.user, password):
+            claim.prove(each, each)
             return True
-    for verifier in _verifiers_among(usable) or [keeper.mock(user)]:
+    for verifier in _verifiers_among(usable) or [keeper.mock(claim.user)]:
         salted = await keeper.salted(password, verifier.salt, verifier.iterations)
         if is_scram_password(verifier, salted):
+            keys = ScramKeys.from_salted_password(salted)
+            claim.prove(verifier, LearntKeys(keys, verifier.salt, verifier.iterations))
             return True
     return False
 
 
-async def _ask_md5(inbox: Inbox, user: str, usable: Sequence[Stored]) -> bytes:
+async def _ask_md5(inbox: Inbox, claim: Claim) -> bytes:
     salt = secrets.token_bytes(4)
     inbox.write(build_authentication_md5(salt))
     response = parse_password(await _wait_answer(inbox, "password", MAX_PASSWORD_MESSAGE))
-    forms = [each for each in usable if isinstance(each, Md5)]
-    forms += [md5_stored(each.secret, user) for each in usable if isinstance(each, Plain)]
-    if not any(is_md5_response(each, salt, response) for each in forms or [_mock_md5()]):
-        raise _wrong_password(user)
+    is_right = _is_right_response(claim, salt, response)
+    if not (is_right or (await claim.renew() and _is_right_response(claim, salt, response))):
+        raise _wrong_password(claim.user)
     return b""
+
+
+def _is_right_response(claim: Claim, salt: bytes, response: bytes) -> bool:
+    for each in claim.usable or [_mock_md5()]:
+        if isinstance(each, Md5) and is_md5_response(each, salt, response):
+            claim.prove(each, each)
+            return True
+        if isinstance(each, Plain) and is_md5_response(md5_stored(each.secret, claim.user), salt, response):
+            claim.prove(each, each.secret)
+            return True
+    return False
 
 
 def _mock_md5() -> Md5:
     return Md5(secrets.token_hex(16))
 
 
-async def _ask_scram(inbox: Inbox, user: str, usable: Sequence[Stored], keeper: KeyKeeper) -> bytes:
+async def _ask_scram(inbox: Inbox, claim: Claim, keeper: KeyKeeper) -> bytes:
     binding = find_own_end_point(inbox.transport)
     offered = offered_with(binding)
     inbox.write(build_sasl(offered))
     initial = parse_sasl_initial(await _wait_answer(inbox, "SASL", MAX_SASL_MESSAGE))
     if initial.mechanism not in offered or initial.data is None:
         raise Refused(sqlstate.PROTOCOL_VIOLATION, "client selected an invalid SASL authentication mechanism")
-    verifiers = await _gather_verifiers(user, usable, keeper)
+    verifiers = await _gather_verifiers(claim, keeper)
     server = ScramServer(*verifiers, mechanism=initial.mechanism, channel_binding=binding)
     inbox.write(build_sasl_continue(server.first(initial.data)))
     answer = parse_sasl_response(await _wait_answer(inbox, "SASL", MAX_SASL_MESSAGE))
     try:
-        return build_sasl_final(server.final(answer))
+        last = server.final(answer)
     except WrongPassword:
-        raise _wrong_password(user) from None
+        claim.miss()
+        await claim.renew()  # for the next try: this one was told the salt of what we had
+        raise _wrong_password(claim.user) from None
+    _note_keys(claim, verifiers, server.keys)
+    return build_sasl_final(last)
 
 
-async def _gather_verifiers(user: str, usable: Sequence[Stored], keeper: KeyKeeper) -> Sequence[ScramVerifier]:
+async def _gather_verifiers(claim: Claim, keeper: KeyKeeper) -> dict[ScramVerifier, Stored]:
     """
-    All that one exchange can check. It names one salt, that of the first verifier; a verifier with another one cannot
-    be tried, while plain secrets are salted to suit. The mock comes last, when there is nothing else.
+    All that one exchange can check, and the stored secret that each is made of. It names one salt, that of the first
+    verifier; one with another salt has its turn after a failure (turns.py), and plain secrets are salted to suit. The
+    mock comes last, when there is nothing else.
     """
+    usable = claim.usable
     verifiers = _verifiers_among(usable)
-    like = verifiers[0] if verifiers else keeper.mock(user)
-    suitable = [each for each in verifiers if (each.salt, each.iterations) == (like.salt, like.iterations)]
-    suitable += [await keeper.verifier_for(user, each.secret, like) for each in usable if isinstance(each, Plain)]
-    return suitable or [like]
+    like = verifiers[0] if verifiers else keeper.mock(claim.user, claim.mock_number)
+    suitable: dict[ScramVerifier, Stored] = {
+        each: each for each in verifiers if (each.salt, each.iterations) == (like.salt, like.iterations)
+    }
+    for each in usable:
+        if isinstance(each, Plain):
+            suitable.setdefault(await keeper.verifier_for(claim.user, each.secret, like), each)
+    return suitable or {like: like}
+
+
+def _note_keys(claim: Claim, verifiers: Mapping[ScramVerifier, Stored], keys: ScramKeys) -> None:
+    """The client knows the password of one of these: with its plain text, if we have that, else with the keys."""
+    for verifier, stored in verifiers.items():
+        if verifier.stored_key == keys.stored_key:
+            learnt = LearntKeys(keys, verifier.salt, verifier.iterations)
+            claim.prove(stored, stored.secret if isinstance(stored, Plain) else learnt)
 
 
 def _verifiers_among(usable: Sequence[Stored]) -> list[ScramVerifier]:

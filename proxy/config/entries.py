@@ -38,7 +38,7 @@ from proxy.config.kinds import (
     TlsNegotiation,
     or_unsaid,
 )
-from proxy.config.settings import ACTED, LIVE, NO_AUTH_QUERY, Setting, row, table_of
+from proxy.config.settings import ACTED, LIVE, Setting, row, table_of
 
 T = TypeVar("T")
 
@@ -66,9 +66,9 @@ class Database:
     port: int = row(SERVER_PORT, 5432, LIVE, ACTED, "TCP port, and the number in the Unix socket's name")
     user: str | None = said(USER_NAME, "log in to the server as this user, whoever the client is")
     password: Secret | None = said(SECRET, "that user's password")
-    auth_user: str | None = said(USER_NAME, "who runs auth_query", NO_AUTH_QUERY)
-    auth_query: str | None = said(TEXT, "query that fetches a user's secret", NO_AUTH_QUERY)
-    auth_dbname: str | None = said(DATABASE_NAME, "database auth_query runs in", NO_AUTH_QUERY)
+    auth_user: str | None = said(USER_NAME, "who runs auth_query")
+    auth_query: str | None = said(TEXT, "query that fetches a user's secret")
+    auth_dbname: str | None = said(DATABASE_NAME, "database auth_query runs in")
     pool_mode: PoolMode | None = said(POOL_MODE, "session, transaction or statement")
     pool_size: int | None = said(PLAIN_COUNT, "servers per user; 0 = no limit")
     min_pool_size: int | None = said(PLAIN_COUNT, "servers kept open per user")

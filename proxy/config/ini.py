@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, Final, Generic, TypeVar
 
 from proxy.config.entries import (
+    CONSOLES,
     DATABASE_KEYS,
     DEPRECATED,
     FALLBACK,
@@ -188,7 +189,11 @@ class _Reading:
         if self.asking is not None:
             for sentence in find_missing(settings):
                 self.reader.note(self.asking.mistake(sentence))
-        if settings.auth_type not in _WITHOUT_FILE and not settings.auth_file:
+        if settings.auth_dbname in CONSOLES:
+            sentence = f'cannot use the reserved "{settings.auth_dbname}" database as an auth_dbname'
+            self.warnings.append(Mistake(self.path, 0, sentence))
+        has_users = settings.auth_file or settings.auth_user
+        if settings.auth_type not in _WITHOUT_FILE and not has_users:
             sentence = f"auth_type is {settings.auth_type} and there is no auth_file: nobody can log in"
             self.warnings.append(Mistake(self.path, 0, sentence))
 

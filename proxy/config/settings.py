@@ -75,7 +75,6 @@ LIVE, RESTART = Reload
 MAIN_SECTIONS: Final = ("proxy", "pgbouncer")
 
 ACTED: Final = ""
-NO_AUTH_QUERY: Final = "auth_query is not run yet: only users of auth_file can log in"
 NO_ZONES: Final = "the system's resolver looks up host names: it is set up in /etc/resolv.conf and knows no zones"
 NO_BUFFERS: Final = "it has no meaning here: the event loop sizes its reads itself"
 NO_WINDOWS: Final = "it is for Windows services: job_name names the process here"
@@ -159,11 +158,12 @@ class Settings:
         "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END "
         "FROM pg_authid WHERE rolname=$1 AND rolcanlogin",
         LIVE,
-        NO_AUTH_QUERY,
-        "query that fetches a user's secret",
+        ACTED,
+        "query that fetches a user's secret, $1 being the name",
     )
-    auth_user: str = row(TEXT, "", LIVE, NO_AUTH_QUERY, "who runs auth_query for users not in auth_file")
-    auth_dbname: str = row(TEXT, "", LIVE, NO_AUTH_QUERY, "database auth_query runs in; empty = the client's own")
+    auth_query_ttl: float = row(SECONDS, 10.0, LIVE, ACTED, "how long its answer counts; 0 = asked at each login")
+    auth_user: str = row(TEXT, "", LIVE, ACTED, "who runs auth_query for users not in auth_file")
+    auth_dbname: str = row(TEXT, "", LIVE, ACTED, "database auth_query runs in; empty = the client's own")
     auth_hba_file: str = row(TEXT, "", LIVE, ACTED, "rules for auth_type = hba")
     auth_ident_file: str = row(TEXT, "", LIVE, ACTED, "user name map for cert and peer rules")
     auth_ldap_options: Secret = row(LDAP_OPTIONS, Secret(""), LIVE, ACTED, "auth_type = ldap: which directory, and how")

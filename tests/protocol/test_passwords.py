@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from protocol.passwords import (
     MAX_STORED_LENGTH,
     BadSecret,
+    LearntKeys,
     Md5,
     Plain,
     ScramKeys,
@@ -213,3 +214,9 @@ def test_passwords_are_prepared_as_postgresql_does(password: str, prepared: str)
 
 def test_a_password_that_is_not_utf8_is_hashed_as_it_is() -> None:
     assert prepare(Secret.decode(b"\xe9\xaa")) == b"\xe9\xaa"
+
+
+def test_what_was_learnt_of_a_client_does_not_show() -> None:
+    keys = ScramKeys(b"client", b"server", b"stored")
+    assert repr(LearntKeys(keys, b"salt", 4096)) == "LearntKeys(***)"
+    assert f"{LearntKeys(keys, b'salt', 4096)}" == "LearntKeys(***)"

@@ -95,6 +95,8 @@ class World(FakeWorld):
         super().__init__(**limits)
         self.database = Database(name="shop", hosts=hosts, load_balance_hosts=balance)
         self.opener = Opener(Tasks(self.log), a_keeper(), self)
+        self.passwords = (Secret("secret"),)
+        self.taken = []
         self.resolver = Resolver()
         self.inbox = None
         self.lines = []
@@ -131,8 +133,15 @@ class World(FakeWorld):
     def open_server(self, pool):
         return self.opener.open_server(pool)
 
+    @property
+    def proofs(self):
+        return self
+
     def find_login(self, pool):
-        return self.database, Secret("secret")
+        return self.database, self.passwords
+
+    def worked(self, pool, password):
+        self.taken.append(password)
 
     def find_hosts(self, database):
         return database.hosts
@@ -165,6 +174,42 @@ def test_a_server_that_lets_us_in_is_ready_and_has_told_about_itself(monkeypatch
     assert world.pool.welcome == {"TimeZone": "UTC"}
     assert server.followed == {"TimeZone": "UTC"}
     assert b"user\0web\0" in wired(world.inbox).written
+
+
+ASKED_IN_VAIN = backend.build_authentication_cleartext() + backend.build_error("FATAL", "28P01", "wrong password")
+ASKED = backend.build_authentication_cleartext() + HELLO
+
+
+def opened_with(passwords, said, monkeypatch):
+    async def main():
+        world = World(said, monkeypatch)
+        world.passwords = passwords
+        world.room_made = lambda pool: None
+        return world, await world.open()
+
+    return play(main())
+
+
+def test_of_several_passwords_the_one_that_is_right_is_found_and_remembered(monkeypatch):
+    three = tuple(map(Secret, ("one", "two", "three")))
+    world, server = opened_with(three, [ASKED_IN_VAIN, ASKED_IN_VAIN, ASKED], monkeypatch)
+    assert server.state is IDLE
+    assert world.taken == [three[2]]
+    assert [b"one" in wired(world.inbox).written, b"three" in wired(world.inbox).written] == [False, True]
+
+
+def test_when_none_is_right_the_last_refusal_is_told(monkeypatch):
+    world, server = opened_with(tuple(map(Secret, ("one", "two"))), [ASKED_IN_VAIN], monkeypatch)
+    assert server.state is CLOSED
+    assert len(world.lines) == 2
+    assert world.pool.failure.sentence == "wrong password"
+    assert world.taken == []
+
+
+def test_any_other_refusal_ends_it_at_once(monkeypatch):
+    gone = backend.build_error("FATAL", "3D000", "no such database")
+    world, _ = opened_with(tuple(map(Secret, ("one", "two"))), [gone], monkeypatch)
+    assert len(world.lines) == 1
 
 
 @pytest.mark.parametrize(

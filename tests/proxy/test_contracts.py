@@ -4,7 +4,7 @@ import pytest
 
 from proxy.client import Client
 from proxy.contracts import PooledClient, PooledServer, World
-from proxy.fitting import Fitting
+from proxy.errand import Errand
 from proxy.main import Proxy
 from proxy.server import Server
 from tests.fakes import FakeWorld
@@ -23,7 +23,7 @@ def test_the_parts_of_a_play_keep_their_contracts(contract, made):
 
 
 @pytest.mark.parametrize(
-    ("contract", "kind"), [(PooledServer, Server), (PooledClient, Client), (PooledClient, Fitting), (World, Proxy)]
+    ("contract", "kind"), [(PooledServer, Server), (PooledClient, Client), (PooledClient, Errand), (World, Proxy)]
 )
 def test_methods_are_there_in_every_kind(contract, kind):
     methods = {name for name in asked_of(contract) if callable(getattr(contract, name, None))}

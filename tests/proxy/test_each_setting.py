@@ -23,6 +23,7 @@ from protocol.passwords import Plain, Secret
 from proxy.admin.control import CONTROLS
 from proxy.admin.grammar import parse_command
 from proxy.admin.rights import find_right
+from proxy.auth.lookup import Found, find_question
 from proxy.auth.users import Users
 from proxy.config.ini import read
 from proxy.config.limits import Limits
@@ -74,6 +75,7 @@ class Bench:
         self.said = {
             "auth_file": str(folder / "users.txt"),
             "auth_type": "trust",
+            "auth_user": "guard",
             "listen_addr": "",
             "unix_socket_dir": "",
             "syslog": "1",
@@ -257,6 +259,18 @@ def read_from(proxy: Proxy) -> str:
     return asyncio.run(proxy.reload())[:1] and proxy.settings.conffile
 
 
+def asks(proxy: Proxy) -> Any:
+    """What is asked of PostgreSQL for users that no file names."""
+    return find_question(proxy, "shop")
+
+
+def remembers(proxy: Proxy) -> bool:
+    """Does an answer count that is five seconds old?"""
+    question = asks(proxy)
+    proxy.lookups.note((question, "bert"), Found((Plain(Secret("secret")),), proxy.clock.now() - 5))
+    return proxy.lookups.recall((question, "bert")) is not None
+
+
 TCP = socket.IPPROTO_TCP
 LIMITS = {
     "pool_mode": "session", "default_pool_size": "3", "min_pool_size": "2", "reserve_pool_size": "4",
@@ -290,6 +304,10 @@ ROWS: dict[str, tuple[str, Look]] = {
     "dns_nxdomain_ttl": ("3", kept("gone")),
     "auth_type": ("md5", heard(pick=lambda said: said[:9])),
     "auth_file": ("{folder}/others.txt", lambda proxy: sorted(proxy.users.secrets)),
+    "auth_user": ("warden", asks),
+    "auth_dbname": ("elsewhere", asks),
+    "auth_query": ("SELECT secret FROM secrets WHERE name=$1", asks),
+    "auth_query_ttl": ("2", remembers),
     "scram_iterations": ("5000", lambda proxy: proxy.keeper.iterations),
     "auth_ldap_options": ("ldapserver=b ldapprefix=x", lambda proxy: proxy.settings.auth_ldap_options.reveal()),
     "pam_service": ("b", lambda proxy: read_pam(proxy.settings).service),

@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 
 from protocol.codes import PROTOCOL_3_0
+from protocol.passwords import Md5
 from protocol.startup import LATEST_MINOR, build_ssl_request, build_startup
+from proxy.auth.lookup import Found
 from proxy.client import Client
 from proxy.doorstep import Doorstep
 from proxy.express import MAX_PACKET, MAX_PASSES
@@ -214,3 +216,27 @@ def test_what_the_operator_has_to_say_is_said_each_time(tmp_path):
     assert is_express
     assert b"Mbe quick\0" in first
     assert without_key(first) == without_key(second)
+
+
+def test_whoever_was_found_by_auth_query_may_not_be_there_the_next_time(tmp_path):
+    async def main():
+        proxy = a_proxy(tmp_path, auth_user="guard", auth_query_ttl="0")
+        found = {"bert": (Md5("0" * 32),)}
+
+        async def ask(question, user):
+            return Found(found.get(user, ()), 0.0)
+
+        proxy.lookups.wait = ask
+        database = proxy.config.find_database("shop")
+        proxy.pools.find(database, "bert").welcome = PARAMETERS
+        hello = build_startup({"user": "bert", "database": "shop"})
+        first, _ = await enter(proxy, hello)
+        found.clear()
+        second, is_express = await enter(proxy, hello)
+        return first.written, second.written, is_express, len(proxy.express)
+
+    first, second, is_express, remembered = play(main())
+    assert first[:1] == b"R"
+    assert b"28000" in second
+    assert not is_express
+    assert remembered == 0

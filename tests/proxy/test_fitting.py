@@ -5,8 +5,9 @@ import pytest
 from protocol.backend import build_data_row
 from protocol.errors import Refused
 from protocol.frontend import build_query
+from proxy.errand import TICK
 from proxy.failing import LoginFailed
-from proxy.fitting import TICK, wait_spelled
+from proxy.fitting import wait_spelled
 from proxy.states import IDLE, TESTING, Closing, PoolState
 from tests.fakes import FakeWorld, check_world
 from tests.play import said

@@ -6,7 +6,10 @@ import pytest
 
 from protocol.effects import PLAIN, What
 from protocol.frontend import build_parse
+from protocol.passwords import LearntKeys, ScramKeys
 from protocol.prepared import Names, Statement
+from proxy.auth.proofs import Proof
+from proxy.auth.users import Users
 from proxy.batch import NOBODYS
 from proxy.client import Client
 from proxy.holding import FAILED_BEGIN
@@ -344,6 +347,21 @@ def test_named_statements_do_not_fit_where_servers_are_not_shared(tmp_path):
     name(client, b"a")
     with pytest.raises(Declined, match="does not share"):
         Road(None, a_proxy(new)).carry(client)
+
+
+def test_what_a_client_has_shown_comes_with_it_and_with_no_pool(two):
+    keys = ScramKeys(b"c" * 32, b"s" * 32, b"k" * 32)
+    learnt = LearntKeys(keys, b"salt", 4096)
+    verifier = keys.verifier(b"salt", 4096)
+    for proxy in two:
+        proxy.users = Users({"anna": (verifier,)})
+    client = a_client(two[0])
+    two[0].proofs.keep(client.pool, Proof(verifier, learnt, None))
+    packed = json.dumps(pack_pool(client.pool))
+    assert "cccc" not in packed
+    assert "Y2Nj" not in packed, "base64 of it"
+    Road(*two).carry(client)
+    assert two[1].proofs.find_login(a_pool(two[1]))[1] == (learnt,)
 
 
 # Pools.

@@ -60,6 +60,26 @@ def test_a_pool_counts_each_server_once_under_pgbouncers_words(tmp_path: Path) -
     at_desk(tmp_path, story)
 
 
+def test_what_runs_auth_query_is_a_server_of_its_user(tmp_path: Path) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        a_server(proxy)
+        for user in ("web", "guard"):
+            proxy.pools.find_lookup("shop", user).places[TESTING][object()] = None
+        rows = [
+            (row["database"], row["user"], row["sv_idle"], row["sv_tested"])
+            for row in (await operator.ask("SHOW POOLS")).dicts()
+        ]
+        assert rows[:2] == [("shop", "web", "1", "1"), ("shop", "guard", "0", "1")]
+        assert len(rows) == 3, "one row each, with the console's"
+        assert len((await operator.ask("SHOW POOLS bare")).rows) == 0
+        users = {row["name"]: row["current_connections"] for row in (await operator.ask("SHOW USERS")).dicts()}
+        assert (users["web"], users["guard"]) == ("2", "1")
+        for lookup in proxy.pools.lookups().values():
+            lookup.places[TESTING].clear()
+
+    at_desk(tmp_path, story)
+
+
 def test_a_queue_shows_its_age_and_what_it_waits_for(tmp_path: Path) -> None:
     async def story(proxy: Proxy, operator: Operator) -> None:
         server = a_server(proxy)

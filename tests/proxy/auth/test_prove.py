@@ -26,9 +26,10 @@ from protocol.body import build_message
 from protocol.certificates import find_end_point
 from protocol.errors import ProtocolError, Refused
 from protocol.frontend import build_password, parse_sasl_initial
-from protocol.passwords import Md5, ScramKeys, Secret, derive_salted_password, md5_stored
+from protocol.passwords import LearntKeys, Md5, ScramKeys, Secret, derive_salted_password, md5_stored
 from protocol.scram import ScramServer, offered_with
-from proxy.auth.prove import Password, ServerRefused, TooNew, prove_ourselves
+from proxy.auth.claim import Password
+from proxy.auth.prove import ServerRefused, TooNew, prove_ourselves
 from proxy.inbox import Inbox, PeerGone
 from tests.proxy.auth.wire import a_keeper, alone, joined, play, wired
 
@@ -171,6 +172,64 @@ def test_a_password_we_do_not_have_is_said_to_be_missing_and_where_to_give_it(
 def test_an_md5_is_no_password(question: bytes) -> None:
     with pytest.raises(ServerRefused, match="of which we have only the md5"):
         answers(question, OK, password=Md5("0" * 32))
+
+
+# The keys that a client has shown us.
+
+KEYS = ScramKeys.from_salted_password(derive_salted_password(RIGHT, b"salt", 2))
+
+
+def against_a_real_one(password: Password) -> str:
+    """Log in to a server that has VERIFIER; what it refuses with, or nothing."""
+
+    async def both() -> str:
+        ours, theirs = joined()
+        keeper = a_keeper()
+        try:
+            _, verdict = await asyncio.gather(serve_scram(theirs), prove_ourselves(ours, "joe", password, keeper))
+        finally:
+            keeper.close()
+        return str(verdict)
+
+    return play(both())
+
+
+async def serve_scram(inbox: Inbox) -> None:
+    server = ScramServer(VERIFIER)
+    inbox.write(build_sasl(["SCRAM-SHA-256"]))
+    initial = parse_sasl_initial((await inbox.wait_message(5000))[1])
+    inbox.write(build_sasl_continue(server.first(initial.data or b"")))
+    inbox.write(build_sasl_final(server.final((await inbox.wait_message(5000))[1])) + OK)
+
+
+def test_keys_are_as_good_as_the_password_for_the_verifier_they_belong_to() -> None:
+    assert against_a_real_one(LearntKeys(KEYS, b"salt", 2)) == against_a_real_one(RIGHT) == "0"
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        (LearntKeys(KEYS, b"pepper", 2), "a proof of its password with another salt"),
+        (LearntKeys(KEYS, b"salt", 4096), "with 2 iterations instead of 4096"),
+    ],
+)
+def test_a_server_with_another_verifier_is_said_to_have_another(keys: LearntKeys, words: str) -> None:
+    with pytest.raises(ServerRefused, match=words) as refusal:
+        against_a_real_one(keys)
+    assert refusal.value.fields.sqlstate == "28P01"
+    assert "the same to the byte" in refusal.value.fields.hint
+    assert "pepper" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("question", [build_authentication_cleartext(), build_authentication_md5(b"1234")])
+def test_keys_are_no_password(question: bytes) -> None:
+    with pytest.raises(ServerRefused, match="of which we have only the keys of SCRAM"):
+        answers(question, OK, password=LearntKeys(KEYS, b"salt", 2))
+
+
+def test_a_verifier_alone_opens_nothing_yet() -> None:
+    with pytest.raises(ServerRefused, match="only a SCRAM verifier: its keys come with a client's login"):
+        answers(SASL, OK, password=VERIFIER)
 
 
 # A hostile server.

@@ -10,6 +10,7 @@ from protocol.backend import build_authentication_ok, build_error, build_sasl
 from protocol.errors import ProtocolError, Refused
 from protocol.frontend import build_password, build_query, build_sasl_initial, build_sasl_response
 from protocol.passwords import (
+    LearntKeys,
     Md5,
     Plain,
     ScramKeys,
@@ -21,7 +22,8 @@ from protocol.passwords import (
 )
 from protocol.scram import ScramClient
 from proxy.auth import keys
-from proxy.auth.prove import Password, ServerRefused, prove_ourselves
+from proxy.auth.claim import Claim, Password
+from proxy.auth.prove import ServerRefused, prove_ourselves
 from proxy.auth.verify import AuthMethod, verify_client
 from proxy.inbox import Inbox, PeerGone
 from tests.proxy.auth.wire import a_keeper, alone, joined, play, wired
@@ -43,9 +45,8 @@ async def receive(inbox: Inbox, method: AuthMethod, stored: Iterable[Stored], st
     """Our side of a login, as the proxy will do it: the sentence of a refusal, or nothing."""
     keeper = a_keeper()
     try:
-        last = await verify_client(
-            inbox, "joe", method, tuple(stored), keeper, strangers_meet_scram=strangers_meet_scram
-        )
+        claim = Claim("joe", tuple(stored), strangers_meet_scram=strangers_meet_scram)
+        last = await verify_client(inbox, claim, method, keeper)
     except Refused as refusal:
         inbox.write(build_error("FATAL", refusal.sqlstate, refusal.sentence))
         return f"{refusal.sqlstate} {refusal.sentence}"
@@ -144,7 +145,7 @@ def test_every_wrong_cleartext_password_costs_one_slow_hash(
     async def wrong() -> None:
         keeper = a_keeper()
         with pytest.raises(Refused):
-            await verify_client(alone(build_password("wrong")), "joe", PLAIN, stored, keeper)
+            await verify_client(alone(build_password("wrong")), Claim("joe", stored), PLAIN, keeper)
         keeper.close()
 
     play(wrong())
@@ -191,6 +192,126 @@ def test_a_stored_md5_is_enough_for_a_server_that_asks_for_md5() -> None:
 
 def test_the_methods_are_those_of_auth_type() -> None:
     assert [AuthMethod(name) for name in ("trust", "any", "plain", "md5", "scram-sha-256")] == list(AuthMethod)
+
+
+# What is learnt on the way.
+
+
+def claim_after(method: AuthMethod, stored: Iterable[Stored], password: Password, renewed: object = None) -> Claim:
+    """The claim at the end of a login that goes well. `renewed`: what is found when somebody asks again."""
+
+    async def ask() -> Iterable[Stored] | None:
+        return renewed  # type: ignore[return-value]
+
+    claim = Claim("joe", tuple(stored), renew=ask)  # type: ignore[arg-type]
+
+    async def both() -> Claim:
+        us, client = joined()
+        keeper = a_keeper()
+
+        async def let_in() -> None:
+            us.write(await verify_client(us, claim, method, keeper) + build_authentication_ok())
+
+        try:
+            await asyncio.gather(let_in(), enter(client, password))
+        finally:
+            keeper.close()
+        return claim
+
+    return play(both())
+
+
+KEYS = ScramKeys.from_salted_password(derive_salted_password(RIGHT, b"0123456789abcdef", 2))
+LEARNT = LearntKeys(KEYS, b"0123456789abcdef", 2)
+
+
+@pytest.mark.parametrize(
+    ("method", "form", "proof"),
+    [
+        (PLAIN, "plain", RIGHT),
+        (PLAIN, "md5", FORMS["md5"]),
+        (PLAIN, "scram", LEARNT),
+        (MD5, "plain", RIGHT),
+        (MD5, "md5", FORMS["md5"]),
+        (MD5, "scram", LEARNT),
+        (SCRAM, "plain", RIGHT),
+        (SCRAM, "scram", LEARNT),
+    ],
+)
+def test_a_login_shows_what_servers_can_be_opened_with(method: AuthMethod, form: str, proof: Password) -> None:
+    claim = claim_after(method, [Plain(WRONG), FORMS[form]], RIGHT)
+    assert (claim.proven, claim.proof) == (FORMS[form], proof)
+
+
+def test_who_is_not_asked_shows_nothing() -> None:
+    assert claim_after(TRUST, [FORMS["scram"]], None).proof is None
+
+
+@pytest.mark.parametrize(("method", "form"), [(PLAIN, "plain"), (PLAIN, "scram"), (MD5, "plain"), (MD5, "md5")])
+def test_a_password_that_is_newer_than_what_we_know_is_believed_at_once(method: AuthMethod, form: str) -> None:
+    old = Plain(WRONG) if method is PLAIN else md5_stored(WRONG, "joe")
+    claim = claim_after(method, [old], RIGHT, [FORMS[form]])
+    assert claim.proven == FORMS[form]
+
+
+@pytest.mark.parametrize("method", [PLAIN, MD5])
+@pytest.mark.parametrize("renewed", [None, [], [Plain(WRONG)]])
+def test_a_password_that_is_wrong_stays_wrong(method: AuthMethod, renewed: object) -> None:
+    with pytest.raises(Refused, match="password authentication failed"):
+        claim_after(method, [Plain(WRONG)], RIGHT, renewed)
+
+
+def test_under_scram_the_next_try_meets_what_was_found() -> None:
+    found = []
+
+    async def ask() -> list[Stored]:
+        found.append(FORMS["scram"])
+        return [FORMS["scram"]]
+
+    async def main() -> None:
+        us, client = joined()
+        claim = Claim("joe", [scram_of(WRONG, b"old")], renew=ask)
+        keeper = a_keeper()
+
+        async def refuse() -> None:
+            with pytest.raises(Refused):
+                await verify_client(us, claim, SCRAM, keeper)
+            us.write(build_error("FATAL", "28P01", "no"))
+
+        await asyncio.gather(refuse(), enter(client, RIGHT))
+        keeper.close()
+
+    play(main())
+    assert found == [FORMS["scram"]]
+
+
+def test_of_two_salts_the_one_whose_turn_it_is_is_shown_and_a_miss_is_noted() -> None:
+    missed: list[bool] = []
+
+    async def attempt(turn: int, stored: list[Stored], mocks: int = 1) -> bytes:
+        us, client = joined()
+        claim = Claim("joe", stored, turn=turn, mocks=mocks, missed=lambda: missed.append(True))
+        keeper = a_keeper()
+
+        async def judge() -> None:
+            try:
+                us.write(await verify_client(us, claim, SCRAM, keeper) + build_authentication_ok())
+            except Refused:
+                us.write(build_error("FATAL", "28P01", "no"))
+
+        await asyncio.gather(judge(), enter(client, RIGHT))
+        keeper.close()
+        return wired(us).written
+
+    stored: list[Stored] = [scram_of(WRONG, b"new"), scram_of(RIGHT, b"old")]
+    first, second = play(attempt(0, stored)), play(attempt(1, stored))
+    assert b"s=bmV3" in first
+    assert b"s=b2xk" in second
+    assert second.endswith(build_authentication_ok())
+    assert missed == [True]
+    shown = {play(attempt(turn, [], mocks=2))[:90].partition(b",s=")[2] for turn in range(4)}
+    assert len(shown) == 2, "as somebody with two"
+    assert len(missed) == 5
 
 
 # Hostile clients.

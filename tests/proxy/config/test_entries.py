@@ -1,6 +1,7 @@
 """Connection strings, and the entries made of them."""
 
 import contextlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -169,9 +170,10 @@ def test_a_peer_has_a_number_and_a_host() -> None:
 
 
 def test_keys_without_effect_and_old_names_are_told() -> None:
-    warnings = list(unacted_keys(DATABASE_KEYS, "host=a auth_user=b reserve_pool=1"))
+    keys = {**DATABASE_KEYS, "auth_user": replace(DATABASE_KEYS["auth_user"], reason="nobody reads it")}
+    warnings = list(unacted_keys(keys, "host=a auth_user=b reserve_pool=1"))
     assert warnings == [
-        "auth_user is accepted but has no effect: auth_query is not run yet: only users of auth_file can log in",
+        "auth_user is accepted but has no effect: nobody reads it",
         "reserve_pool is the old name of reserve_pool_size",
     ]
 

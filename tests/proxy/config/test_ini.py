@@ -102,8 +102,6 @@ def test_what_has_no_effect_yet_is_warned_about(make) -> None:  # type: ignore[n
         "a.ini:4: sbuf_loopcnt is accepted but has no effect: " + SETTINGS["sbuf_loopcnt"].reason,
         "a.ini:5: service_name is accepted but has no effect: "
         "it is for Windows services: job_name names the process here",
-        "a.ini:7: shop: auth_user is accepted but has no effect: auth_query is not run yet: "
-        "only users of auth_file can log in",
         "a.ini:7: shop: reserve_pool is the old name of reserve_pool_size",
     ]
     assert config.peers[1].host == "a"

@@ -39,6 +39,7 @@ unix_socket_dir=/tmp unix_socket_group= unix_socket_mode=0777 user= verbose=0
 EXPECTED = dict(word.split("=") for word in PGBOUNCER.split())
 WITH_BLANKS = {"auth_query", "server_reset_query"}
 OURS = {
+    "auth_query_ttl": "10",
     "deferred_begin": "1",
     "listen_mode": "shared",
     "log_format": "text",
