@@ -35,5 +35,5 @@ def count_steps(work: Callable[[], object], *errors: type[Exception]) -> int:
 
 def growth(work: Callable[[int], object], size: int, *errors: type[Exception]) -> float:
     """How many times more a four times larger input costs: 4 is linear, 16 is quadratic."""
-    work(1)  # what is made once is not counted
+    count_steps(lambda: work(1), *errors)  # what is made once is not counted
     return count_steps(lambda: work(4 * size), *errors) / count_steps(lambda: work(size), *errors)
