@@ -3,7 +3,7 @@
 
 Theory. A hunt is a process of its own, since a fuzzer that finds something ends its process, and since an input may
 take all memory there is. Together they take (number of targets) * SECONDS / JOBS; a hunt that does not end by itself is
-ended. What reaches new code is kept below .local/fuzz, so the next run goes on there; with --keep the best of it goes
+ended. What reaches new code is kept below .local/fuzz, so the next run goes on there; with --keep some of it goes
 to tests/fuzz/corpus, which `make test` runs through.
 """
 
@@ -15,13 +15,12 @@ import shutil
 import sys
 from pathlib import Path
 
-from tests.fuzz.registry import CORPUS
 from tests.fuzz.targets import TARGETS
 
 WORK = Path(".local/fuzz")
 GRACE = 120  # seconds beyond its own that a hunt may take to start and to end
-KEPT = 5_000  # bytes of the corpus for each target
-KEPT_LENGTH = 400  # of one input
+MOST_KEPT = 30  # inputs of each target in the corpus
+KEPT_LENGTH = 300  # bytes of one
 
 
 async def hunt(name: str, seconds: int, places: asyncio.Semaphore) -> bool:
@@ -47,16 +46,12 @@ def tell(name: str, said: str, *, is_sound: bool) -> None:
 
 
 def keep(name: str) -> None:
-    """The smallest of what reached new code, as far as there is room."""
-    (CORPUS / name).mkdir(parents=True, exist_ok=True)
-    room = KEPT - sum(path.stat().st_size for path in TARGETS[name].corpus)
-    for path in sorted((WORK / name).glob("*"), key=lambda path: path.stat().st_size):
-        size = path.stat().st_size
-        if not 0 < size <= min(KEPT_LENGTH, room):
-            return
-        place = CORPUS / name / path.name[:16]
-        room -= 0 if place.exists() else size
-        shutil.copyfile(path, place)
+    """Some of what reached new code, short and long, as far as there is room."""
+    found = [path for path in (WORK / name).glob("*") if 0 < path.stat().st_size <= KEPT_LENGTH]
+    found.sort(key=lambda path: (path.stat().st_size, path.name))
+    TARGETS[name].folder.mkdir(parents=True, exist_ok=True)
+    for path in found[:: len(found) // max(MOST_KEPT - len(TARGETS[name].corpus), 1) + 1]:
+        shutil.copyfile(path, TARGETS[name].folder / path.name[:16])
 
 
 async def hunt_all(names: list[str], seconds: int, jobs: int) -> bool:
