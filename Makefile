@@ -6,17 +6,20 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 DRIVERS := $(VENV)/.stamp-drivers
 NODE := $(VENV)/node
-FIRST_RINGS ?= tests/protocol tests/proxy $(wildcard tests/test_house.py)
+FUZZER := $(VENV)/.stamp-fuzz
+FUZZ_SECONDS ?= 60
+FIRST_RINGS ?= tests/protocol tests/proxy tests/fuzz $(wildcard tests/test_house.py)
 SOURCES := proxy protocol deploy tests
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench clean
+.PHONY: help run test check bench fuzz clean
 
 help:
 	@echo "make run     a local PostgreSQL and the proxy in front of it, until Ctrl-C"
 	@echo "make test    all tests"
 	@echo "make check   format, lint, types, and the tests that need no PostgreSQL"
 	@echo "make bench   compare with PostgreSQL alone and with PgBouncer"
+	@echo "make fuzz    hunt every parser for FUZZ_SECONDS ($(FUZZ_SECONDS)) each, as many at a time as there are processors"
 	@echo "make clean   remove what the others made, the local cluster too"
 	@echo "PYTHON=...   the Python to build .venv with ($(PYTHON))"
 
@@ -58,6 +61,14 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench
+
+# Where there is no atheris for this Python or system, a mutator without a guide hunts instead (tests/fuzz/hunt.py).
+$(FUZZER): $(STAMP)
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	touch $@
+
+fuzz: $(FUZZER)
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
 # The cluster may keep its data under another folder: the link `elsewhere` says which (see deploy/place.py).
 clean:

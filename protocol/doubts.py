@@ -28,7 +28,8 @@ MAX_CANDIDATES = 30  # custom parameters looked for in a text that does not say 
 MAX_SEARCHED = 8192  # bytes of it, and of the values that came with it
 MAX_TEXT = 1024  # bytes of the first text, for whoever asks why
 
-_CANDIDATE = re.compile(rb"[A-Za-z_][A-Za-z0-9_$]*(?:\.[A-Za-z_][A-Za-z0-9_$]*)+")
+# Any path of names, even of one: what has no dot must be run over as well, or each of its letters is tried as a start.
+_PATH = re.compile(rb"[A-Za-z_][A-Za-z0-9_$]*+(?:\.[A-Za-z_][A-Za-z0-9_$]*+)*+")
 
 MAKES: Mapping[What, frozenset[Fact]] = {
     What.TEMP: frozenset({Fact.TEMP}),
@@ -264,8 +265,8 @@ def after_reset_all(server: ParameterSet, spelled: Mapping[str, str]) -> Paramet
 
 def find_customs(said: bytes) -> set[str]:
     """Whatever in it looks like the name of a custom parameter."""
-    found = (match[0].decode("ascii").lower() for match in _CANDIDATE.finditer(said, 0, 2 * MAX_SEARCHED))
-    return {name for name in found if is_name(name)}
+    found = (match[0].decode("ascii").lower() for match in _PATH.finditer(said, 0, 2 * MAX_SEARCHED))
+    return {name for name in found if "." in name and is_name(name)}
 
 
 def _first(value: str | None, other: str | None) -> str | None:

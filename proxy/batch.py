@@ -43,6 +43,7 @@ from proxy.envoys import Deed, Injection, Tagged
 from proxy.rounds import MAX_REPEATED
 
 _REPEATABLE: Final = (b"BES", b"BDES")  # a statement that exists is run, once: if its plan is stale it may be run again
+MAX_LOOKED_AT: Final = 100  # statements, for one that may go
 NOBODYS: Final = Statement(b"", b"\0\0\0")  # for what is put in front and has no name
 
 
@@ -181,7 +182,8 @@ class Batch:
         limit = max(self.client.pool.limits.max_prepared_statements, 1)
         surplus = len(known) + (statement not in known) - limit
         if surplus > 0:
-            others = (each for each in known if each is not statement and each not in self.needed)
+            front = itertools.islice(known, MAX_LOOKED_AT)  # who is needed was used last, and stands at the end
+            others = (each for each in front if each is not statement and each not in self.needed)
             gone += itertools.islice(others, surplus)
         for each in gone:
             known.pop(each, None)

@@ -28,6 +28,7 @@ MAX_VALUE: Final = 255  # bytes
 MAX_TEXT: Final = 16_384  # bytes; a longer one is meant for a database
 MAX_COMMANDS: Final = 20  # in one text
 MAX_SHOWN: Final = 200  # characters of a text that is repeated in an error
+HELP: Final = "', use SHOW HELP;"  # behind such a text
 
 _WORD = r'(?:"(?:[^"]|"")*+"|[0-9A-Za-z_.$\-\x80-\U0010ffff]++)'
 _VALUE = r"(?:'(?:[^']|'')*+'|" + r"""[^\s;'"]++""" + r'|"(?:[^"]|"")*+")'
@@ -104,7 +105,7 @@ def invalid(text: str, hint: str = "") -> Refused:
     shown = text.rstrip("; \t\r\n")
     if len(shown) > MAX_SHOWN:
         shown = shown[:MAX_SHOWN] + "..."
-    return Refused(sqlstate.SYNTAX_ERROR, f"invalid command '{shown}', use SHOW HELP;", hint=hint)
+    return Refused(sqlstate.SYNTAX_ERROR, f"invalid command '{shown}{HELP}", hint=hint)
 
 
 def bad_arguments(hint: str) -> Refused:

@@ -15,12 +15,13 @@ from typing import Any
 from protocol import sqlstate
 from protocol.backend import build_error
 from protocol.errors import Refused
+from proxy.admin.grammar import HELP
 from proxy.admin.rights import Right, find_right
 from proxy.inbox import Inbox, PeerGone
 from proxy.log import Tag, tag_client
 from proxy.states import Closing
 
-_TYPED = re.compile(r"(?<=invalid command ')(\S+)\s.+(?=', use SHOW HELP;)", re.DOTALL)
+_TYPED = re.compile(r"(invalid command '\S++)\s.++", re.DOTALL).match
 
 
 class Session:
@@ -61,7 +62,8 @@ class Session:
     def build_refusal(self, no: Refused) -> bytes:
         """The error for what was refused. The log has it too, but not all that was typed: that may hold a password."""
         if self.proxy.settings.log_pooler_errors:
-            sentence = _TYPED.sub(r"\1 ...", no.sentence)
+            typed = _TYPED(no.sentence.removesuffix(HELP))
+            sentence = f"{typed[1]} ...{HELP}" if typed else no.sentence
             self.proxy.log.for_socket(self.tag).warning(f"pooler error: {sentence}")
         return build_error("ERROR", no.sqlstate, no.sentence, detail=no.detail, hint=no.hint)
 

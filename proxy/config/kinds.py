@@ -30,7 +30,7 @@ SECONDS_MAX: Final = 1e10  # three centuries: longer is a typing error
 PASSWORD_MAX: Final = 65530  # bytes; PgBouncer's limit
 
 _NUMBER = re.compile(r"\s*([+-]?)(?:0[xX]([0-9a-fA-F]+)|0([0-7]*)|([1-9][0-9]*))")
-_DECIMAL = re.compile(r"\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
+_DECIMAL = re.compile(r"\s*[+-]?(?:[0-9]++\.?+[0-9]*+|\.[0-9]++)(?:[eE][+-]?[0-9]{1,3})?")
 _PLAIN = re.compile(r"[+-]?[0-9]+")
 _SEPARATORS = re.compile(r"[,\s]+")
 _TRUTH: Final = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False}
