@@ -23,9 +23,9 @@ from typing import Any
 
 import psycopg
 
-from deploy.cluster import find_free_port
 from tests.live.upstream import PASSWORD, Upstream
 from tests.live.wire import Raw
+from tests.ports import find_free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 USER = "nobody"  # whom the proxy becomes when we are root

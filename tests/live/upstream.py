@@ -24,7 +24,8 @@ from typing import Any, Protocol
 
 import psycopg
 
-from deploy.cluster import LocalCluster, find_free_port
+from deploy.cluster import LocalCluster
+from tests.ports import find_free_port
 
 IMAGE = os.environ.get("PGSHUTTLE_TEST_POSTGRES_IMAGE", "postgres:18")
 EMBEDDED = "embedded"  # as IMAGE: no container even where an engine answers
