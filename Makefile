@@ -6,8 +6,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 DRIVERS := $(VENV)/.stamp-drivers
 NODE := $(VENV)/node
+WORKERS ?= 4
 FIRST_RINGS ?= tests/protocol tests/proxy $(wildcard tests/test_house.py)
 SOURCES := proxy protocol deploy tests
+# Each file of tests is one worker's, from its first test to its last (see tests/hall.py). More workers than processors:
+# the live tests mostly wait.
+PYTEST := $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check bench clean
@@ -18,6 +22,7 @@ help:
 	@echo "make check   format, lint, types, and the tests that need no PostgreSQL"
 	@echo "make bench   compare with PostgreSQL alone and with PgBouncer"
 	@echo "make clean   remove what the others made, the local cluster too"
+	@echo "WORKERS=...  how many processes run the tests ($(WORKERS))"
 	@echo "PYTHON=...   the Python to build .venv with ($(PYTHON))"
 
 # The stamp comes last: an interrupted build is begun anew. The project itself is installed for its dependencies and its
@@ -48,13 +53,13 @@ run: $(STAMP)
 	@$(BIN)/python -m deploy.local run
 
 test: $(STAMP) $(DRIVERS) $(NODE)/.stamp
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy --strict proxy protocol deploy
-	$(if $(FIRST_RINGS),$(BIN)/python -m pytest -q $(FIRST_RINGS))
+	$(if $(FIRST_RINGS),$(PYTEST) -q $(FIRST_RINGS))
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench
