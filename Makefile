@@ -13,6 +13,9 @@ SOURCES := proxy protocol deploy tests
 # the live tests mostly wait.
 PYTEST := $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
 
+# The live tests start the proxy hundreds of times, and compiling it takes longer than all else at a start.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help run test check bench clean
 

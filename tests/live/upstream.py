@@ -197,7 +197,7 @@ def engine_answers() -> bool:
     """Is there a Docker engine? Asked in a process of its own: the client leaves sockets open when there is none."""
     if IMAGE == EMBEDDED:
         return False
-    asking = [sys.executable, "-c", "import docker; docker.from_env(timeout=5).ping()"]
+    asking = [sys.executable, "-c", "import docker; docker.from_env(timeout=20).ping()"]
     return subprocess.run(asking, capture_output=True, check=False).returncode == 0
 
 

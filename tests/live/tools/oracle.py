@@ -28,7 +28,7 @@ from tests.live.stand import find_account
 from tests.live.wire import Raw, error, rows
 from tests.ports import find_free_port
 
-SECONDS = 15.0
+SECONDS = 45.0
 SHOWN = ("config", "databases", "users")
 MAIN = """[pgbouncer]
 listen_addr = 127.0.0.1
