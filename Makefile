@@ -7,7 +7,7 @@ STAMP := $(VENV)/.stamp
 DRIVERS := $(VENV)/.stamp-drivers
 NODE := $(VENV)/node
 WORKERS ?= 4
-FIRST_RINGS ?= tests/protocol tests/proxy $(wildcard tests/test_house.py)
+FIRST_RINGS ?= tests/protocol tests/proxy $(wildcard tests/test_*.py)
 SOURCES := proxy protocol deploy tests
 # Each file of tests is one worker's, from its first test to its last (see tests/hall.py). More workers than processors:
 # the live tests mostly wait.
