@@ -8,8 +8,15 @@ DRIVERS := $(VENV)/.stamp-drivers
 NODE := $(VENV)/node
 FUZZER := $(VENV)/.stamp-fuzz
 FUZZ_SECONDS ?= 60
-FIRST_RINGS ?= tests/protocol tests/proxy tests/fuzz $(wildcard tests/test_house.py)
+FIRST_RINGS ?= tests/protocol tests/proxy tests/fuzz $(wildcard tests/test_*.py)
+WORKERS ?= 4
 SOURCES := proxy protocol deploy tests
+# Each file of tests is one worker's, from its first test to its last (see tests/hall.py). More workers than processors:
+# the live tests mostly wait.
+PYTEST := $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
+
+# The live tests start the proxy hundreds of times, and compiling it takes longer than all else at a start.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check bench fuzz clean
@@ -21,6 +28,7 @@ help:
 	@echo "make bench   compare with PostgreSQL alone and with PgBouncer"
 	@echo "make fuzz    hunt every parser for FUZZ_SECONDS ($(FUZZ_SECONDS)) each, as many at a time as there are processors"
 	@echo "make clean   remove what the others made, the local cluster too"
+	@echo "WORKERS=...  how many processes run the tests ($(WORKERS))"
 	@echo "PYTHON=...   the Python to build .venv with ($(PYTHON))"
 
 # The stamp comes last: an interrupted build is begun anew. The project itself is installed for its dependencies and its
@@ -51,13 +59,13 @@ run: $(STAMP)
 	@$(BIN)/python -m deploy.local run
 
 test: $(STAMP) $(DRIVERS) $(NODE)/.stamp
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy --strict proxy protocol deploy
-	$(if $(FIRST_RINGS),$(BIN)/python -m pytest -q $(FIRST_RINGS))
+	$(if $(FIRST_RINGS),$(PYTEST) -q $(FIRST_RINGS))
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench

@@ -9,7 +9,8 @@ import sys
 import psycopg
 import pytest
 
-from deploy.cluster import ClusterFailed, LocalCluster, check_port_is_free, find_free_port
+from deploy.cluster import ClusterFailed, LocalCluster, check_port_is_free
+from tests.ports import find_free_port
 
 pytestmark = pytest.mark.live
 

@@ -12,8 +12,9 @@ import time
 import psycopg
 import pytest
 
-from deploy.cluster import ClusterFailed, LocalCluster, find_free_port
+from deploy.cluster import ClusterFailed, LocalCluster
 from deploy.local import CLUSTER_PORT, PROXY_PORT, read_ports
+from tests.ports import find_free_port
 
 pytestmark = pytest.mark.live
 

@@ -1,4 +1,12 @@
-"""What the live tests share: one PostgreSQL for all, and the proxy's log when one of them fails."""
+"""
+What the live tests share: one PostgreSQL for all that one worker runs, and the proxy's log when one of them fails.
+
+Theory. Several workers run the live tests at the same time, a file in one of them from its first test to its last.
+Each has its own PostgreSQL, so a test may restart it, count its backends and make what it likes in it, as ever. It
+takes its ports from tests/ports.py and its folders from tempfile. It waits for what it wants to see happen, patiently;
+where it must show much in a time of its own, it goes on until it has. A test that judges by the clock or by the
+processor, closer than by seconds, is marked `solitary`, and then no other runs (tests/hall.py).
+"""
 
 import os
 from collections.abc import Iterator

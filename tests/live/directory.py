@@ -18,14 +18,14 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from deploy.cluster import find_free_port
 from tests.live.stand import is_listening
+from tests.ports import find_free_port
 
 BASE = "dc=example,dc=com"
 SEARCHER = f"cn=searcher,{BASE}"
 SEARCHER_PASSWORD = "let me look"
 PASSWORDS = {"anna": "swordfish", "bert": "grün & \u2168", "o,b=+x": "comma", "star*": "starry", "twin": "one"}
-SECONDS = 15.0
+SECONDS = 45.0
 
 CONF = """\
 include /etc/ldap/schema/core.schema

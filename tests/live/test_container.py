@@ -8,8 +8,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from deploy.cluster import find_free_port
 from tests.live.upstream import PASSWORD, engine_answers
+from tests.ports import find_free_port
 
 pytestmark = pytest.mark.live
 

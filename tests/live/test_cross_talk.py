@@ -260,7 +260,8 @@ ACTS = [
 @pytest.fixture(scope="module", name="stand")
 def _stand(upstream):
     databases = {"crosstalk": f"dbname=postgres pool_size={LIMIT}"}
-    settings = {"log_connections": 0, "log_disconnections": 0, "query_wait_timeout": PATIENCE}
+    # Who waits long is told whose application is in the way, and here that is a token: by design, and no cross-talk.
+    settings = {"query_wait_notify": 0, "query_wait_timeout": PATIENCE, "log_connections": 0, "log_disconnections": 0}
     with upstream.connect() as admin:
         admin.execute("drop table if exists secrets; create unlogged table secrets (word text)")
         admin.execute(f"grant all on secrets to {LIMITED}")

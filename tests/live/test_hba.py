@@ -24,13 +24,14 @@ from typing import Any, NamedTuple
 import psycopg
 import pytest
 
-from deploy.cluster import LocalCluster, find_free_port
+from deploy.cluster import LocalCluster
 from proxy.auth.pattern import BadPattern, parse_pattern
 from tests.certificates import Authority
 from tests.live.stand import SECONDS, Stand, find_account, wait_until
 from tests.live.tls import certificates, opened, settings_of
 from tests.live.upstream import Upstream
 from tests.live.wire import Raw, error
+from tests.ports import find_free_port
 
 pytestmark = pytest.mark.live
 

@@ -9,11 +9,11 @@ from contextlib import ExitStack, contextmanager
 import psycopg
 import pytest
 
-from deploy.cluster import find_free_port
 from tests.live.names import Names
 from tests.live.relay import Relay
 from tests.live.stand import Stand, wait_until
 from tests.live.wire import cancel_request, error, query, rows, sqlstate
+from tests.ports import find_free_port
 
 pytestmark = pytest.mark.live
 
@@ -145,6 +145,7 @@ def test_a_dead_host_is_no_news_to_those_who_log_in(hosts, upstream):
             assert hosts.count(A) > 0
 
 
+@pytest.mark.solitary
 def test_a_host_that_says_nothing_costs_one_client_its_share_of_the_deadline_and_the_others_nothing(hosts, upstream):
     hosts.start(B)
     entry = {"postgres": hosts.entry()}

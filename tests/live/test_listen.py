@@ -19,7 +19,7 @@ from tests.fakes import FakeLog
 
 pytestmark = pytest.mark.live
 
-SECONDS = 15.0
+SECONDS = 45.0
 OURS = "select pid from pg_stat_activity where application_name = 'pgshuttle: listens'"
 DOUBTFUL = {"gb18030", "cp936", "cp949", "johab", "gb2312", "utf-8"}  # of several bytes: not compared here
 

@@ -9,10 +9,10 @@ import time
 import psycopg
 import pytest
 
-from deploy.cluster import find_free_port
 from tests.live.stand import Stand, wait_until
 from tests.live.upstream import LIMITED
 from tests.live.wire import error, query, startup
+from tests.ports import find_free_port
 
 pytestmark = pytest.mark.live
 

@@ -104,6 +104,7 @@ def test_a_wrong_password_is_logged_once_and_without_the_password(doors):
     assert PASSWORD not in stand.log
 
 
+@pytest.mark.solitary
 def test_a_hundred_wrong_passwords_do_not_slow_those_inside(doors):
     stand = doors["plain"]
     with stand.call() as inside:

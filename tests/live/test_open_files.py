@@ -37,6 +37,7 @@ def test_the_soft_limit_is_raised_to_the_hard_one(upstream):
         assert "open files are limited" not in stand.log
 
 
+@pytest.mark.solitary
 def test_without_descriptors_accepting_pauses_and_does_not_spin(upstream):
     settings = {"client_login_timeout": 30, "tcp_defer_accept": 0}
     with Stand(upstream, settings, limits=lower) as stand:

@@ -72,6 +72,7 @@ def log_in(stand: Stand, user: str, password: str, seconds: float = 15.0) -> str
         return sqlstate(line.login(user, "home", password))
 
 
+@pytest.mark.solitary
 def test_a_program_that_pam_asks_decides(upstream, service, program):
     name = service(f"auth required pam_exec.so quiet expose_authtok {program}\naccount required pam_permit.so\n")
     with a_stand(upstream, name) as stand:

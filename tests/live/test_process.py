@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.live.stand import ROOT, USER, Stand, find_account, is_listening, wait_until
+from tests.live.stand import ROOT, SECONDS, USER, Stand, find_account, is_listening, wait_until
 from tests.live.wire import rows, startup
 
 pytestmark = pytest.mark.live
@@ -59,7 +59,7 @@ class Started:
 
     def end(self, number=signal.SIGQUIT):
         self.process.send_signal(number)
-        said, _ = self.process.communicate(timeout=15)
+        said, _ = self.process.communicate(timeout=SECONDS)
         assert self.process.returncode == 0, said
         assert "Traceback" not in said
         return said
@@ -81,13 +81,13 @@ def _systemd(stand):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
         ear.bind(str(path))
         path.chmod(0o777)
-        ear.settimeout(15)
+        ear.settimeout(SECONDS)
         yield ear, {"NOTIFY_SOCKET": str(path)}
 
 
 def _run(*arguments):
     command = [sys.executable, "-m", "proxy", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20, check=False)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False)
 
 
 def hear(ear, wanted):
@@ -118,7 +118,7 @@ def test_systemd_hears_of_the_start_the_numbers_a_reload_and_the_end(stand, syst
         hear(ear, "READY=1")  # also of a reload that failed: the old settings serve
         proxy.process.send_signal(signal.SIGINT)
         assert hear(ear, "STOPPING=1") == ["STOPPING=1"]
-        proxy.process.communicate(timeout=15)
+        proxy.process.communicate(timeout=SECONDS)
 
 
 def test_sockets_that_systemd_opened_are_used_instead_of_our_own_and_stay_when_we_go(stand):

@@ -30,6 +30,7 @@ def naps(stand, count):
     return time.monotonic() - start
 
 
+@pytest.mark.solitary
 def test_a_larger_pool_is_in_force_at_once_and_a_smaller_one_as_servers_come_back(stand, admin):
     with stand.raw(database="first") as line:
         line.ask("begin; select 1")

@@ -8,7 +8,7 @@ import pytest
 from tests.live.crowd import Crowd
 from tests.live.stand import Stand, wait_until
 
-pytestmark = [pytest.mark.live, pytest.mark.slow]
+pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.solitary]
 
 POOLS = 1000
 DATABASES = 5000

@@ -14,6 +14,8 @@ from tests.live.wire import query
 
 pytestmark = pytest.mark.live
 
+ENOUGH = 500  # times that fifty tenants have looked
+
 
 @pytest.fixture(scope="module", name="stand")
 def _stand(upstream):
@@ -455,14 +457,18 @@ def test_an_audit_counts_and_changes_nothing(upstream):
 
 
 def test_fifty_tenants_on_two_servers_never_meet(stand):
-    wrong, end = [], time.monotonic() + 4
-    done = [0]
+    wrong, done, begun = [], [0], time.monotonic()
+
+    def is_over():
+        """A busy machine takes longer to show as much."""
+        spent = time.monotonic() - begun
+        return bool(wrong) or (spent > 4 and (done[0] > ENOUGH or spent > 30))
 
     def work(number):
         rng = random.Random(number)
         with stand.connect() as client:
             client.execute(f"set myapp.tenant = 'tenant {number}'")
-            while time.monotonic() < end and not wrong:
+            while not is_over():
                 seen = show(client, "myapp.tenant")
                 if seen != f"tenant {number}":
                     wrong.append((number, seen))
@@ -478,7 +484,7 @@ def test_fifty_tenants_on_two_servers_never_meet(stand):
     for thread in threads:
         thread.join()
     assert not wrong
-    assert done[0] > 500
+    assert done[0] > ENOUGH
 
 
 def test_clients_that_vanish_at_any_moment_leave_nothing_to_anybody(stand):

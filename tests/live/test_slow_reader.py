@@ -40,6 +40,7 @@ def watch(stand, seconds):
     return most, slowest
 
 
+@pytest.mark.solitary
 @pytest.mark.parametrize("text", [BIG, SMALL_ROWS], ids=["long rows", "small rows"])
 def test_a_client_that_does_not_read_pauses_its_server_and_nobody_else(stand, text):
     before = stand.rss
@@ -102,6 +103,7 @@ def test_a_client_that_sends_faster_than_postgresql_reads(stand, admin):
     assert most - before < ROOM
 
 
+@pytest.mark.solitary
 def test_a_flood_of_requests_whose_answers_nobody_reads_is_bounded(stand):
     before = stand.rss
     with stand.raw() as slow:

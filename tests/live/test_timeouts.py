@@ -151,7 +151,7 @@ def test_server_lifetime_replaces_servers_between_transactions(stand):
 def test_a_server_that_was_idle_is_checked_before_it_is_used(stand, admin):
     with stand.raw() as line:
         pid = line.value("select pg_backend_pid()")
-        time.sleep(0.9)
+        time.sleep(0.5)  # longer than server_check_delay, and far from server_idle_timeout
         assert line.value("select pg_backend_pid()") == pid
         last = "select query from pg_stat_activity where pid = %s"
         assert admin.execute(last, [pid]).fetchone() == ("select pg_backend_pid()",)

@@ -53,9 +53,10 @@ def test_who_waits_long_gets_one_notice(stand):
     with stand.raw(database="one") as holder, stand.raw(database="one") as waiting:
         holder.ask("begin; select 1")
         waiting.send(query("select 1"))
-        time.sleep(1.2)
+        answer = waiting.read_until("N")
+        time.sleep(0.5)  # for another one
         holder.ask("commit")
-        answer = waiting.read_until()
+        answer += waiting.read_until()
     notices = [fields(each.body) for each in answer if each.kind == "N"]
     assert [notice["S"] for notice in notices] == ["NOTICE"]
     assert "queued" in notices[0]["M"]

@@ -24,7 +24,8 @@ from typing import Any, Protocol
 
 import psycopg
 
-from deploy.cluster import LocalCluster, find_free_port
+from deploy.cluster import LocalCluster
+from tests.ports import find_free_port
 
 IMAGE = os.environ.get("PGSHUTTLE_TEST_POSTGRES_IMAGE", "postgres:18")
 EMBEDDED = "embedded"  # as IMAGE: no container even where an engine answers
@@ -196,7 +197,7 @@ def engine_answers() -> bool:
     """Is there a Docker engine? Asked in a process of its own: the client leaves sockets open when there is none."""
     if IMAGE == EMBEDDED:
         return False
-    asking = [sys.executable, "-c", "import docker; docker.from_env(timeout=5).ping()"]
+    asking = [sys.executable, "-c", "import docker; docker.from_env(timeout=20).ping()"]
     return subprocess.run(asking, capture_output=True, check=False).returncode == 0
 
 

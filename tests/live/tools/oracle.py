@@ -23,12 +23,12 @@ from pathlib import Path
 from struct import unpack_from
 from typing import Any
 
-from deploy.cluster import find_free_port
 from proxy.__main__ import run
 from tests.live.stand import find_account
 from tests.live.wire import Raw, error, rows
+from tests.ports import find_free_port
 
-SECONDS = 15.0
+SECONDS = 45.0
 SHOWN = ("config", "databases", "users")
 MAIN = """[pgbouncer]
 listen_addr = 127.0.0.1

@@ -20,12 +20,12 @@ from pathlib import Path
 
 import pytest
 
-from deploy.cluster import find_free_port
 from tests.live.crowd import Crowd
 from tests.live.stand import SECONDS, Stand, find_account, wait_until
 from tests.live.tools.needed import need_module, need_program
 from tests.live.tools.oracle import MAIN, table
 from tests.live.wire import error
+from tests.ports import find_free_port
 
 pytestmark = pytest.mark.live
 

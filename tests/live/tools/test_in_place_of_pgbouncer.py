@@ -19,10 +19,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from deploy.cluster import find_free_port
 from tests.live.stand import ROOT, find_account, is_listening, wait_until
 from tests.live.tools.needed import need_program
 from tests.live.upstream import PASSWORD
+from tests.ports import find_free_port
 
 pytestmark = pytest.mark.live
 
