@@ -156,10 +156,24 @@ def test_a_direct_handshake_in_small_pieces_is_put_together(door):
         assert side.selected_alpn_protocol() == ALPN
 
 
-@pytest.mark.parametrize("offered", [(), ("http/1.1",)], ids=["none", "another"])
-def test_who_begins_with_tls_must_name_the_protocol(door, offered):
+@pytest.mark.parametrize("is_direct", [True, False], ids=["direct", "asked"])
+def test_who_wants_to_speak_something_else_is_told_so_by_an_alert(door, is_direct):
+    """ALPACA: a browser's connection that somebody has led to us."""
+    door.mark()
+    with door.call() as line, pytest.raises(ssl.SSLError, match="no application protocol"):
+        (wrap if is_direct else ask_for_tls)(line, client_context(alpn=("h2", "http/1.1")))
+    door.wait_log("TLS handshake error: no application protocol")
+
+
+def test_who_asks_for_tls_may_name_the_protocol_among_others(door):
     with door.call() as line:
-        wrap(line, client_context(alpn=offered))
+        assert ask_for_tls(line, client_context(alpn=("h2", ALPN))).selected_alpn_protocol() == ALPN
+        assert line.login("app", "postgres", PASSWORD)[-1].kind == "Z"
+
+
+def test_who_begins_with_tls_must_name_the_protocol(door):
+    with door.call() as line:
+        wrap(line, client_context())
         line.send(startup("app"))
         heard = error(line.read_to_end())
         assert heard["C"] == "08P01"
