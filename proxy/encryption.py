@@ -21,10 +21,10 @@ from protocol.codes import MAX_STARTUP_LENGTH, TLS_HANDSHAKE
 from protocol.errors import ProtocolError, Refused
 from protocol.startup import CancelRequest, SslRequest, Startup, SuccessionRequest, build_packet, parse_startup
 from proxy.config.kinds import SslMode
-from proxy.handshake import encrypt
+from proxy.handshake import ALPN, encrypt
 from proxy.inbox import Inbox
 from proxy.log import UNIX
-from proxy.tls import ALPN, is_encrypted
+from proxy.tls import is_encrypted
 
 MAX_ENCRYPTION_REQUESTS = 2  # one for TLS, one for GSSAPI
 

@@ -9,10 +9,11 @@ A client that begins with TLS (no SSLRequest in front) has sent us the first byt
 know. They are fed to the loop's side of the handshake when that stands and before it reads from the socket, so nothing
 that comes later can overtake them.
 
-Two things of the loops are put right by `Connection`, which stands between them and OpenSSL. When a handshake fails
-they throw away the alert that would tell the other side why: it is kept, and sent over a copy of the descriptor, so a
-client reads "certificate required" and not only that we hung up. And they read with buffers of 256 kB, where OpenSSL
-never gives more than one record: memory of that size is mapped and unmapped by the kernel for each message.
+Three things are put right by `Connection`, which stands between the loop and OpenSSL. A client that offers to speak
+other protocols than ours is refused (protocol/hello.py says why). When a handshake fails the loops throw away the alert
+that would tell the other side why: it is kept, and sent over a copy of the descriptor, so a client reads "certificate
+required" and not only that we hung up. And they read with buffers of 256 kB, where OpenSSL never gives more than one
+record: memory of that size is mapped and unmapped by the kernel for each message.
 """
 
 import asyncio
@@ -21,8 +22,12 @@ import os
 import ssl
 from typing import Any, Final
 
+from protocol.errors import ProtocolError
+from protocol.hello import NO_APPLICATION_PROTOCOL, parse_offered
 from proxy.inbox import Inbox, PeerGone
 
+ALPN: Final = "postgresql"  # what PostgreSQL 17 and later call their protocol
+MAX_PIECES: Final = 64  # in which a hello may come: each is looked at from its beginning
 RECORD: Final = 1 << 14  # bytes of plain text that OpenSSL gives at once, at the most (RFC 8446, 5.1)
 SHUTDOWN_TIME: Final = 10.0  # seconds for the last bytes, and for the other side's goodbye, when we close
 
@@ -34,22 +39,44 @@ class HandshakeFailed(Exception):
 class Connection(ssl.SSLObject):
     """Our side of TLS. When its handshake fails, the error has an `alert` for the other side."""
 
-    _alerts: ssl.MemoryBIO
+    _incoming: ssl.MemoryBIO
+    _outgoing: ssl.MemoryBIO
+    _hello: bytes | None  # of a client, as far as it has come; None when it has been judged
+    _pieces: int
 
     @classmethod
     def _create(cls, incoming: Any, outgoing: Any, *args: Any, **kwargs: Any) -> "Connection":
         connection: Connection = super()._create(incoming, outgoing, *args, **kwargs)  # type: ignore[misc]
-        connection._alerts = outgoing
+        connection._incoming, connection._outgoing = incoming, outgoing
+        connection._pieces = 0
+        connection._hello = b"" if connection.server_side else None
         return connection
 
     def do_handshake(self) -> None:
+        if self._hello is not None:
+            self._judge_hello(self._hello)
         try:
             super().do_handshake()
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise
         except ssl.SSLError as error:
-            error.alert = self._alerts.read()  # type: ignore[attr-defined]
+            error.alert = self._outgoing.read()  # type: ignore[attr-defined]
             raise
+
+    def _judge_hello(self, known: bytes) -> None:
+        """What comes is only looked at: OpenSSL, which gets it next, reads all there is until the hello is whole."""
+        came = self._incoming.read()
+        self._incoming.write(came)
+        self._pieces += 1
+        try:
+            offered = parse_offered(known + came)
+        except ProtocolError as error:
+            raise _fail(str(error)) from None
+        if offered is None and self._pieces > MAX_PIECES:
+            raise _fail("the first message of TLS comes in too many pieces")
+        if offered and ALPN.encode() not in offered:
+            raise _fail("no application protocol", NO_APPLICATION_PROTOCOL)
+        self._hello = known + came if offered is None else None
 
     def read(self, length: int = 1024, buffer: Any = None) -> Any:
         """60 us a message without the bound, 20 with it (both directions, uvloop)."""
@@ -57,8 +84,15 @@ class Connection(ssl.SSLObject):
         return super().read(length) if buffer is None else super().read(length, buffer)
 
 
+def _fail(why: str, alert: bytes = b"") -> ssl.SSLError:
+    error = ssl.SSLError(ssl.SSL_ERROR_SSL, why)
+    error.alert = alert  # type: ignore[attr-defined]
+    return error
+
+
 async def encrypt(inbox: Inbox, context: ssl.SSLContext, *, is_direct: bool = False) -> None:
     """TLS from here on, with us as its server. `is_direct`: what lies unread is its beginning. HandshakeFailed."""
+    assert is_direct or not inbox.has_unread, "received unencrypted data before the handshake"
     copy = _copy(inbox.transport)
     try:
         transport = await _start(inbox, context, is_direct=is_direct)
@@ -112,6 +146,6 @@ def _copy(transport: asyncio.Transport) -> int | None:
 
 def _reason_of(error: ssl.SSLError) -> str:
     """In OpenSSL's words, and what is wrong with a certificate."""
-    reason = (error.reason or str(error)).lower().replace("_", " ")
+    reason = (getattr(error, "reason", None) or str(error)).lower().replace("_", " ")
     detail = getattr(error, "verify_message", "")
     return f"{reason}: {detail}" if detail else reason

@@ -33,9 +33,10 @@ from protocol.startup import build_ssl_request
 from proxy.config.entries import Database
 from proxy.config.kinds import WEAK_MODES, TlsNegotiation
 from proxy.config.settings import Settings
+from proxy.handshake import ALPN
 from proxy.inbox import Inbox, PeerGone
 from proxy.states import Closing
-from proxy.tls import ALPN, Contexts
+from proxy.tls import Contexts
 
 GOODBYE: Final = 5.0  # seconds a server has to answer the end of TLS
 YES, NO, ERROR = b"S", b"N", b"E"

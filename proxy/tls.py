@@ -29,9 +29,7 @@ from proxy.config.ini import Config
 from proxy.config.kinds import WEAK_MODES, AuthType, SslMode, TlsNegotiation
 from proxy.config.lines import Line, Reader, make_printable
 from proxy.config.settings import MAIN_SECTIONS, Settings
-from proxy.handshake import Connection
-
-ALPN: Final = "postgresql"  # what PostgreSQL 17 and later call their protocol
+from proxy.handshake import ALPN, Connection
 
 _VERSIONS: Final = {
     "tlsv1.0": ssl.TLSVersion.TLSv1,

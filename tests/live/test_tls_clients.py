@@ -15,7 +15,7 @@ from tests.certificates import Authority
 from tests.live.stand import Stand, wait_until
 from tests.live.tls import ALPN, ask_for_tls, certificates, client_context, has_hung_up, opened, settings_of, wrap
 from tests.live.upstream import PASSWORD
-from tests.live.wire import GSS_REQUEST, SSL_REQUEST, cancel_request, error, query, sqlstate, startup
+from tests.live.wire import GSS_REQUEST, SSL_REQUEST, cancel_request, error, query, rows, sqlstate, startup
 
 pytestmark = pytest.mark.live
 
@@ -156,10 +156,24 @@ def test_a_direct_handshake_in_small_pieces_is_put_together(door):
         assert side.selected_alpn_protocol() == ALPN
 
 
-@pytest.mark.parametrize("offered", [(), ("http/1.1",)], ids=["none", "another"])
-def test_who_begins_with_tls_must_name_the_protocol(door, offered):
+@pytest.mark.parametrize("is_direct", [True, False], ids=["direct", "asked"])
+def test_who_wants_to_speak_something_else_is_told_so_by_an_alert(door, is_direct):
+    """ALPACA: a browser's connection that somebody has led to us."""
+    door.mark()
+    with door.call() as line, pytest.raises(ssl.SSLError, match="no application protocol"):
+        (wrap if is_direct else ask_for_tls)(line, client_context(alpn=("h2", "http/1.1")))
+    door.wait_log("TLS handshake error: no application protocol")
+
+
+def test_who_asks_for_tls_may_name_the_protocol_among_others(door):
     with door.call() as line:
-        wrap(line, client_context(alpn=offered))
+        assert ask_for_tls(line, client_context(alpn=("h2", ALPN))).selected_alpn_protocol() == ALPN
+        assert line.login("app", "postgres", PASSWORD)[-1].kind == "Z"
+
+
+def test_who_begins_with_tls_must_name_the_protocol(door):
+    with door.call() as line:
+        wrap(line, client_context())
         line.send(startup("app"))
         heard = error(line.read_to_end())
         assert heard["C"] == "08P01"
@@ -422,3 +436,40 @@ def test_bulk_data_and_a_slow_reader_are_carried_whole(door):
             for _ in range(2000):
                 copy.write("y" * 1000 + "\n")
         assert cursor.execute("select count(*), sum(length(t)) from heap").fetchone() == (2000, 2_000_000)
+
+
+def test_replication_goes_through_tls_too(door):
+    with door.call() as line:
+        ask_for_tls(line, client_context())
+        line.login("copier", "postgres", PASSWORD, replication="database")
+        answer = rows(line.ask("IDENTIFY_SYSTEM"))
+        assert len(answer[0]) == 4
+        assert line.value("select 1") == "1", "a walsender with a database runs statements as well"
+
+
+def test_suspend_stops_encrypted_clients_and_resume_lets_them_go_on(door, upstream):
+    operator = {"user": "postgres", "dbname": "pgbouncer", "password": upstream.secrets["postgres"]}
+    with door.connect(**operator) as console, door.call() as line:
+        ask_for_tls(line, client_context())
+        line.login("app", "postgres", PASSWORD)
+        console.execute("suspend")
+        line.send(query("select 5"))
+        line.socket.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            line.read()
+        line.socket.settimeout(15)
+        console.execute("resume")
+        assert rows(line.read_until()) == [("5",)]
+
+
+def test_many_small_messages_in_one_record_and_one_message_in_many_records(door):
+    """Records and messages do not care about each other."""
+    with door.call() as line:
+        ask_for_tls(line, client_context())
+        line.login("app", "postgres", PASSWORD)
+        line.send(b"".join(query(f"select {number}") for number in range(200)))
+        assert [rows(line.read_until())[0][0] for _ in range(200)] == [str(number) for number in range(200)]
+        text = query(f"select length('{'x' * 50_000}')")
+        for pos in range(0, len(text), 1000):
+            line.send(text[pos : pos + 1000])
+        assert rows(line.read_until()) == [("50000",)]

@@ -7,7 +7,7 @@ import ssl
 import pytest
 import uvloop
 
-from proxy.handshake import HandshakeFailed, encrypt
+from proxy.handshake import MAX_PIECES, HandshakeFailed, encrypt
 from proxy.inbox import Inbox, PeerGone
 from proxy.tls import build_contexts, describe, is_encrypted
 from tests.certificates import Authority
@@ -112,6 +112,19 @@ def test_garbage_is_a_reason_and_the_socket_is_closed(run, context):
     assert run(main())[:1] in (b"", b"\x15"), "an alert at the most"
 
 
+def test_nothing_that_came_before_the_handshake_may_be_there_after_it(run, context):
+    async def main():
+        inbox, theirs = await meet()
+        with theirs:
+            theirs.sendall(b"slipped in")
+            await inbox.wait_first()
+            with pytest.raises(AssertionError, match="unencrypted"):
+                await encrypt(inbox, context)
+            inbox.close()
+
+    run(main())
+
+
 def test_a_client_is_told_by_an_alert_why_its_handshake_failed(run, pair, authority):
     async def main():
         context = build_contexts(settings_with(**settings_of(pair, authority, "verify-full"))).for_clients
@@ -123,6 +136,40 @@ def test_a_client_is_told_by_an_alert_why_its_handshake_failed(run, pair, author
         with pytest.raises(ssl.SSLError, match="certificate required"):
             await asyncio.to_thread(side.recv, 1)
         side.close()
+
+    run(main())
+
+
+def test_who_offers_other_protocols_is_refused_with_an_alert(run, context):
+    async def main():
+        inbox, theirs = await meet()
+        shaking = asyncio.ensure_future(asyncio.to_thread(shake, theirs, client_context(alpn=("h2",))))
+        with pytest.raises(HandshakeFailed, match="no application protocol"):
+            await encrypt(inbox, context)
+        with pytest.raises(ssl.SSLError, match="no application protocol"):
+            await shaking
+
+    run(main())
+
+
+HELLO = b"\x16\x03\x01\x3f\xff\1\0\x3f\xfb"  # the beginning of one of 16 kB
+IMPOSSIBLE = {
+    "too long": [b"\x16\x03\x01\0\1\1" + b"\x16\x03\x01\0\1\xff" * 3000],
+    "too many pieces": [HELLO, *[b"\3"] * (MAX_PIECES + 5)],
+}
+
+
+@pytest.mark.parametrize("why", IMPOSSIBLE)
+def test_a_hello_that_nobody_would_send_is_refused_and_not_let_past(run, context, why):
+    async def main():
+        inbox, theirs = await meet()
+        shaking = asyncio.ensure_future(encrypt(inbox, context))
+        for piece in IMPOSSIBLE[why]:
+            await asyncio.sleep(0.002)
+            if not shaking.done():
+                theirs.sendall(piece)
+        with theirs, pytest.raises(HandshakeFailed, match=why):
+            await shaking
 
     run(main())
 
