@@ -137,7 +137,7 @@ class Reloader:
         proxy.pools.reconcile(changes, plan.limits)
         if is_other_tls:
             retire_all(proxy.pools)
-            proxy.log.log("TLS towards servers has changed: new servers take the places of those that TCP leads to")
+            proxy.log.log("TLS towards servers has changed: those reached by TCP are replaced")
         proxy.find_warm()
         self._warn(changes)
         proxy.log.log(f"reloaded: {plan.summary}")

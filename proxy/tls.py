@@ -107,9 +107,10 @@ def read_contexts(config: Config) -> Contexts:
 
 
 def _find_weak(config: Config) -> Iterator[str]:
-    """Databases whose servers are to be reached by direct TLS, where TLS need not be: one cannot ask for it and begin
-    with it."""
+    """Where servers are to be reached by direct TLS though TLS need not be: who begins with it cannot do without."""
     if config.settings.server_tls_sslmode in WEAK_MODES:
+        if config.settings.server_tls_negotiation is TlsNegotiation.DIRECT:
+            yield f"server_tls_negotiation: {_TOO_WEAK}"
         for name, database in config.databases.items():
             if database.server_tls_negotiation is TlsNegotiation.DIRECT:
                 yield f"{name}: server_tls_negotiation: {_TOO_WEAK}"
@@ -188,8 +189,6 @@ def _set_up_for_clients(side: _Side) -> Context:
 def _set_up_for_servers(side: _Side) -> Context:
     """Without server_tls_ca_file the system's own authorities are believed."""
     mode = side.get("tls_sslmode")
-    if side.get("tls_negotiation") is TlsNegotiation.DIRECT and mode in WEAK_MODES:
-        side.complain("tls_negotiation", _TOO_WEAK)
     context = Context(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = mode is SslMode.VERIFY_FULL
     context.verify_mode = ssl.CERT_REQUIRED if mode in _VERIFYING else ssl.CERT_NONE

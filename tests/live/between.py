@@ -2,8 +2,8 @@
 What stands between two sides: a line that only listens, and somebody who ends TLS on both sides of it.
 
 Theory. `Line` carries bytes and remembers those of the side that connects, by connection: what travelled encrypted can
-be told from what did not. `Between` has a certificate of his own, shows it to one side, speaks TLS with the other and
-does not look at its certificate, and may change what comes back: the attack that channel binding is there to notice.
+be told from what did not. `Between` has a certificate of his own, shows it to one side, speaks TLS with the other
+without looking at its certificate, and may change what comes back: the attack that channel binding is there to notice.
 """
 
 import socket

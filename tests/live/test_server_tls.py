@@ -16,6 +16,20 @@ pytestmark = pytest.mark.live
 FACTS = "select ssl, version, cipher, client_dn from pg_stat_ssl where pid = pg_backend_pid()"
 PLAIN = (False, None, None, None)
 
+# Alternative names, common name, what the entry names, and what is wrong with that.
+NAMED = (
+    ("DNS:localhost", "x", "name", ""),
+    ("IP:127.0.0.1", "x", "ip", ""),
+    ("DNS:elsewhere,DNS:localhost", "x", "name", ""),
+    ("", "localhost", "name", ""),  # without alternative names the common name counts
+    ("DNS:elsewhere", "localhost", "name", "Hostname mismatch, certificate is not valid for 'localhost'"),
+    ("IP:127.0.0.1", "x", "name", "Hostname mismatch, certificate is not valid for 'localhost'"),
+    ("DNS:localhost", "127.0.0.1", "ip", "IP address mismatch, certificate is not valid for '127.0.0.1'"),
+    ("DNS:127.0.0.1", "x", "ip", "IP address mismatch, certificate is not valid for '127.0.0.1'"),
+    ("DNS:*.localhost", "x", "name", "Hostname mismatch"),
+    ("DNS:localhost.elsewhere", "localhost", "name", "Hostname mismatch"),
+)
+
 
 @pytest.fixture(scope="module", name="secure")
 def _secure():
@@ -31,12 +45,15 @@ def _usual(secure):
 
 
 def a_stand(secure: EncryptedUpstream, mode: str = "verify-full", entry: str = "", **settings: object) -> Stand:
-    """Its databases: `postgres` by name, `*` by address."""
-    tls = {"server_tls_sslmode": mode, "server_tls_ca_file": secure.authority.cert, "server_login_retry": 0.2}
-    where = f"host=localhost port={secure.port}"
-    databases = {"postgres": f"{where} {entry}", "ip": f"host=127.0.0.1 port={secure.port} dbname=postgres {entry}"}
+    """Its databases: `postgres` and `name...` by name, `ip...` by address."""
+    tls = {"server_tls_sslmode": mode, "server_tls_ca_file": secure.authority.cert}
+    patience = {"server_login_retry": 0.2, "query_wait_timeout": 3}
+    databases = {"postgres": f"host=localhost port={secure.port} {entry}"}
+    for number in range(len(NAMED)):  # a pool of its own for each test
+        databases[f"name{number}"] = f"host=localhost port={secure.port} dbname=postgres"
+        databases[f"ip{number}"] = f"host=127.0.0.1 port={secure.port} dbname=postgres"
     secrets = secure.secrets | dict.fromkeys(("ann", "picky", "plain"), "secret")
-    return Stand(secure, tls | settings, databases=databases, secrets=secrets)
+    return Stand(secure, tls | patience | settings, databases=databases, secrets=secrets)
 
 
 def facts(stand, user="app", dbname="postgres"):
@@ -97,31 +114,25 @@ def test_hba_rules_of_postgresql_for_tls_and_against_it_are_seen(secure):
 # Whose certificate it is.
 
 
-@pytest.mark.parametrize(
-    ("sans", "name", "dbname", "words"),
-    [
-        ("DNS:localhost", "x", "postgres", ""),
-        ("IP:127.0.0.1", "x", "ip", ""),
-        ("DNS:elsewhere,DNS:localhost", "x", "postgres", ""),
-        ("", "localhost", "postgres", ""),  # without alternative names the common name counts
-        ("DNS:elsewhere", "localhost", "postgres", "Hostname mismatch, certificate is not valid for 'localhost'"),
-        ("IP:127.0.0.1", "x", "postgres", "Hostname mismatch, certificate is not valid for 'localhost'"),
-        ("DNS:localhost", "127.0.0.1", "ip", "IP address mismatch, certificate is not valid for '127.0.0.1'"),
-        ("DNS:127.0.0.1", "x", "ip", "IP address mismatch, certificate is not valid for '127.0.0.1'"),
-        ("DNS:*.localhost", "x", "postgres", "Hostname mismatch"),
-        ("DNS:localhost.elsewhere", "localhost", "postgres", "Hostname mismatch"),
-    ],
-)
-def test_verify_full_wants_the_name_of_the_entry(secure, usual, sans, name, dbname, words):
+@pytest.fixture(scope="module", name="careful")
+def _careful(secure):
+    """A stand that verifies all there is, and one that wants to know the authority only."""
+    with a_stand(secure, "verify-full") as full, a_stand(secure, "verify-ca") as ca:
+        yield full, ca
+
+
+@pytest.mark.parametrize("number", range(len(NAMED)))
+def test_verify_full_wants_the_name_of_the_entry(secure, usual, careful, number):
+    sans, name, prefix, words = NAMED[number]
+    full, ca = careful
+    dbname = f"{prefix}{number}"
     secure.show(secure.authority.issue(name, sans=sans, stem="named"))
-    with a_stand(secure) as stand:
-        if words:
-            assert f"TLS handshake failed: certificate verify failed: {words}" in failure(stand, dbname=dbname)
-            assert words in stand.log
-        else:
-            assert facts(stand, dbname=dbname)[0] is True
-    with a_stand(secure, "verify-ca") as stand:
-        assert facts(stand, dbname=dbname)[0] is True
+    if words:
+        assert f"TLS handshake failed: certificate verify failed: {words}" in failure(full, dbname=dbname)
+        assert words in full.log
+    else:
+        assert facts(full, dbname=dbname)[0] is True
+    assert facts(ca, dbname=dbname)[0] is True
 
 
 def test_of_several_hosts_each_is_checked_by_its_own_name(secure, usual):

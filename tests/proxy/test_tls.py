@@ -248,3 +248,19 @@ def test_a_mistake_stands_at_the_line_of_its_setting(tmp_path):
         f"{file}:4: server_tls_ca_file: /nowhere/ca.crt: No such file or directory",
         f"{file}:3: server_tls_ciphers: OpenSSL knows none of these ciphers",
     ]
+
+
+@pytest.mark.parametrize("mode", ["disable", "prefer"])
+def test_direct_tls_where_tls_need_not_be_is_a_mistake_with_its_place(tmp_path, mode):
+    file = tmp_path / "a.ini"
+    file.write_text(
+        "[databases]\nshop = host=db server_tls_negotiation=direct\n"
+        f"[proxy]\nauth_type = any\nserver_tls_sslmode = {mode}\nserver_tls_negotiation = direct\n"
+    )
+    with pytest.raises(BadTls) as caught:
+        read_contexts(read(str(file)))
+    sentence = "direct needs server_tls_sslmode = require, verify-ca or verify-full"
+    expected = [f"{file}:6: server_tls_negotiation: {sentence}", f"{file}:2: shop: server_tls_negotiation: {sentence}"]
+    assert caught.value.mistakes == expected
+    file.write_text(file.read_text().replace(mode, "require"))
+    assert read_contexts(read(str(file))).for_servers is not None
