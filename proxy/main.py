@@ -21,7 +21,6 @@ from proxy.auth.gate import Gate
 from proxy.auth.keys import KeyKeeper
 from proxy.auth.lookup import Lookups
 from proxy.auth.proofs import Proofs, name_unwarmed
-from proxy.auth.turns import Turns
 from proxy.auth.users import Users
 from proxy.cancel import Cancels
 from proxy.clock import Clock
@@ -98,7 +97,6 @@ class Proxy:
         self.express = Express(self)
         self.lookups = Lookups(self)
         self.proofs = Proofs(self)
-        self.turns = Turns()
         self.callers = 0  # those whose conversation is not over, the console's among them
         self.visitors = 0  # clients that are still logging in; the console's are not counted
         self.consoles: dict[Any, None] = {}  # operators at the console, in the order they came
