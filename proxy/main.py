@@ -22,7 +22,6 @@ from proxy.auth.keys import KeyKeeper
 from proxy.auth.lookup import Lookups
 from proxy.auth.outside import Outside
 from proxy.auth.proofs import Proofs, name_unwarmed
-from proxy.auth.turns import Turns
 from proxy.auth.users import Users
 from proxy.cancel import Cancels
 from proxy.clock import Clock
@@ -116,7 +115,6 @@ class Proxy:
         self.outside = Outside(self)
         self.lookups = Lookups(self)
         self.proofs = Proofs(self)
-        self.turns = Turns()
 
     # Start.
 

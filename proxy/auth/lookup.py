@@ -32,6 +32,7 @@ from protocol.parameters import clean
 from protocol.passwords import ScramVerifier, Stored
 from protocol.startup import Startup
 from proxy.auth.claim import Claim
+from proxy.auth.turns import Turns
 from proxy.config.entries import CONSOLES
 from proxy.errand import Answer, Errand
 from proxy.failing import LoginFailed
@@ -83,10 +84,10 @@ class Flight:
 async def wait_claim(proxy: Any, startup: Startup, host: str) -> Claim:
     """The secrets that count for this login from `host`. Refused, LoginFailed: they cannot be asked for."""
     users, user, who = proxy.users, startup.user, (host, startup.user)
-    mocks, turn = users.count_salts(proxy.keeper.draw(user)), proxy.turns.find(who)
+    mocks, turn = users.count_salts(proxy.keeper.draw(user)), proxy.lookups.turns.find(who)
 
     def miss() -> None:
-        proxy.turns.next(who)
+        proxy.lookups.turns.next(who)
 
     stored = users.secrets_of(user)
     question = None if stored else find_question(proxy, startup.database)
@@ -134,6 +135,7 @@ class Lookups:
 
     def __init__(self, proxy: Any) -> None:
         self._proxy = proxy
+        self.turns = Turns()  # of those who have several verifiers
         self._known: OrderedDict[Key, Found] = OrderedDict()
         self._unknown: OrderedDict[Key, Found] = OrderedDict()
         self._flights: dict[Key, Flight] = {}
