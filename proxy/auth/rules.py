@@ -129,8 +129,8 @@ class Caller:
     is_physical: bool = False  # he wants physical replication
 
     @property
-    def ip(self) -> IP | None:
-        return None if self.host == UNIX else parse_ip(self.host)
+    def is_local(self) -> bool:
+        return self.host == UNIX
 
 
 FindNetworks = Callable[[], Iterable[Network]]
@@ -140,13 +140,18 @@ _ABOUT_TLS: Final = {HOSTSSL: True, HOSTNOSSL: False}
 
 
 def find_rule(rules: Iterable[Rule], caller: Caller, find_networks: FindNetworks) -> Rule | None:
-    """The first rule that is about the caller."""
-    ip = caller.ip
+    """The first rule that is about the caller; somebody from nowhere has none."""
+    try:
+        ip = None if caller.is_local else parse_ip(caller.host)
+    except ValueError:
+        return None
     return next((rule for rule in rules if _is_about(rule, caller, ip, find_networks)), None)
 
 
 def _is_about(rule: Rule, caller: Caller, ip: IP | None, find_networks: FindNetworks) -> bool:
-    if (ip is None) is not (rule.record is LOCAL) or _ABOUT_TLS.get(rule.record, caller.has_tls) is not caller.has_tls:
+    if (rule.record is LOCAL) is not caller.is_local:
+        return False
+    if _ABOUT_TLS.get(rule.record, caller.has_tls) is not caller.has_tls:
         return False
     if caller.is_physical:
         is_there = rule.databases.has_replication

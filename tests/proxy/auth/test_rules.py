@@ -149,6 +149,11 @@ def test_no_rule_is_none(tmp_path):
     assert find_line(tmp_path, "local all all trust") is None
 
 
+@pytest.mark.parametrize("host", ["", "?", "unix2", "10.0.0", "10.0.0.7:5432"])
+def test_somebody_from_nowhere_has_no_rule(tmp_path, host):
+    assert find_line(tmp_path, "local all all trust\nhost all all all trust\n", host) is None
+
+
 def test_the_networks_of_this_machine_are_asked_for_only_where_a_rule_is_about_them(tmp_path):
     def never():
         raise AssertionError("asked")
