@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from tests.certificates import Authority, Pair
-from tests.extras import need
+from tests.extras import give_up, need
 from tests.live import libpq
 from tests.live.stand import Stand, wait_until
 from tests.live.tls import certificates, opened
@@ -265,10 +265,13 @@ def with_libpq(stand: Stand, **more: Any) -> psycopg.Connection[Any]:
     )
 
 
-needs_libpq = pytest.mark.skipif(libpq.find() is None, reason="psycopg's libpq is older than 18")
+@pytest.fixture
+def a_new_libpq() -> None:
+    if libpq.find() is None:
+        give_up("psycopg's libpq is older than 18")
 
 
-@needs_libpq
+@pytest.mark.usefixtures("a_new_libpq")
 def test_libpq_asks_where_tokens_are_had_and_comes_back_with_one(stand):
     heard = []
 
@@ -281,13 +284,13 @@ def test_libpq_asks_where_tokens_are_had_and_comes_back_with_one(stand):
     assert heard == [(f"{issuer.ISSUER}/.well-known/openid-configuration", "openid db")]
 
 
-@needs_libpq
+@pytest.mark.usefixtures("a_new_libpq")
 def test_libpq_hears_that_its_token_does_not_do(stand):
     with libpq.tokens(lambda *_: token(exp=-100).reveal()), pytest.raises(psycopg.OperationalError, match=FAILED):
         with_libpq(stand)
 
 
-@needs_libpq
+@pytest.mark.usefixtures("a_new_libpq")
 def test_libpq_does_not_show_its_token_to_a_proxy_of_another_issuer(stand):
     with libpq.tokens(lambda *_: token().reveal()), pytest.raises(psycopg.OperationalError, match="issuer"):
         psycopg.connect(
