@@ -161,7 +161,7 @@ def test_set_changes_one_setting_until_the_next_reload(tmp_path: Path) -> None:
         ("SET listen_port = 1", "55P02 SET failed", "listen_port can only be changed by a restart."),
         ("SET default_pool_size = many", "22023 SET failed", "default_pool_size is not a whole number."),
         ("SET auth_file = /nowhere/users", "22023 SET failed", None),
-        ("SET auth_type = pam", "22023 SET failed", None),
+        ("SET auth_type = ldap", "22023 SET failed", None),
         ("SET auth_type = hba", "22023 SET failed", None),
     ],
 )
