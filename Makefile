@@ -33,12 +33,15 @@ help:
 
 # The stamp comes last: an interrupted build is begun anew. The project itself is installed for its dependencies and its
 # command, editable, so that a change of the code needs no new build.
+# python-ldap has no wheels: where the headers of libldap are missing its tests say so and are skipped.
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or later is needed; say which: make PYTHON=python3.12 ..." >&2; exit 1; }
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,check]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ldap]' >$(VENV)/ldap.log 2>&1 || \
+		echo "python-ldap cannot be built here (Debian: libldap-dev libsasl2-dev gcc): the tests of LDAP will be skipped"
 	touch $@
 
 # The drivers that the tests use, for Python and for node. Without npm there is no node driver, and make asks again

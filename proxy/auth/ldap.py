@@ -70,7 +70,7 @@ def bind_as(rules: LdapRules, user: str, password: Secret) -> None:
 
 
 def _connect(ldap: Any, rules: LdapRules) -> Any:
-    directory = ldap.initialize(rules.servers, bytes_mode=False)
+    directory = ldap.initialize(rules.servers)
     directory.protocol_version = ldap.VERSION3
     directory.set_option(ldap.OPT_REFERRALS, 0)
     directory.set_option(ldap.OPT_NETWORK_TIMEOUT, CONNECT_TIME)

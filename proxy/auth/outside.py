@@ -43,6 +43,8 @@ class Outside:
         self._ldap = Crew("ldap")
         self._pam = Crew("pam")
         self._passwords: OrderedDict[str, Secret] = OrderedDict()
+        self._judged: Any = None  # the configuration that the next is about
+        self._is_useful = False
 
     async def verify(
         self,
@@ -93,6 +95,9 @@ class Outside:
         return self._passwords.get(user)
 
     def _learn(self, user: str, password: Secret) -> None:
+        if not self._has_use_for_passwords():
+            self._passwords.clear()
+            return
         if self._passwords.get(user) != password:
             for pool in self._proxy.pools:
                 if pool.user == user:
@@ -101,6 +106,14 @@ class Outside:
         self._passwords.move_to_end(user)
         if len(self._passwords) > MAX_PASSWORDS:
             self._passwords.popitem(last=False)
+
+    def _has_use_for_passwords(self) -> bool:
+        """Is there a database whose entry names none? Else nobody's is kept."""
+        config = self._proxy.config
+        if config is not self._judged:
+            self._judged = config
+            self._is_useful = any(entry.password is None for entry in config.databases.values())
+        return self._is_useful
 
     def _find_keys(self, source: str) -> KeySet:
         if source not in self._key_sets:

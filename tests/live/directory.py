@@ -5,20 +5,15 @@ Theory. Debian's package brings slapd and starts nothing here; the test runs it 
 certificate is signed by an authority of its own too, so that a test sees what a certificate is good for.
 """
 
-import datetime
-import ipaddress
 import shutil
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-
+from tests.certificates import Authority
 from tests.live.stand import is_listening
+from tests.live.tls import opened
 from tests.ports import find_free_port
 
 BASE = "dc=example,dc=com"
@@ -34,9 +29,9 @@ include /etc/ldap/schema/inetorgperson.schema
 modulepath /usr/lib/ldap
 moduleload back_mdb
 pidfile {folder}/pid
-TLSCACertificateFile {folder}/ca.pem
-TLSCertificateFile {folder}/cert.pem
-TLSCertificateKeyFile {folder}/key.pem
+TLSCACertificateFile {folder}/ca.crt
+TLSCertificateFile {folder}/ca-localhost.crt
+TLSCertificateKeyFile {folder}/ca-localhost.key
 database mdb
 suffix "dc=example,dc=com"
 directory {folder}/data
@@ -52,14 +47,14 @@ class Directory:
         self.folder = Path(tempfile.mkdtemp(prefix="pgshuttle-slapd-"))
         self.folder.chmod(0o755)
         self.port, self.tls_port = find_free_port(), find_free_port()
-        self.authority = self.folder / "ca.pem"
+        self.authority = self.folder / "ca.crt"
         self._conf = self.folder / "slapd.conf"
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "Directory":
         (self.folder / "data").mkdir()
         self._conf.write_text(CONF.format(folder=self.folder))
-        self._make_certificates()
+        opened(Authority(self.folder, "ca").issue("localhost", sans="IP:127.0.0.1"))
         people = self.folder / "people.ldif"
         people.write_text(_ldif())
         command = ["/usr/sbin/slapadd", "-f", self._conf, "-l", people]
@@ -93,25 +88,6 @@ class Directory:
     def log(self) -> str:
         """What it was asked: binds, searches, and how they went."""
         return (self.folder / "log").read_text(errors="replace")
-
-    def _make_certificates(self) -> None:
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-        now = datetime.datetime.now(datetime.UTC)
-        certificate = (
-            x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
-            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
-            .sign(key, hashes.SHA256())
-        )
-        pem = certificate.public_bytes(Encoding.PEM)
-        self.authority.write_bytes(pem)
-        (self.folder / "cert.pem").write_bytes(pem)
-        (self.folder / "key.pem").write_bytes(
-            key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
-        )
 
 
 def _ldif() -> str:

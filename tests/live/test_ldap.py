@@ -13,7 +13,7 @@ from tests.live.stand import Stand, find_slowest
 from tests.live.upstream import PASSWORD
 from tests.live.wire import error, sqlstate
 
-need("ldap", "cryptography")
+need("ldap")
 need_program("slapd", "slapd")
 
 from tests.live.directory import BASE, PASSWORDS, SEARCHER, SEARCHER_PASSWORD, Directory  # noqa: E402
@@ -216,6 +216,23 @@ def test_the_users_own_password_opens_his_servers(upstream, directory, admin):
             assert line.value("select current_user") == "anna"
     finally:
         admin.execute("drop role anna")
+
+
+def test_a_line_of_the_hba_file_asks_a_directory_of_its_own(upstream, directory):
+    search = searching(directory).replace(", ldap", " ldap")
+    lines = [f"host all anna 127.0.0.1/32 ldap {simple(directory)}", f"host all bert 127.0.0.1/32 ldap {search}"]
+    with a_stand(upstream, simple(directory)) as stand:
+        rules = stand.folder / "hba.conf"
+        rules.write_text("\n".join([*lines, "host all all all reject"]) + "\n")
+        stand.settings |= {"auth_type": "hba", "auth_hba_file": rules, "auth_ldap_options": ""}
+        assert "reloaded" in stand.reload()
+        assert log_in(stand, "anna", "swordfish") == log_in(stand, "bert", PASSWORDS["bert"]) == ""
+        assert log_in(stand, "anna", "wrong") == log_in(stand, "bert", "swordfish") == "28P01"
+        stand.wait_log("Invalid credentials, rule .*hba.conf:2")
+        assert log_in(stand, "star*", "starry") == "28000"
+        with stand.connect("anna", "pgshuttle", password="swordfish") as connection:
+            assert SEARCHER_PASSWORD not in str(connection.execute("SHOW HBA").fetchall())
+        assert SEARCHER_PASSWORD not in stand.log
 
 
 def test_options_that_make_no_sense_are_no_file(upstream, directory):

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import http.server
 import json
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -13,9 +14,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.extras import need
+from tests.certificates import Authority, Pair
+from tests.extras import give_up, need
 from tests.live import libpq
 from tests.live.stand import Stand, wait_until
+from tests.live.tls import certificates, opened
 from tests.live.upstream import PASSWORD
 from tests.live.wire import Message, Raw, error, message, rows, sqlstate, startup
 
@@ -31,6 +34,15 @@ QUOTED = PASSWORD.replace("'", "''")
 HOME = {
     "home": f"dbname=postgres user=app password='{QUOTED}'",
     "bare": "dbname=postgres",
+}
+
+
+SETTINGS = {
+    "auth_type": "oauth",
+    "auth_file": "",
+    "oauth_issuer": issuer.ISSUER,
+    "oauth_audience": "pgshuttle",
+    "oauth_scope": "openid db",
 }
 
 
@@ -61,6 +73,12 @@ class Issuer:
         self._thread.start()
         self.address = f"http://127.0.0.1:{self._server.server_port}/keys"
 
+    def speak_tls(self, pair: Pair) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pair.cert, pair.key)
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.address = self.address.replace("http:", "https:")
+
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
@@ -76,15 +94,7 @@ def _keys() -> Iterator[Issuer]:
 
 @pytest.fixture(name="stand")
 def _stand(upstream, keys) -> Iterator[Stand]:
-    said = {
-        "auth_type": "oauth",
-        "auth_file": "",
-        "oauth_issuer": issuer.ISSUER,
-        "oauth_jwks": keys.address,
-        "oauth_audience": "pgshuttle",
-        "oauth_scope": "openid db",
-    }
-    with Stand(upstream, said, databases=HOME) as stand:
+    with Stand(upstream, SETTINGS | {"oauth_jwks": keys.address}, databases=HOME) as stand:
         yield stand
 
 
@@ -211,6 +221,34 @@ def test_an_issuer_in_trouble_lets_nobody_in_and_holds_nobody_up(stand, keys, tr
     assert time.monotonic() - started < 2
 
 
+def test_a_line_of_the_hba_file_asks_for_tokens_and_a_map_says_who_may_be_whom(stand, keys):
+    rules, maps = stand.folder / "hba.conf", stand.folder / "ident.conf"
+    options = f"issuer={issuer.ISSUER} jwks={keys.address} audience=pgshuttle scope=db user_claim=email map=people"
+    rules.write_text(f"host home all 127.0.0.1/32 oauth {options}\n")
+    maps.write_text("people /^(.*)@example[.]com$ \\1\n")
+    stand.settings |= {"auth_type": "hba", "auth_hba_file": rules, "auth_ident_file": maps}
+    stand.settings |= {"oauth_issuer": "", "oauth_jwks": "", "oauth_audience": "", "oauth_scope": ""}
+    assert "reloaded" in stand.reload()
+    assert log_in(stand, token(email="anna@example.com")) == ""
+    assert log_in(stand, token(email="anna@example.com"), user="bert").startswith("OAuth bearer authentication failed")
+    assert log_in(stand, token(email="anna@example.org")) == FAILED
+    assert log_in(stand, token(email="anna")) == FAILED
+    stand.wait_log('it is of "anna", rule .*hba.conf:1')
+
+
+def test_keys_come_by_https_from_an_issuer_whose_certificate_is_right(upstream, keys, monkeypatch):
+    with certificates() as folder:
+        authority = Authority(folder)
+        keys.speak_tls(opened(authority.issue("localhost", sans="IP:127.0.0.1")))
+        said = SETTINGS | {"oauth_jwks": keys.address}
+        with Stand(upstream, said, databases=HOME) as stand:
+            assert log_in(stand, token()) == FAILED
+            assert "certificate verify failed" in stand.wait_log("the keys stay as they were")
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.cert))
+        with Stand(upstream, said, databases=HOME) as stand:
+            assert log_in(stand, token()) == ""
+
+
 # A real libpq.
 
 
@@ -227,10 +265,13 @@ def with_libpq(stand: Stand, **more: Any) -> psycopg.Connection[Any]:
     )
 
 
-needs_libpq = pytest.mark.skipif(libpq.find() is None, reason="psycopg's libpq is older than 18")
+@pytest.fixture
+def a_new_libpq() -> None:
+    if libpq.find() is None:
+        give_up("psycopg's libpq is older than 18")
 
 
-@needs_libpq
+@pytest.mark.usefixtures("a_new_libpq")
 def test_libpq_asks_where_tokens_are_had_and_comes_back_with_one(stand):
     heard = []
 
@@ -243,13 +284,13 @@ def test_libpq_asks_where_tokens_are_had_and_comes_back_with_one(stand):
     assert heard == [(f"{issuer.ISSUER}/.well-known/openid-configuration", "openid db")]
 
 
-@needs_libpq
+@pytest.mark.usefixtures("a_new_libpq")
 def test_libpq_hears_that_its_token_does_not_do(stand):
     with libpq.tokens(lambda *_: token(exp=-100).reveal()), pytest.raises(psycopg.OperationalError, match=FAILED):
         with_libpq(stand)
 
 
-@needs_libpq
+@pytest.mark.usefixtures("a_new_libpq")
 def test_libpq_does_not_show_its_token_to_a_proxy_of_another_issuer(stand):
     with libpq.tokens(lambda *_: token().reveal()), pytest.raises(psycopg.OperationalError, match="issuer"):
         psycopg.connect(

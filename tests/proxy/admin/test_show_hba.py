@@ -57,11 +57,11 @@ def test_no_secret_of_an_option_is_shown(tmp_path: Path, monkeypatch) -> None:  
     monkeypatch.setattr("proxy.auth.rulebook.why_not_served", lambda method: "")
 
     async def story(proxy: Proxy, operator: Operator) -> None:
-        rule = "host all all all ldap ldapserver=x ldapbasedn=dc=x ldapbinddn=cn=x ldapbindpasswd=hunter2\n"
+        rule = "host all all all ldap ldapserver=x ldapbasedn=y ldapbinddn=z ldapbindpasswd=hunter2\n"
         book: Rulebook = proxy.gate.read(settings(tmp_path, rule))
         proxy.gate.rulebook = book
         (row,) = (await operator.ask("SHOW HBA")).dicts()
-        assert row["options"] == "ldapserver=x ldapbasedn=dc=x ldapbinddn=cn=x ldapbindpasswd=***"
+        assert row["options"] == "ldapserver=x ldapbasedn=y ldapbinddn=z ldapbindpasswd=***"
 
     at_desk(tmp_path, story)
 

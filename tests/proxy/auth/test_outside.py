@@ -148,6 +148,16 @@ def test_passwords_are_kept_of_so_many_and_no_more(tmp_path: Path, monkeypatch: 
     assert [proxy.outside.password_of(user) for user in "abc"] == [Secret("a"), None, Secret("c")]
 
 
+def test_where_every_database_has_a_password_of_its_own_nobodys_is_kept(tmp_path: Path, monkeypatch: Any) -> None:
+    proxy = a_proxy_for_tokens(tmp_path)
+    ask_ldap(proxy, monkeypatch)
+    assert proxy.outside.password_of("anna") == Secret("swordfish")
+    databases = {name: replace(entry, password=Secret("own")) for name, entry in proxy.config.databases.items()}
+    proxy.config = replace(proxy.config, databases=databases)
+    ask_ldap(proxy, monkeypatch)
+    assert proxy.outside.password_of("anna") is None
+
+
 def test_set_on_the_console_says_what_is_missing(tmp_path: Path) -> None:
     async def scene() -> None:
         proxy = a_proxy_for_tokens(tmp_path, oauth_audience="")
