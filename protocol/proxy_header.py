@@ -6,9 +6,9 @@ version 2 is 16 bytes, addresses, and perhaps some extras (TLVs), of which we re
 such a header may claim to be anybody, so it is read from those alone whom the operator has named, never guessed at.
 
 A header is read to the byte and not one further, since what follows it may be a TLS handshake that somebody else has
-to read: `V2_START` and the length in it, or `find_line_end`, say how much is still to come. The result is the source
-address, or None when the header names none: the balancer speaks for itself (LOCAL, a health check), or for somebody
-without an address (UNKNOWN, a Unix socket). `is_local` tells these apart.
+to read: `count_missing` says how many bytes may safely be asked for. The result is the source address, or None when the
+header names none: the balancer speaks for itself (LOCAL, a health check), or for somebody without an address (UNKNOWN,
+a Unix socket). `is_local` tells these apart.
 
 Source: https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt; the checksum is CRC32c (RFC 4960, appendix B).
 """
@@ -45,19 +45,34 @@ class ProxyHeader:
     is_local: bool = False  # for itself
 
 
-def is_header(data: bytes) -> bool:
+def is_header(data: bytes | bytearray) -> bool:
     """Is this, at least four bytes, how a header of either version begins? No startup packet is so long."""
-    return data[:4] in (SIGNATURE[:4], V1_WORD[:4])
+    return data.startswith((SIGNATURE[:4], V1_WORD[:4]))
+
+
+def count_missing(said: bytes) -> int:
+    """How many bytes of the header, of which this is the beginning, are to come at least; 0 when it is whole."""
+    if not (SIGNATURE.startswith(said[: len(SIGNATURE)]) or V1_WORD.startswith(said[: len(V1_WORD)])):
+        raise ProtocolError("PROXY header: missing, and it must come first from whoever is in proxy_protocol_from")
+    if len(said) < len(SIGNATURE):  # no line of version 1 is shorter
+        return len(SIGNATURE) - len(said)
+    if said.startswith(V1_WORD):
+        return _count_missing_of_line(said)
+    if len(said) < V2_START:
+        return V2_START - len(said)
+    return V2_START + _parse_rest_length(said) - len(said)
+
+
+def parse_header(header: bytes) -> ProxyHeader:
+    """A whole header, of which `count_missing` is 0."""
+    return _parse_v1(header) if header.startswith(V1_WORD) else _parse_v2(header)
 
 
 # Version 2.
 
 
-def parse_rest_length(start: bytes) -> int:
-    """How many bytes follow the first 16. ProtocolError when this is no header, or none we take."""
-    signature, command, family, length = _START.unpack(start)
-    if signature != SIGNATURE:
-        raise ProtocolError("PROXY header: it does not begin with the signature of version 2")
+def _parse_rest_length(header: bytes) -> int:
+    _, command, family, length = _START.unpack_from(header)
     if command not in (_LOCAL, _PROXY):
         raise ProtocolError(f"PROXY header: version and command {command:#04x} are unknown")
     if command == _PROXY and family not in _LENGTHS:
@@ -71,17 +86,16 @@ def parse_rest_length(start: bytes) -> int:
     return int(length)
 
 
-def parse_v2(start: bytes, rest: bytes) -> ProxyHeader:
-    """A whole header of version 2; `rest` is as long as `parse_rest_length` has said."""
-    _, command, family, _ = _START.unpack(start)
+def _parse_v2(header: bytes) -> ProxyHeader:
+    _, command, family, _ = _START.unpack_from(header)
     if command == _LOCAL:  # what else it says means nothing
         return ProxyHeader(is_local=True)
-    _check_extras(start + rest, V2_START + _LENGTHS[family])
+    _check_extras(header, V2_START + _LENGTHS[family])
     if family == _TCP4:
-        host, _, port, _ = _INET.unpack_from(rest)
+        host, _, port, _ = _INET.unpack_from(header, V2_START)
         return ProxyHeader((str(IPv4Address(host)), port))
     if family == _TCP6:
-        host, _, port, _ = _INET6.unpack_from(rest)
+        host, _, port, _ = _INET6.unpack_from(header, V2_START)
         return ProxyHeader((_plain(IPv6Address(host)), port))
     return ProxyHeader()
 
@@ -131,20 +145,18 @@ def crc32c(data: bytes) -> int:
 # Version 1.
 
 
-def find_line_end(data: bytes) -> int | None:
-    """Where the line ends, its end included; None while it may go on. ProtocolError when it is too long."""
-    at = data.find(b"\n", 0, MAX_LINE)
-    if at >= 0:
-        return at + 1
-    if len(data) >= MAX_LINE:
+def _count_missing_of_line(said: bytes) -> int:
+    """One byte at a time: what stands behind the end of the line is not ours."""
+    if said.endswith(b"\n"):
+        return 0
+    if len(said) >= MAX_LINE:
         raise ProtocolError(f"PROXY header: a line of more than {MAX_LINE} bytes")
-    return None
+    return 1
 
 
-def parse_v1(line: bytes) -> ProxyHeader:
-    """A whole header of version 1, its end included."""
-    if not (line.startswith(V1_WORD) and line.endswith(b"\r\n")):
-        raise ProtocolError("PROXY header: a line of version 1 is PROXY ... and ends in CR LF")
+def _parse_v1(line: bytes) -> ProxyHeader:
+    if not line.endswith(b"\r\n"):
+        raise ProtocolError("PROXY header: a line of version 1 ends in CR LF")
     words = line[:-2].decode("latin-1").split(" ")
     if words[1] == "UNKNOWN":
         return ProxyHeader()

@@ -21,6 +21,7 @@ from proxy.auth.gate import Gate
 from proxy.auth.keys import KeyKeeper
 from proxy.auth.outside import Outside
 from proxy.auth.users import Users
+from proxy.balancer import Introduction, is_balancer
 from proxy.cancel import Cancels
 from proxy.clock import Clock
 from proxy.config.entries import Database, hosts_of
@@ -93,7 +94,9 @@ class Proxy:
         self.cancels.relay = self.kin.cancel
         self.is_activated = False  # systemd opened our sockets
         self.leaving: Leaving | None = None
-        self.doorsteps: dict[Doorstep, None] = {}  # those who have said nothing yet, in the order they came
+        self.doorsteps: dict[
+            Doorstep | Introduction, None
+        ] = {}  # those who have said nothing yet, in the order they came
         self.express = Express(self)
         self.callers = 0  # those whose conversation is not over, the console's among them
         self.visitors = 0  # clients that are still logging in; the console's are not counted
@@ -162,9 +165,12 @@ class Proxy:
     def arrive(self, connected: socket.socket, address: Address) -> None:
         if address.host != UNIX:
             tune_buffers(connected, self.settings)
-        drive(self._let_in(connected, address))
+        if is_balancer(self, address):
+            Introduction(self, connected, address)
+        else:
+            drive(self.let_in(connected, address))
 
-    async def _let_in(self, connected: socket.socket, address: Address) -> None:
+    async def let_in(self, connected: socket.socket, address: Address) -> None:
         try:
             await asyncio.get_running_loop().connect_accepted_socket(lambda: Doorstep(self, address), connected)
         except OSError:

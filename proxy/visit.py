@@ -69,6 +69,14 @@ class Visit:
         if not await self._is_served():
             await self.inbox.wait_heard(LAST_WORDS)
 
+    async def turn_away(self, error: ProtocolError) -> None:
+        """It is refused for what it said to somebody before us."""
+        try:
+            self._refuse(sqlstate.PROTOCOL_VIOLATION, str(error))
+            await self.inbox.wait_heard(LAST_WORDS)
+        finally:
+            self.finish()
+
     async def _is_served(self) -> bool:
         """False: it was refused, and has been told."""
         try:

@@ -57,6 +57,7 @@ from proxy.config.kinds import (
     SslMode,
     TlsNegotiation,
 )
+from proxy.config.networks import NETWORKS, Networks
 from proxy.log import Format
 
 T = TypeVar("T")
@@ -142,6 +143,9 @@ class Settings:
         COUNT_OR_OFF, None, LIVE, ACTED, "milliseconds sent data may stay unacknowledged; 0 = system default"
     )
     tcp_defer_accept: bool = row(TRUTH, True, LIVE, ACTED, "the kernel hands over a connection with its first bytes")
+    proxy_protocol_from: Networks = row(
+        NETWORKS, Networks(), LIVE, ACTED, "balancers that say first for whom they connect: networks, unix"
+    )
     tcp_socket_buffer: int | None = row(COUNT_OR_OFF, None, LIVE, ACTED, "socket buffers, bytes; 0 = system default")
 
     # Who may connect.
@@ -154,6 +158,16 @@ class Settings:
     )
     auth_file: str = row(TEXT, "", LIVE, ACTED, 'file of "user" "secret" lines')
     scram_iterations: int = row(ITERATIONS, 4096, LIVE, ACTED, "rounds when a SCRAM secret is made from a plain one")
+    auth_failure_delay: float | None = row(
+        SECONDS_OR_OFF, 5.0, LIVE, ACTED, "longest pause before a login after ones that failed; 0 = none"
+    )
+    max_half_open: int | None = row(
+        COUNT_OR_OFF,
+        None,
+        LIVE,
+        ACTED,
+        "who has not logged in yet, then the oldest goes; 0 = max_client_conn, 100 at least",
+    )
     auth_query: str = row(
         TEXT,
         "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END "

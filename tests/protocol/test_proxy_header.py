@@ -15,12 +15,10 @@ from protocol.proxy_header import (
     V2_START,
     ProxyHeader,
     build_v2,
+    count_missing,
     crc32c,
-    find_line_end,
     is_header,
-    parse_rest_length,
-    parse_v1,
-    parse_v2,
+    parse_header,
 )
 
 TCP4 = bytes([10, 0, 0, 7, 10, 0, 0, 1]) + struct.pack("!HH", 51234, 6432)
@@ -35,10 +33,13 @@ def extra(kind, value):
     return struct.pack("!BH", kind, len(value)) + value
 
 
-def read(header):
-    start = header[:V2_START]
-    assert parse_rest_length(start) == len(header) - V2_START
-    return parse_v2(start, header[V2_START:])
+def read(said):
+    """The header, read as one must: never a byte too many; what lies behind it stays."""
+    taken = 0
+    while missing := count_missing(said[:taken]):
+        assert taken < len(said), "cut"
+        taken = min(taken + missing, len(said))
+    return parse_header(said[:taken]), said[taken:]
 
 
 def with_checksum(rest):
@@ -61,25 +62,28 @@ def with_checksum(rest):
     ],
 )
 def test_version_2_names_the_source(header, source):
-    assert read(header) == ProxyHeader(source)
+    assert read(header + b"more") == (ProxyHeader(source), b"more")
+    for cut in range(len(header)):
+        assert 0 < count_missing(header[:cut]) <= len(header) - cut
 
 
 def test_version_2_may_speak_for_the_balancer_itself():
-    assert read(v2(command=0x20, family=0x00, rest=b"")) == ProxyHeader(is_local=True)
-    assert read(v2(command=0x20, rest=b"")) == ProxyHeader(is_local=True), "its family means nothing"
-    assert read(v2(command=0x20, family=0xFF, rest=b"")) == ProxyHeader(is_local=True)
+    assert read(v2(command=0x20, family=0x00, rest=b""))[0] == ProxyHeader(is_local=True)
+    assert read(v2(command=0x20, rest=b""))[0] == ProxyHeader(is_local=True), "its family means nothing"
+    assert read(v2(command=0x20, family=0xFF, rest=b""))[0] == ProxyHeader(is_local=True)
 
 
 def test_an_ipv4_address_in_ipv6_clothes_is_itself():
     mapped = b"\0" * 10 + b"\xff\xff" + bytes([10, 0, 0, 7])
-    assert read(v2(family=0x21, rest=mapped * 2 + b"\0\1\0\2")).source == ("10.0.0.7", 1)
-    assert parse_v1(b"PROXY TCP6 ::ffff:10.0.0.7 ::1 1 2\r\n").source == ("10.0.0.7", 1)
+    assert read(v2(family=0x21, rest=mapped * 2 + b"\0\1\0\2"))[0].source == ("10.0.0.7", 1)
+    assert read(b"PROXY TCP6 ::ffff:10.0.0.7 ::1 1 2\r\n")[0].source == ("10.0.0.7", 1)
 
 
 @pytest.mark.parametrize(
     ("header", "words"),
     [
-        (b"x" * V2_START, "signature"),
+        (b"x" * V2_START, "missing, and it must come first"),
+        (b"\0\0\0\x08\x04\xd2\x16\x2f", "missing, and it must come first"),
         (v2(command=0x11), "version and command 0x11"),
         (v2(command=0x22), "version and command 0x22"),
         (v2(family=0x12), "family and transport 0x12 are not served"),
@@ -94,7 +98,7 @@ def test_an_ipv4_address_in_ipv6_clothes_is_itself():
 )
 def test_what_is_wrong_with_version_2_is_said(header, words):
     with pytest.raises(ProtocolError, match=words):
-        parse_v2(header[:V2_START], header[V2_START : V2_START + parse_rest_length(header[:V2_START])])
+        read(header)
 
 
 def test_a_changed_byte_is_noticed_where_there_is_a_checksum():
@@ -118,16 +122,13 @@ def test_the_checksum_is_crc32c():
     ],
 )
 def test_version_1_is_a_line(line, source):
-    assert find_line_end(line + b"more") == len(line)
-    assert parse_v1(line) == ProxyHeader(source)
-    for cut in range(len(line)):
-        assert find_line_end(line[:cut]) is None
+    assert read(line + b"more\n") == (ProxyHeader(source), b"more\n")
 
 
 @pytest.mark.parametrize(
     "line",
     [
-        b"PROXY\r\n", b"PROXY \r\n", b"PROXY TCP4\r\n", b"PROXY TCP4 10.0.0.7 10.0.0.1 1\r\n",
+        b"PROXY TCP4\r\n", b"PROXY TCP4 10.0.0.7 10.0.0.1 1\r\n",
         b"PROXY UDP4 1.1.1.1 1.1.1.1 1 2\r\n", b"PROXY TCP4 10.0.0.7 10.0.0.1 1 2\n",
         b"PROXY TCP4 10.0.0.7  10.0.0.1 1 2\r\n", b"PROXY TCP4 10.0.0.7 10.0.0.1 1 2 3\r\n",
         b"PROXY TCP4 ::1 ::1 1 2\r\n", b"PROXY TCP6 10.0.0.7 10.0.0.1 1 2\r\n",
@@ -138,13 +139,13 @@ def test_version_1_is_a_line(line, source):
 )  # fmt: skip
 def test_what_is_wrong_with_version_1_is_said(line):
     with pytest.raises(ProtocolError, match="PROXY header"):
-        parse_v1(line)
+        read(line)
 
 
 def test_a_line_that_does_not_end_is_not_waited_for():
-    assert find_line_end(b"PROXY ".ljust(MAX_LINE - 1, b"x")) is None
+    assert count_missing(b"PROXY ".ljust(MAX_LINE - 1, b"x")) == 1
     with pytest.raises(ProtocolError, match="more than 107 bytes"):
-        find_line_end(b"PROXY ".ljust(MAX_LINE, b"x") + b"\n")
+        count_missing(b"PROXY ".ljust(MAX_LINE, b"x"))
 
 
 def test_no_startup_packet_looks_like_a_header():
@@ -159,10 +160,10 @@ def test_no_startup_packet_looks_like_a_header():
 def test_any_rest_is_read_or_refused(rest, command, family):
     header = v2(command, family, rest)
     with contextlib.suppress(ProtocolError):
-        assert isinstance(parse_v2(header[:16], rest[: parse_rest_length(header[:16])]), ProxyHeader)
+        assert isinstance(read(header)[0], ProxyHeader)
 
 
 @given(st.binary(max_size=120))
 def test_any_line_is_read_or_refused(words):
     with contextlib.suppress(ProtocolError):
-        assert isinstance(parse_v1(b"PROXY TCP4 " + words + b"\r\n"), ProxyHeader)
+        assert isinstance(read(b"PROXY TCP4 " + words + b"\r\n"), ProxyHeader)
