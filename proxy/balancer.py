@@ -21,10 +21,26 @@ from typing import Any
 
 from protocol.errors import ProtocolError
 from protocol.proxy_header import ProxyHeader, count_missing, parse_header
+from proxy.doorstep import Doorstep
 from proxy.inbox import Inbox
 from proxy.log import UNIX, Address
 from proxy.tasks import drive
 from proxy.visit import Visit
+
+
+def receive(proxy: Any, connected: socket.socket, address: Address) -> None:
+    """Somebody has come: who must say first for whom is heard, all others stand on the doorstep at once."""
+    if is_balancer(proxy, address):
+        Introduction(proxy, connected, address)
+    else:
+        drive(_let_in(proxy, connected, address))
+
+
+async def _let_in(proxy: Any, connected: socket.socket, address: Address) -> None:
+    try:
+        await asyncio.get_running_loop().connect_accepted_socket(lambda: Doorstep(proxy, address), connected)
+    except OSError:
+        connected.close()
 
 
 def is_balancer(proxy: Any, address: Address) -> bool:
@@ -48,6 +64,7 @@ class Introduction:
         self.address = address
         self.arrived_at: float = proxy.clock.now()
         proxy.doorsteps[self] = None
+        proxy.strangers.check()
         connected.setblocking(False)
         self._loop.add_reader(connected.fileno(), self._read)
 
@@ -80,7 +97,7 @@ class Introduction:
             self._turn_away(error)
             return
         self._leave()
-        drive(self._proxy.let_in(self.socket, address))
+        drive(_let_in(self._proxy, self.socket, address))
 
     def _turn_away(self, error: ProtocolError) -> None:
         self._leave()
