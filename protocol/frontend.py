@@ -13,7 +13,7 @@ Source: PostgreSQL docs, "Message Formats".
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from protocol import codes
@@ -220,7 +220,7 @@ class SaslInitial:
     """The chosen mechanism and the client-first message; None when the mechanism has none."""
 
     mechanism: str
-    data: bytes | None
+    data: bytes | None = field(repr=False)  # a token, with some mechanisms
 
 
 def parse_sasl_initial(body: bytes) -> SaslInitial:

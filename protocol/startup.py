@@ -19,7 +19,7 @@ Versions"; what an `options` parameter may hold is the manual page of `postgres`
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from struct import Struct
 
 from protocol import sqlstate
@@ -45,7 +45,7 @@ _WORD = re.compile(r"(?:\\.|[^\\ \t\n\r\v\f])+\\?|\\", re.DOTALL)
 _ESCAPED = re.compile(r"\\(.?)", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Startup:
     """A login. `parameters` holds user and database too; `options` are the `_pq_.` names, as sent."""
 
@@ -62,6 +62,10 @@ class Startup:
     def database(self) -> str:
         return self.parameters["database"]
 
+    def __repr__(self) -> str:  # of the other parameters only the names: some put their password there
+        names = ", ".join(map(_echo, self.parameters))
+        return f"Startup({_echo(self.user)}@{_echo(self.database)}, {self.major}.{self.minor}, {names})"
+
 
 @dataclass(frozen=True, slots=True)
 class SslRequest:
@@ -77,7 +81,7 @@ class GssRequest:
 class CancelRequest:
     """Stop what the session with this key runs. `key` is process id and secret, as they were in BackendKeyData."""
 
-    key: bytes
+    key: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,10 @@ fates: the client still waits for a server (its requests are taken out of the qu
 never hears of them); the client has a query running (we open a connection to that very server and send its own
 key); there is nothing to cancel, and nothing happens; or the client is another process's (peers.py).
 
+A key is found by its hash, which is keyed anew in each process: the time it takes says nothing about how much of a
+guess was right, and 62 random bits of the short ones, 286 of the long ones, are not found by trying. What is wrong is
+answered by nothing and costs a look-up; the log tells it seldom (strangers.py).
+
 Whoever asks is kept until that is decided, as PostgreSQL does: libpq waits for it, so that what its program sends next
 is not what is hit.
 

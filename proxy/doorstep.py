@@ -14,6 +14,7 @@ from typing import Any, cast
 from protocol.startup import build_gss_request, build_ssl_request
 from proxy.encryption import MAX_ENCRYPTION_REQUESTS, find_offer
 from proxy.inbox import Inbox
+from proxy.strangers import TOO_MANY
 from proxy.visit import Visit
 
 _FOR_TLS = build_ssl_request()
@@ -38,6 +39,7 @@ class Doorstep(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self._proxy.doorsteps[self] = None
+        self._proxy.strangers.check()
 
     def data_received(self, data: bytes) -> None:
         if data in _ENCRYPTION and self._declined < MAX_ENCRYPTION_REQUESTS and not self._may_have(data):
@@ -63,6 +65,14 @@ class Doorstep(asyncio.Protocol):
         """It has been silent for too long: the conversation begins, and is over at once."""
         self._converse(b"")
         self._leave()
+
+    # What the crowd of strangers calls.
+
+    def drop(self) -> None:
+        """There are too many like it."""
+        self._leave()
+        self.transport.write(TOO_MANY)
+        self.transport.close()
 
     def _converse(self, data: bytes) -> None:
         inbox = Inbox()

@@ -18,6 +18,7 @@ from struct import Struct
 from typing import cast
 
 from protocol.errors import ProtocolError
+from protocol.proxy_header import is_header
 
 HIGH_WATER = 65536
 
@@ -85,6 +86,8 @@ class Inbox(asyncio.Protocol):
     async def wait_startup_packet(self, limit: int) -> bytes:
         """The untyped first packet without its length: at least 4 bytes (docs: Message Formats, StartupMessage)."""
         (length,) = _LENGTH(await self._wait_bytes(4))
+        if is_header(self._unread):
+            raise ProtocolError("a PROXY header from somebody who is not in proxy_protocol_from")
         if not 8 <= length <= limit:
             raise ProtocolError(f"invalid length of startup packet: {length}")
         await self._wait_bytes(length)

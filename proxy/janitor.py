@@ -52,6 +52,7 @@ class Janitor:
         for hub in self._proxy.pools.hubs():
             hub.sweep()
         self._sweep_doorsteps()
+        self._proxy.strangers.sweep()
         self._proxy.pools.forget_unused()
         for pool in list(self._proxy.pools.dying):
             self._sweep_overdue(pool)

@@ -83,7 +83,7 @@ class Listener:
     def _address_of(self, connected: socket.socket, address: object) -> Address:
         if isinstance(address, tuple):
             return Address(str(address[0]), int(address[1]))
-        return Address.of_unix(self._port, peer_pid(connected))
+        return Address.of_unix(self._port, *peer_of(connected))
 
     def _pause(self, error: OSError) -> None:
         self._log.warning(f"accepting on {self} pauses for {PAUSE:g}s: {error.strerror}")
@@ -122,14 +122,14 @@ class Connected(socket.socket):
     type = _socket.socket.type  # type: ignore[assignment]
 
 
-def peer_pid(connected: socket.socket) -> int:
-    """The process at the other end of a Unix socket; 0 where the system does not tell."""
+def peer_of(connected: socket.socket) -> tuple[int, int]:
+    """The process at the other end of a Unix socket, and its account; 0 and -1 where the system does not tell."""
     try:
         credentials = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     except (OSError, AttributeError):  # macOS has another way
-        return 0
-    pid: int = _CREDENTIALS.unpack(credentials)[0]
-    return pid
+        return 0, -1
+    pid, uid, _ = _CREDENTIALS.unpack(credentials)
+    return pid, uid
 
 
 def open_sockets(settings: Settings, owner: str = "") -> list[socket.socket]:

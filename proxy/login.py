@@ -167,9 +167,9 @@ def _too_many(sentence: str, count: int) -> Refused:
     )
 
 
-def check_max_clients(proxy: Any) -> None:
-    """Refused when `max_client_conn` clients are here already; the one who asks is counted."""
-    if proxy.client_count + proxy.pools.elders.clients > proxy.settings.max_client_conn:
+def check_max_clients(proxy: Any, coming: int = 0) -> None:
+    """Refused when `max_client_conn` clients are here already; the one who asks is counted, or is `coming`."""
+    if proxy.client_count + proxy.pools.elders.clients + coming > proxy.settings.max_client_conn:
         # No numbers: we do not know who this is.
         raise Refused(sqlstate.TOO_MANY_CONNECTIONS, "no more connections allowed (max_client_conn)")
 

@@ -77,6 +77,7 @@ def pack_client(client: Client, number_of: Callable[[Statement, int], int]) -> B
         "user": client.user,
         "key": _text(client.key),
         "address": [*client.address, getattr(client.address, "pid", 0)],
+        "via": getattr(client.address, "via", ""),
         "followed": dict(client.followed),
         "origin": dict(client.origin),
         "names": [] if names is None else [[_text(name), number_of(names.get(name), today)] for name in names],
@@ -107,7 +108,7 @@ def _unpack_client(world: Any, body: Body, find_statement: Callable[[Client, int
     if not MIN_KEY <= len(key) <= MAX_KEY or world.cancels.find(key) is not None:
         raise Declined("its cancel key cannot be used")
     address = Address(str(host), int(port))
-    address.pid = int(pid)
+    address.pid, address.via = int(pid), str(body.get("via") or "")
     client = Client(pool, user, key, pool.intern(_set(body["followed"])), address)
     client.origin = pool.intern(_set(body["origin"]))
     pool.learnt.meet(client.followed)

@@ -18,11 +18,13 @@ from typing import Any
 from protocol.parameters import FOLLOWED, spelling
 from proxy.audit import build_report
 from proxy.auth.gate import Gate
+from proxy.auth.guesses import Guesses
 from proxy.auth.keys import KeyKeeper
 from proxy.auth.lookup import Lookups
 from proxy.auth.outside import Outside
 from proxy.auth.proofs import Proofs, name_unwarmed
 from proxy.auth.users import Users
+from proxy.balancer import Introduction, receive
 from proxy.cancel import Cancels
 from proxy.clock import Clock
 from proxy.config.entries import Database, hosts_of
@@ -46,8 +48,9 @@ from proxy.resolver import Resolver
 from proxy.server import Server
 from proxy.states import Closing, Leaving, Waiting
 from proxy.stats import as_fields, describe, sum_averages
+from proxy.strangers import Strangers
 from proxy.suspend import Suspension
-from proxy.tasks import Tasks, drive
+from proxy.tasks import Tasks
 from proxy.tls import Contexts, build_contexts
 from proxy.tunnel import Far, Tunnel
 from proxy.userfile import UserFile
@@ -93,7 +96,11 @@ class Proxy:
         self.cancels.relay = self.kin.cancel
         self.is_activated = False  # systemd opened our sockets
         self.leaving: Leaving | None = None
-        self.doorsteps: dict[Doorstep, None] = {}  # those who have said nothing yet, in the order they came
+        self.doorsteps: dict[
+            Doorstep | Introduction, None
+        ] = {}  # those who have said nothing yet, in the order they came
+        self.strangers = Strangers(self)
+        self.guesses = Guesses(self)
         self.express = Express(self)
         self.callers = 0  # those whose conversation is not over, the console's among them
         self.visitors = 0  # clients that are still logging in; the console's are not counted
@@ -172,13 +179,7 @@ class Proxy:
     def arrive(self, connected: socket.socket, address: Address) -> None:
         if address.host != UNIX:
             tune_buffers(connected, self.settings)
-        drive(self._let_in(connected, address))
-
-    async def _let_in(self, connected: socket.socket, address: Address) -> None:
-        try:
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: Doorstep(self, address), connected)
-        except OSError:
-            connected.close()
+        receive(self, connected, address)
 
     def client_arrived(self, client: Any) -> None:
         client.number = self._next_number()
@@ -360,7 +361,7 @@ class Proxy:
             has_callers = self.doorsteps or self.callers > len(self.consoles)
             return not (self.client_count or has_callers or self.kin.holds_us)
         if how is Leaving.WAIT_FOR_CLIENTS:
-            return self.client_count == 0
+            return self.client_count == 0 and not self.strangers.visits
         if how is Leaving.WAIT_FOR_SERVERS:
             return all(pool.is_quiet for pool in [*self.pools, *self.pools.dying])
         return True

@@ -7,6 +7,7 @@ stands under `client_login_timeout`; a console, once let in, may stay.
 """
 
 import asyncio
+import contextlib
 from typing import Any
 
 from protocol import sqlstate
@@ -26,8 +27,10 @@ from proxy.failing import LoginFailed
 from proxy.handshake import HandshakeFailed
 from proxy.inbox import Inbox, PeerGone
 from proxy.log import Voice, tag_client
+from proxy.peers import UNKNOWN
 from proxy.pool import Pool
 from proxy.states import Closing
+from proxy.strangers import TOO_MANY
 from proxy.tls import describe
 
 _NOT_LET_IN = frozenset({sqlstate.INVALID_PASSWORD, sqlstate.INVALID_AUTHORIZATION, sqlstate.INVALID_CATALOG})
@@ -56,7 +59,11 @@ class Visit:
         self.visitor: login.Visitor | None = None
         self.is_counted = False
         self.is_handed_over = False
+        self._scope: asyncio.Timeout | None = None
+        self._is_dropped = False
+        self._is_refused = False  # it has been told, and has a moment to read it
         proxy.callers += 1
+        proxy.strangers.visits[self] = None
 
     async def run(self) -> None:
         """From the first byte to the first query, or to the end of a console."""
@@ -69,11 +76,19 @@ class Visit:
         if not await self._is_served():
             await self.inbox.wait_heard(LAST_WORDS)
 
+    async def turn_away(self, error: ProtocolError) -> None:
+        """It is refused for what it said to somebody before us."""
+        try:
+            self._refuse(sqlstate.PROTOCOL_VIOLATION, str(error))
+            await self.inbox.wait_heard(LAST_WORDS)
+        finally:
+            self.finish()
+
     async def _is_served(self) -> bool:
         """False: it was refused, and has been told."""
         try:
-            async with asyncio.timeout(self._find_time_left()) as scope:
-                visitor = await self._log_in(scope)
+            async with asyncio.timeout(self._find_time_left()) as self._scope:
+                visitor = await self._log_in(self._scope)
             if visitor is not None:
                 await converse(self.inbox, self.proxy, visitor, self.address)
         except Refused as no:
@@ -87,6 +102,9 @@ class Visit:
             self.voice.warning(f"TLS handshake error: {failed}")
             return True
         except TimeoutError:
+            if self._is_dropped:
+                self.inbox.write(TOO_MANY)
+                return True
             self._refuse_late()
         except PeerGone as gone:
             if self.startup is not None:  # else a port scan or a health check, not worth a line
@@ -97,7 +115,18 @@ class Visit:
             return True
         return False
 
+    def drop(self) -> None:
+        """There are too many who have not logged in."""
+        self._is_dropped = True
+        if self._is_refused:
+            self.inbox.close()  # it has been told
+        elif self._scope is not None:
+            with contextlib.suppress(RuntimeError):  # its time is over just now
+                self._scope.reschedule(asyncio.get_running_loop().time())
+
     def _find_time_left(self) -> float | None:
+        if self._is_dropped:
+            return 0.0
         limit: float | None = self.proxy.settings.client_login_timeout
         return None if limit is None else max(limit - (self.proxy.clock.now() - self.arrived_at), 0.0)
 
@@ -108,7 +137,9 @@ class Visit:
         if isinstance(request, CancelRequest):
             meant = proxy.cancels.find(request.key)
             self._meant = meant.tag.database if meant is not None else ""
-            self._log_closing(await proxy.cancels.serve(request.key))
+            result = await proxy.cancels.serve(request.key)
+            if result is not UNKNOWN or proxy.strangers.wrong_keys.is_time():
+                self._log_closing(result)
             return None
         if isinstance(request, SuccessionRequest):
             succession.receive(proxy, inbox, self.address, request.version)
@@ -119,15 +150,18 @@ class Visit:
         is_console = request.database in CONSOLES
         has_console = is_console and self._is_owner(request.user)
         if not is_console:
-            self._count()
-            login.check_max_clients(proxy)
+            login.check_max_clients(proxy, coming=1)
             await proxy.suspension.wait_over(scope)
         asked = parse_replication(request.parameters.get("replication")).asked
         tls = describe(inbox.transport)
         login.log_attempt(proxy, self.address, request.database, request.user, asked, tls)
-        visitor = self.visitor = await login.wait_visitor(inbox, proxy, request, self.address, is_owner=has_console)
+        async with proxy.guesses.attempt(self.address, request.user, inbox):
+            visitor = self.visitor = await login.wait_visitor(inbox, proxy, request, self.address, is_owner=has_console)
+        proxy.strangers.leave(self)
         if is_console:
             return visitor
+        self._count()
+        login.check_max_clients(proxy)
         phase: asyncio.Protocol
         if visitor.replication:
             phase = await replication.welcome(inbox, proxy, visitor, self.address)
@@ -162,6 +196,7 @@ class Visit:
 
     def finish(self) -> None:
         self.proxy.callers -= 1
+        self.proxy.strangers.leave(self)
         self._discount()
         if not self.is_handed_over:
             self.inbox.close()
@@ -195,6 +230,7 @@ class Visit:
             self.voice.log(f"login failed: db={startup.database} user={startup.user}")
 
     def _refuse(self, state: str, sentence: str, detail: str = "", hint: str = "", *, note: str = "") -> None:
+        self._is_refused = True
         self._log_closing(sentence)
         if self.proxy.settings.log_pooler_errors:
             self.voice.warning(f"pooler error: {sentence}: {note}" if note else f"pooler error: {sentence}")

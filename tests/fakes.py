@@ -32,6 +32,7 @@ from proxy.log.lines import NO_FACTS
 from proxy.pool import Pool
 from proxy.server import Server
 from proxy.states import ACTIVE, CLOSED, GONE, IDLE, LINKED, USED, WAITING, Leaving, ServerState, Waiting
+from proxy.strangers import Strangers
 from proxy.tls import Contexts
 
 settings.register_profile("check", deadline=None, derandomize=True, max_examples=50, database=None)
@@ -343,6 +344,7 @@ class FakeWorld:
         self.log = FakeLog()
         self.settings = Settings()
         self.tls = Contexts()
+        self.strangers = Strangers(self)
         self.followed = FOLLOWED
         self.is_slow = is_slow
         self.is_suspended = False

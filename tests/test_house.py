@@ -14,8 +14,8 @@ SOURCES = sorted(path for top in ("protocol", "proxy") for path in (ROOT / top).
 MODULES = [path for path in SOURCES if path.name != "__init__.py"]
 
 PURE = {
-    "base64", "binascii", "collections", "dataclasses", "enum", "hashlib", "hmac", "json", "re", "secrets", "string",
-    "stringprep", "struct", "typing", "unicodedata", "functools", "itertools", "weakref",
+    "base64", "binascii", "collections", "dataclasses", "enum", "hashlib", "hmac", "ipaddress", "json", "re", "secrets",
+    "string", "stringprep", "struct", "typing", "unicodedata", "functools", "itertools", "weakref",
 }  # fmt: skip
 SETTLED = ("proxy/config/", "proxy/states.py", "proxy/clock.py", "proxy/log/")
 

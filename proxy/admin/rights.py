@@ -62,6 +62,7 @@ RIGHTS: Final = MappingProxyType(
         "SHOW HOLDERS": LOOK,
         "SHOW AUDIT": LOOK,
         "SHOW HBA": ADMIN,
+        "SHOW LOGINS": LOOK,
         "SET": ADMIN,
         "RELOAD": ADMIN,
         "RELOAD CHECK": ADMIN,

@@ -20,6 +20,7 @@ from proxy.admin.show_buffers import show_active_sockets, show_fds, show_sockets
 from proxy.admin.show_hba import show_hba
 from proxy.admin.show_holders import show_holders
 from proxy.admin.show_listeners import show_listeners
+from proxy.admin.show_logins import list_logins, show_logins
 from proxy.admin.show_memory import show_mem
 from proxy.admin.show_names import show_dns_hosts, show_dns_zones, show_peer_pools, show_peers
 from proxy.admin.show_pins import show_audit, show_pins
@@ -80,13 +81,14 @@ def show_lists(proxy: Any) -> Table:
         ("peer_pools", len(list(proxy.peers.pools()))),
         ("free_clients", 0),
         ("used_clients", proxy.client_count - proxy.visitors + len(proxy.consoles)),
-        ("login_clients", proxy.visitors),
+        ("login_clients", proxy.visitors + len(proxy.strangers.visits)),
         ("free_servers", 0),
         ("used_servers", proxy.pools.count_servers(list(proxy.pools))),
         ("dns_names", len(proxy.resolver)),
         ("dns_zones", 0),
         ("dns_queries", proxy.resolver.pending),
         ("dns_pending", 0),
+        *list_logins(proxy),
     ]
     return Table("list s, items i", rows)
 
@@ -181,6 +183,7 @@ SHOWS: Final[Mapping[str, Callable[[Any], Table]]] = {
     "SHOW HOLDERS": show_holders,
     "SHOW AUDIT": show_audit,
     "SHOW HBA": show_hba,
+    "SHOW LOGINS": show_logins,
 }
 """By the name in `rights.RIGHTS`. HELP is the console's own."""
 

@@ -7,7 +7,8 @@ its row here; `id` is what KILL_CLIENT takes.
 
 A client with a server is active, one in the queue waiting, all others idle. A server's words are PgBouncer's (see
 show_pools.py for the places behind them). One that is being closed is not listed: there is no word for it. Whether a
-client is pinned to its server, and why, stands behind everything else.
+client is pinned to its server, and why, stands behind everything else, and then the balancer it came through, if any:
+`addr` and `port` are those of the client itself.
 
 A tunnel is two rows, one in each table, and the only ones whose `replication` is not none. While its connection to
 PostgreSQL is being opened its client is waiting and its server is new.
@@ -46,7 +47,7 @@ SHAPE: Final = (
     " request_time T, wait i, wait_us i, close_needed i, ptr s, link s, remote_pid i, tls s, application_name s,"
     " prepared_statements i, id i"
 )
-CLIENTS_SHAPE: Final = f"{SHAPE}, pinned i, pin_reason s"
+CLIENTS_SHAPE: Final = f"{SHAPE}, pinned i, pin_reason s, via s"
 _NOT_PINNED: Final = (0, "")
 
 _CLIENT_WORDS: Final[dict[ClientState, str]] = {RESTING: "idle", BEGUN: "idle", WAITING: "waiting", ACTIVE: "active"}
@@ -80,12 +81,18 @@ def _client_rows(proxy: Any, clients: list[Any], consoles: list[Any]) -> Iterato
     times = Times(proxy)
     for client in clients:
         if isinstance(client, Tunnel):
-            yield from ((*row, *_NOT_PINNED) for row in build_tunnel_rows(client, times, 0))
+            yield from ((*row, *_NOT_PINNED, _via(client)) for row in build_tunnel_rows(client, times, 0))
         elif client.state is not GONE:
-            yield (*build_client_row(client, times), *describe_pins(client, proxy))
+            yield (*build_client_row(client, times), *describe_pins(client, proxy), _via(client))
     for session in consoles:
         if session in proxy.consoles:
-            yield (*build_console_row(session, times), *_NOT_PINNED)
+            yield (*build_console_row(session, times), *_NOT_PINNED, _via(session))
+
+
+def _via(client: Any) -> str:
+    """The balancer in between, if there is one."""
+    via: str = getattr(client.address, "via", "")
+    return via
 
 
 def build_client_row(client: Any, times: "Times") -> tuple[Value, ...]:

@@ -9,7 +9,8 @@ client that logs in again costs nothing.
 Everything is bounded. Results: the `capacity` used last; a flood of wrong passwords can push good results out
 and so cost time, but never memory. Work: a thread takes a job only when it is free, so those that wait are
 waiting coroutines, which end with their connection, not a queue that nobody can shorten. Equal questions at
-the same time are one job.
+the same time are one job. And priority: the threads are nicer than the event loop, so however many wrong passwords come
+in plain words, hashing them takes only what queries leave.
 
 A result is found by a keyed hash of what was asked, with a key made at start: the password itself is not kept.
 (The result is worth as much to a thief, but only for this salt.)
@@ -19,8 +20,12 @@ salt, so that a user looks the same before he exists and after. Keep `mock_key` 
 """
 
 import asyncio
+import contextlib
 import hashlib
+import os
 import secrets
+import sys
+import threading
 from collections import OrderedDict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -40,6 +45,7 @@ from protocol.scram import mock_verifier
 ITERATIONS: Final = 4096  # PostgreSQL's scram_iterations, and what RFC 7677 asks for at least
 CAPACITY: Final = 10_000  # results; about 250 bytes each
 THREADS: Final = 2
+NICE: Final = 10  # of its threads
 
 
 class KeyKeeper:
@@ -60,7 +66,7 @@ class KeyKeeper:
         self._known: OrderedDict[bytes, bytes] = OrderedDict()
         self._asked: dict[bytes, asyncio.Future[None]] = {}
         self._free_threads = asyncio.Semaphore(threads)
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="keys")
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="keys", initializer=_be_nice)
 
     async def salted(self, password: Secret, salt: bytes, iterations: int) -> bytes:
         """SaltedPassword (RFC 5802), 32 bytes: from memory, or from a thread."""
@@ -132,3 +138,11 @@ class KeyKeeper:
     def _name(self, password: Secret, salt: bytes, iterations: int) -> bytes:
         asked = b"%d:%d:%b%b" % (iterations, len(salt), salt, password.encode())
         return hashlib.blake2b(asked, key=self._name_key, digest_size=32).digest()
+
+
+def _be_nice() -> None:
+    """This thread has time. On Linux each has a priority of its own; elsewhere the whole process would be meant."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            thread = threading.get_native_id()
+            os.setpriority(os.PRIO_PROCESS, thread, max(NICE, os.getpriority(os.PRIO_PROCESS, thread)))

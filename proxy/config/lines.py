@@ -21,7 +21,7 @@ hundred mistakes.
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from proxy.config.files import read_bytes
@@ -60,7 +60,7 @@ class Line:
     number: int
     section: str
     key: str
-    value: str
+    value: str = field(repr=False)  # a password may be in it
 
     def mistake(self, sentence: str) -> Mistake:
         return Mistake(self.file, self.number, sentence)

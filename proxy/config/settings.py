@@ -5,8 +5,9 @@ Every setting is a row: name, type, kind of text, default, when it takes effect,
 Theory. The rows are the fields of the frozen `Settings`; everything else is derived from them: the parser of
 the main section, SHOW CONFIG, SET, the sample file, the list of what is not acted on. Adding a setting is
 adding one line. Names and defaults are PgBouncer's (its config documentation, release 1.25 and the three
-newer ones login_notify_message, pool_idle_timeout, and query_wait_timeout per database and user); only what is said
-about sessions where servers are shared has rows of our own.
+newer ones login_notify_message, pool_idle_timeout, and query_wait_timeout per database and user); rows of our own say
+what is done about sessions where servers are shared, and about strangers (auth_failure_delay, max_half_open,
+proxy_protocol_from).
 
 LIVE settings change with a reload. RESTART ones belong to things made once, such as listening sockets; a
 reload that changes one keeps the old value and says so. ACTED marks what works today; any other text in
@@ -57,6 +58,7 @@ from proxy.config.kinds import (
     SslMode,
     TlsNegotiation,
 )
+from proxy.config.networks import NETWORKS, Networks
 from proxy.log import Format
 
 T = TypeVar("T")
@@ -141,6 +143,9 @@ class Settings:
         COUNT_OR_OFF, None, LIVE, ACTED, "milliseconds sent data may stay unacknowledged; 0 = system default"
     )
     tcp_defer_accept: bool = row(TRUTH, True, LIVE, ACTED, "the kernel hands over a connection with its first bytes")
+    proxy_protocol_from: Networks = row(
+        NETWORKS, Networks(), LIVE, ACTED, "balancers that say first for whom they connect: networks, unix"
+    )
     tcp_socket_buffer: int | None = row(COUNT_OR_OFF, None, LIVE, ACTED, "socket buffers, bytes; 0 = system default")
 
     # Who may connect.
@@ -153,6 +158,16 @@ class Settings:
     )
     auth_file: str = row(TEXT, "", LIVE, ACTED, 'file of "user" "secret" lines')
     scram_iterations: int = row(ITERATIONS, 4096, LIVE, ACTED, "rounds when a SCRAM secret is made from a plain one")
+    auth_failure_delay: float | None = row(
+        SECONDS_OR_OFF, 5.0, LIVE, ACTED, "longest pause before a login after ones that failed; 0 = none"
+    )
+    max_half_open: int | None = row(
+        COUNT_OR_OFF,
+        None,
+        LIVE,
+        ACTED,
+        "who has not logged in yet, then the oldest goes; 0 = max_client_conn, 100 at least",
+    )
     auth_query: str = row(
         TEXT,
         "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END "

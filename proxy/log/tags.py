@@ -22,14 +22,25 @@ class _Pair(NamedTuple):
 
 
 class Address(_Pair):
-    """The other end of one connection. On a Unix socket `host` is UNIX and `pid` its process, 0 when not known."""
+    """
+    The other end of one connection. On a Unix socket `host` is UNIX, `pid` its process, 0 when not known, and `uid`
+    that one's account, -1 when not known. `via` is the balancer in between, which has told us the address.
+    """
 
     pid: int = 0
+    uid: int = -1
+    via: str = ""
 
     @classmethod
-    def of_unix(cls, port: int, pid: int) -> "Address":
+    def of_unix(cls, port: int, pid: int, uid: int = -1) -> "Address":
         address = cls(UNIX, port)
-        address.pid = pid
+        address.pid, address.uid = pid, uid
+        return address
+
+    @classmethod
+    def behind(cls, balancer: "Address", host: str, port: int) -> "Address":
+        address = cls(host, port)
+        address.via = str(balancer)
         return address
 
     def __str__(self) -> str:
@@ -63,6 +74,7 @@ class Tag(NamedTuple):
             "host": self.address.host,
             "port": self.address.port,
             "client_pid": self.address.pid,
+            "via": self.address.via,
         }
         return {name: value for name, value in known.items() if value}
 

@@ -1,8 +1,8 @@
 """
-What is sent to hurt costs no more than its length: instructions are counted, on a thing and on four times as much of it.
+What is sent to hurt costs no more than its length: instructions are counted, on a thing and on four times as much.
 
-Theory. 4 is linear, 16 is quadratic; LINEAR leaves room for what is not the same for every message (a dict that grows, a
-memo that is full). What regular expressions do inside is counted by test_backtracking.py.
+Theory. 4 is linear, 16 is quadratic; LINEAR leaves room for what is not the same for every message (a dict that grows,
+a memo that is full). What regular expressions do inside is counted by test_backtracking.py.
 """
 
 import pytest
@@ -176,10 +176,10 @@ def test_a_count_that_lies_costs_nothing(parse, body):
 # Texts.
 
 NESTED = [
-    "(", "((a)", "/*", "/* ", "/**/", "'", "'' ", "'a'\n", '"', '"a"(', "$a$ ", "$a$b$a$", "$", ";", "a;", "--\n", "--a;\n",
-    "for ", "for update ", "into ", "insert into a ", "set_config(", "set_config('a','b',true),", "pg_advisory_lock(", "E'\\",
-    'U&"\\0041"(', "create table a (", "execute p;", "with a as (", "begin;", "[", "a.b", "1e5 ", "declare c cursor ",
-    "explain (", "a b c d ", "1,", "(1,2),", "- 1 ",
+    "(", "((a)", "/*", "/* ", "/**/", "'", "'' ", "'a'\n", '"', '"a"(', "$a$ ", "$a$b$a$", "$", ";", "a;", "--\n",
+    "--a;\n", "for ", "for update ", "into ", "insert into a ", "set_config(", "set_config('a','b',true),",
+    "pg_advisory_lock(", "E'\\", 'U&"\\0041"(', "create table a (", "execute p;", "with a as (", "begin;", "[",
+    "a.b", "1e5 ", "declare c cursor ", "explain (", "a b c d ", "1,", "(1,2),", "- 1 ",
 ]  # fmt: skip
 
 
@@ -189,7 +189,7 @@ def test_a_text_that_is_nested_deeply_or_never_ends(piece, end):
     text = lambda count: b"select 1;create " + piece.encode() * count + end.encode()  # noqa: E731
     for read in (classify, fingerprint, lambda text: Reader().read(text)):
         read(text(1))
-        short, long = (count_steps(lambda count=count: read(text(count))) for count in (100, 400))
+        short, long = (count_steps(lambda count=count, read=read: read(text(count))) for count in (100, 400))
         assert long < LINEAR * short + 5_000, (read, short, long)
 
 

@@ -25,13 +25,14 @@ from proxy.admin.grammar import parse_command
 from proxy.admin.rights import find_right
 from proxy.auth.lookup import Found, find_question
 from proxy.auth.users import Users
+from proxy.balancer import is_balancer
 from proxy.config.ini import read
 from proxy.config.limits import Limits
 from proxy.config.outside import read_oauth, read_pam
 from proxy.config.settings import LIVE, RESTART, SETTINGS
 from proxy.janitor import Janitor
 from proxy.listener import tune_all
-from proxy.log import Destination
+from proxy.log import Address, Destination
 from proxy.login import read_wishes
 from proxy.main import Proxy
 from proxy.peers import number_in
@@ -302,6 +303,9 @@ ROWS: dict[str, tuple[str, Look]] = {
     "peer_id": ("7", lambda proxy: {number_in(proxy.cancels.mint_key()) for _ in range(3)} == {7}),
     "dns_max_ttl": ("2", kept("")),
     "dns_nxdomain_ttl": ("3", kept("gone")),
+    "proxy_protocol_from": ("127.0.0.1", lambda proxy: is_balancer(proxy, Address("127.0.0.1", 1))),
+    "auth_failure_delay": ("0.5", lambda proxy: proxy.guesses.longest),
+    "max_half_open": ("7", lambda proxy: proxy.strangers.limit),
     "auth_type": ("md5", heard(pick=lambda said: said[:9])),
     "auth_file": ("{folder}/others.txt", lambda proxy: sorted(proxy.users.secrets)),
     "auth_user": ("warden", asks),

@@ -13,6 +13,7 @@ from proxy.auth.users import Users
 from proxy.batch import NOBODYS
 from proxy.client import Client
 from proxy.holding import FAILED_BEGIN
+from proxy.log import Address
 from proxy.luggage import (
     Declined,
     find_hindrance,
@@ -96,6 +97,13 @@ def test_a_client_arrives_as_it_was(two):
     assert new.clock.now() - arrived.ready_at == 7
     assert arrived.pool is a_pool(new)
     assert arrived not in arrived.pool.clients, "it has no socket yet"
+
+
+def test_the_balancer_that_it_came_through_travels_along(two):
+    client = a_client(two[0])
+    client.address = Address.behind(Address("10.0.0.1", 33333), "192.0.2.7", 40000)
+    arrived = Road(*two).carry(client)
+    assert (arrived.address, arrived.address.via) == (("192.0.2.7", 40000), "10.0.0.1:33333")
 
 
 def test_equal_sets_are_one_object_again(two):

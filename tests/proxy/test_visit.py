@@ -124,7 +124,7 @@ def test_one_connection_has_one_name_in_the_log_from_its_first_line_to_its_last(
     assert first.endswith(": shop/anna@[fe80::1]:4 ")
 
 
-def test_a_visitor_counts_as_a_client_until_he_is_gone(tmp_path):
+def test_a_visitor_counts_as_a_client_from_when_he_has_shown_who_he_is_until_he_is_gone(tmp_path):
     proxy = a_proxy(tmp_path, auth_type="plain")
 
     async def main():
@@ -133,12 +133,16 @@ def test_a_visitor_counts_as_a_client_until_he_is_gone(tmp_path):
         meeting = asyncio.ensure_future(talk.serve())
         await asyncio.wait([meeting], timeout=0.01)
         counts = [proxy.client_count]
+        inbox.data_received(build_password("secret"))
+        await asyncio.wait([meeting], timeout=0.01)
+        counts.append(proxy.client_count)
         inbox.eof_received()
-        await meeting
+        meeting.cancel()
+        await asyncio.wait([meeting])
         talk.finish()
         return [*counts, proxy.client_count]
 
-    assert play(main()) == [1, 0]
+    assert play(main()) == [0, 1, 0]
 
 
 class _Deaf:

@@ -170,8 +170,8 @@ def test_rows_may_be_fetched_in_parts(tmp_path: Path) -> None:
         parse = build_parse(b"", b"SHOW LISTS") + build_bind(Bind(b"c", b""))
         heard = await operator.batch(parse, build_execute(b"c", 5))
         assert kinds(heard) == "12" + "D" * 5 + "sZ"
-        more = await operator.batch(build_execute(b"c", 5), build_execute(b"c", 4))
-        assert kinds(more) == "D" * 5 + "s" + "D" * 4 + "CZ"
+        more = await operator.batch(build_execute(b"c", 5), build_execute(b"c", 9))
+        assert kinds(more) == "D" * 5 + "s" + "D" * 9 + "CZ"
         assert [row[0] for row in rows(heard + more)][::13] == [b"databases", b"dns_pending"]
 
     at_desk(tmp_path, story)

@@ -45,7 +45,7 @@ PGBOUNCER = {
     "HOLDERS": "",
     "PINS": "database s, user s, reason s, now i, total q",
     "AUDIT": "database s, user s, application_name s, what s, would_be s, count q, statement s",
-    "CLIENTS": SOCKET + ", pinned i, pin_reason s",
+    "CLIENTS": SOCKET + ", pinned i, pin_reason s, via s",
     "SERVERS": SOCKET,
     "USERS": (
         "name s, pool_size s, reserve_pool_size s, pool_mode s, max_user_connections i, current_connections i, "
@@ -71,6 +71,7 @@ PGBOUNCER = {
     "STATE": "key s, value s",
     "LISTENERS": "",
     "HBA": "",
+    "LOGINS": "",
 }
 OURS = {
     "HBA": (
@@ -82,6 +83,7 @@ OURS = {
         "query_age N, idle_in_xact N, servers i, pinned s"
     ),
     "LISTENERS": "database s, user s, channel s, state s, listeners i, waiting i, notifications q, lost q",
+    "LOGINS": "address s, user s, failures i, delay s, waiting i, forgotten_in i",
     "POOLS": "sv_closing i, waiting_for s",
     "STATS": "total_client_login_count N, avg_client_login_count N",
     "STATS_TOTALS": "client_login_count N",
@@ -157,17 +159,18 @@ def test_state_and_lists_and_users(tmp_path: Path) -> None:
         assert (await operator.ask("SHOW STATE")).rows == [("active", "no"), ("paused", "no"), ("suspended", "yes")]
         names = (
             "databases users peers pools peer_pools free_clients used_clients login_clients free_servers used_servers"
-            " dns_names dns_zones dns_queries dns_pending"
+            " dns_names dns_zones dns_queries dns_pending half_open half_open_dropped failed_logins delayed_logins"
+            " refused_logins"
         )
         lists = (await operator.ask("SHOW LISTS")).rows
         assert [row[0] for row in lists] == names.split()
         assert [row[1] for row in lists[:10]] == ["3", "4", "0", "2", "0", "0", "2", "0", "0", "1"]
-        assert [row[1] for row in lists[10:]] == ["0"] * 4
+        assert [row[1] for row in lists[10:]] == ["0"] * 9
         proxy.resolver = Resolver(proxy.tasks, proxy, lambda name: asyncio.get_running_loop().create_future())
         proxy.resolver.begin("db1")
         proxy.resolver.begin("db2")
         lists = (await operator.ask("SHOW LISTS")).rows
-        assert [row[1] for row in lists[10:]] == ["2", "0", "2", "0"]
+        assert [row[1] for row in lists[10:]] == ["2", "0", "2", "0", *"00000"]
         users = (await operator.ask("SHOW USERS")).rows
         assert users == [
             ("ann", "", "", None, "0", "0", "0", "0"),

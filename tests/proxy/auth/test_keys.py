@@ -1,6 +1,8 @@
 """Derived keys: off the loop, once per question, bounded, and no trace of the password."""
 
 import asyncio
+import os
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -8,7 +10,7 @@ import pytest
 
 from protocol.passwords import Md5, Plain, Secret, derive_salted_password, is_scram_password, parse_stored
 from proxy.auth import keys
-from proxy.auth.keys import KeyKeeper
+from proxy.auth.keys import NICE, KeyKeeper
 from tests.proxy.auth.wire import play
 
 JOE = Secret("swordfish")
@@ -181,3 +183,13 @@ def test_nothing_in_a_keeper_holds_the_password() -> None:
         keeper.close()
 
     play(ask())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there a thread has a priority of its own")
+def test_hashing_takes_only_what_the_event_loop_leaves() -> None:
+    keeper = KeyKeeper(2)
+    try:
+        found = [keeper._threads.submit(os.getpriority, os.PRIO_PROCESS, 0).result() for _ in range(4)]
+    finally:
+        keeper.close()
+    assert found == [max(NICE, os.getpriority(os.PRIO_PROCESS, 0))] * 4

@@ -39,10 +39,12 @@ unix_socket_dir=/tmp unix_socket_group= unix_socket_mode=0777 user= verbose=0
 EXPECTED = dict(word.split("=") for word in PGBOUNCER.split())
 WITH_BLANKS = {"auth_query", "server_reset_query"}
 OURS = {
+    "auth_failure_delay": "5",
     "auth_query_ttl": "10",
     "deferred_begin": "1",
     "listen_mode": "shared",
     "log_format": "text",
+    "max_half_open": "0",
     "oauth_allow_plain": "0",
     "oauth_audience": "",
     "oauth_issuer": "",
@@ -51,6 +53,7 @@ OURS = {
     "oauth_scope": "",
     "oauth_user_claim": "sub",
     "pam_service": "pgbouncer",
+    "proxy_protocol_from": "",
     "server_tls_negotiation": "postgres",
     "session_state": "track",
 }

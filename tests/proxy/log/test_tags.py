@@ -47,6 +47,11 @@ def test_the_fields_are_the_facts_and_only_what_is_known():
         "kind": "client", "ptr": "0x55d0", "database": "shop", "user": "web", "host": "unix", "port": 6432,
         "client_pid": 4711,
     }  # fmt: skip
+    proxied = Tag("C", 0x55D0, "", "", Address.behind(Address("10.0.0.1", 33333), "192.0.2.7", 40000))
+    assert str(proxied) == "C-0x55d0: (nodb)/(nouser)@192.0.2.7:40000"
+    assert proxied.fields == {
+        "kind": "client", "ptr": "0x55d0", "host": "192.0.2.7", "port": 40000, "via": "10.0.0.1:33333",
+    }  # fmt: skip
     assert Tag("S", 1, "shop", "web", Address("", 0)).fields == {
         "kind": "server", "ptr": "0x1", "database": "shop", "user": "web",
     }  # fmt: skip
