@@ -397,7 +397,7 @@ def test_hosts_that_are_not_balanced_are_left_only_when_they_fail(monkeypatch):
     ],
 )
 def test_a_host_that_is_dead_costs_a_moment_and_no_opening(dead, words, monkeypatch):
-    world, server = several({A: dead, B: HELLO}, monkeypatch, hosts=(A, B), server_connect_timeout=0.1)
+    world, server = several({A: dead, B: HELLO}, monkeypatch, hosts=(A, B), server_connect_timeout=0.6)
     assert (server.state, server.address, server.endpoint) == (IDLE, (B, 5432), Endpoint(B, 5432))
     assert world.pool.failure is None
     assert f"WARNING host {A}:5432 is down: {words}" in world.log.text

@@ -167,7 +167,7 @@ def at_desk(folder: Path, story: Callable[[Proxy, Operator], Awaitable[None]], u
                 operator.talk.cancel()
                 await asyncio.wait({operator.talk})
 
-    asyncio.run(asyncio.wait_for(play(), 5))
+    asyncio.run(asyncio.wait_for(play(), 60))
 
 
 def a_server(proxy: Proxy, database: str = "shop", user: str = "joe") -> Server:
