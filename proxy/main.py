@@ -96,11 +96,8 @@ class Proxy:
         self.cancels.relay = self.kin.cancel
         self.is_activated = False  # systemd opened our sockets
         self.leaving: Leaving | None = None
-        self.doorsteps: dict[
-            Doorstep | Introduction, None
-        ] = {}  # those who have said nothing yet, in the order they came
-        self.strangers = Strangers(self)
-        self.guesses = Guesses(self)
+        # those who have said nothing yet, in the order they came
+        self.doorsteps: dict[Doorstep | Introduction, None] = {}
         self.express = Express(self)
         self.callers = 0  # those whose conversation is not over, the console's among them
         self.visitors = 0  # clients that are still logging in; the console's are not counted
@@ -122,6 +119,8 @@ class Proxy:
         self.outside = Outside(self)
         self.lookups = Lookups(self)
         self.proofs = Proofs(self)
+        self.strangers = Strangers(self)
+        self.guesses = Guesses(self)
 
     # Start.
 

@@ -33,6 +33,14 @@ REVIEWED = {
     ("proxy/auth/users.py", "each != stored"): "both are of the auth_file",
     ("proxy/userfile.py", "old.secrets[user] != stored"): "both are of the auth_file",
     ("proxy/config/advice.py", "rule.key == key"): "names of settings",
+    ("proxy/auth/claim.py", "tuple(stored) == self.stored"): "both are of the database",
+    (
+        "proxy/auth/outside.py",
+        "self._passwords.get(user) != password",
+    ): "Secret compares in constant time; both are right",
+    ("proxy/auth/proofs.py", "before.password != proof.password"): "both have been proven",
+    ("proxy/auth/proofs.py", "proof.password == password"): "both have been proven",
+    ("proxy/reloading.py", "proxy.tls.servers_digest != found.tls.servers_digest"): "digests of files",
 }
 
 
@@ -82,7 +90,7 @@ HARMLESS = {
     "proxy.config.advice.Rule.key": "the name of a setting",
     "proxy.config.lines.Line.key": "the name of a setting",
     "proxy.config.ini._Entries.keys": "the names of settings",
-    "proxy.connect.Login.password": "of type Any: a Secret or an Md5",
+    "proxy.tls.Contexts.servers_digest": "of files, and one way",
 }
 
 

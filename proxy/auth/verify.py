@@ -27,6 +27,7 @@ front of it is returned.
 """
 
 import enum
+import hmac
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -205,7 +206,7 @@ async def _gather_verifiers(claim: Claim, keeper: KeyKeeper) -> dict[ScramVerifi
 def _note_keys(claim: Claim, verifiers: Mapping[ScramVerifier, Stored], keys: ScramKeys) -> None:
     """The client knows the password of one of these: with its plain text, if we have that, else with the keys."""
     for verifier, stored in verifiers.items():
-        if verifier.stored_key == keys.stored_key:
+        if hmac.compare_digest(verifier.stored_key, keys.stored_key):
             learnt = LearntKeys(keys, verifier.salt, verifier.iterations)
             claim.prove(stored, stored.secret if isinstance(stored, Plain) else learnt)
 

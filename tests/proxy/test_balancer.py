@@ -11,7 +11,6 @@ from proxy.balancer import is_balancer, name_client
 from proxy.config.networks import NETWORKS
 from proxy.janitor import Janitor
 from proxy.log import Address
-from proxy.login import MAX_ENCRYPTION_REQUESTS
 from tests.proxy.auth.wire import play
 from tests.proxy.test_login import HELLO, PARAMETERS, a_proxy, find_pool, refusal, visit
 
@@ -86,7 +85,6 @@ def test_what_stands_behind_the_header_is_the_clients_and_may_be_a_request_for_e
         return await talk(proxy, HEADER + b"\0\0\0\x08\x04\xd2\x16\x2f", until=b"N")
 
     assert play(main()) == b"N"
-    assert MAX_ENCRYPTION_REQUESTS
 
 
 def test_the_balancer_may_speak_for_itself(tmp_path):
