@@ -277,6 +277,18 @@ def test_a_password_is_asked_for_behind_a_certificate(tmp_path):
     assert refusal(call(proxy, hello() + build_password(b"wrong"), tls=Certified("anna"))[9:])[0] == "28P01"
 
 
+def test_who_is_known_outside_needs_no_line_in_the_auth_file_beside_his_certificate(tmp_path, monkeypatch):
+    async def verify(self, *args):
+        return b""
+
+    monkeypatch.setattr("proxy.auth.outside.Outside.verify", verify)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    rule = "hostssl all all all ldap ldapserver=a ldapprefix=x clientcert=verify-full\n"
+    proxy = hba_proxy(tmp_path, rule, client_tls_ca_file="ca.pem")
+    assert refusal(call(proxy, hello("zoe"), tls=Certified("anna")))[0] == "28000"
+    assert refusal(call(proxy, hello("zoe"), tls=Certified("zoe")))[0] == "08006", "PostgreSQL, which is not there"
+
+
 def test_a_login_without_a_question_is_not_remembered_for_others(tmp_path):
     """The packet alone does not decide here: the same one from elsewhere meets another rule."""
     proxy = hba_proxy(tmp_path, "host all all 10.0.0.7/32 trust\n")
