@@ -39,6 +39,7 @@ class HandshakeFailed(Exception):
 class Connection(ssl.SSLObject):
     """Our side of TLS. When its handshake fails, the error has an `alert` for the other side."""
 
+    _sslobj: Any  # OpenSSL's
     _incoming: ssl.MemoryBIO
     _outgoing: ssl.MemoryBIO
     _hello: bytes | None  # of a client, as far as it has come; None when it has been judged
@@ -79,9 +80,10 @@ class Connection(ssl.SSLObject):
         self._hello = known + came if offered is None else None
 
     def read(self, length: int = 1024, buffer: Any = None) -> Any:
-        """60 us a message without the bound, 20 with it (both directions, uvloop)."""
-        length = min(length, RECORD)
-        return super().read(length) if buffer is None else super().read(length, buffer)
+        """60 us a message without the bound, 20 with it, 18 past the method that this is instead of."""
+        if buffer is None and length > RECORD:
+            return self._sslobj.read(RECORD)
+        return super().read(length, buffer)
 
 
 def _fail(why: str, alert: bytes = b"") -> ssl.SSLError:
