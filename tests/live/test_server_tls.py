@@ -332,7 +332,7 @@ def test_servers_with_tls_stay_behind_at_a_takeover_and_limits_hold(secure):
     stand.settings |= {"unix_socket_dir": stand.folder, "pidfile": stand.folder / "pid"}
     stand.folder.chmod(0o777)
     with stand:
-        with stand.connect() as connection:
+        with stand.connect("picky") as connection:
             assert connection.execute(FACTS).fetchone()[0] is True
             before = connection.execute("select pg_backend_pid()").fetchone()
             elder = stand.succeed()
@@ -340,7 +340,7 @@ def test_servers_with_tls_stay_behind_at_a_takeover_and_limits_hold(secure):
             wait_until(lambda: connection.execute("select pg_backend_pid()").fetchone() != before, "it has moved")
             assert connection.execute(FACTS).fetchone()[0] is True
         elder.wait(15)
-        assert count(secure, "usename = 'app'") <= 1
+        assert count(secure, "usename = 'picky'") <= 1
 
 
 def test_much_goes_through_both_ways(secure):
