@@ -216,7 +216,7 @@ def test_direct_tls_where_tls_need_not_be_is_a_mistake(secure):
 def test_a_server_that_knows_only_the_old_way_is_told_from_one_that_is_down(upstream):
     settings = {"server_tls_sslmode": "require", "server_tls_negotiation": "direct", "server_login_retry": 0.2}
     with Stand(upstream, settings) as stand:
-        assert "TLS handshake failed: " in failure(stand)
+        assert "(direct TLS is for PostgreSQL 17 and later)" in failure(stand)
 
 
 # Reload.
