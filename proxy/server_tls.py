@@ -98,10 +98,17 @@ class ServerTls:
                 inbox.transport, inbox, self.context, server_hostname=host, ssl_shutdown_timeout=GOODBYE
             )
         except OSError as error:
-            raise TlsFailed(_explain(error)) from None
+            raise TlsFailed(self._explain(error)) from None
         if encrypted is None:
             raise TlsFailed("the server hung up")
         inbox.transport = encrypted
+
+    def _explain(self, error: OSError) -> str:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return f"certificate verify failed: {error.verify_message}"
+        reason = error.reason if isinstance(error, ssl.SSLError) else str(error)
+        words = (reason or "the server hung up").lower().replace("_", " ")
+        return f"{words} (direct TLS is for PostgreSQL 17 and later)" if self.is_direct else words
 
     def as_is(self) -> "ServerTls":
         """The way of whatever belongs to a connection that is encrypted."""
@@ -132,11 +139,3 @@ def end_writing(transport: Any) -> None:
         transport.write_eof()
     else:
         transport.close()
-
-
-def _explain(error: OSError) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"certificate verify failed: {error.verify_message}"
-    if isinstance(error, ssl.SSLError):
-        return (error.reason or "of an unknown kind").lower().replace("_", " ")
-    return str(error) or "the server hung up"

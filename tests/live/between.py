@@ -6,6 +6,7 @@ be told from what did not. `Between` has a certificate of his own, shows it to o
 without looking at its certificate, and may change what comes back: the attack that channel binding is there to notice.
 """
 
+import select
 import socket
 import ssl
 import threading
@@ -16,6 +17,7 @@ from typing import Any
 from tests.certificates import Pair
 from tests.live.wire import SSL_REQUEST
 
+TICK = 0.2  # seconds; what OpenSSL has read already no select sees
 PLUS = b"SCRAM-SHA-256-PLUS\0"
 
 
@@ -52,26 +54,39 @@ class Line:
         self._join(near, socket.create_connection(("127.0.0.1", self._target)))
 
     def _join(self, near: socket.socket, far: socket.socket) -> None:
+        """One thread for both ways: OpenSSL's side of a connection is not for two at a time."""
         self._open += [near, far]
         number = len(self.sent)
         self.sent.append(b"")
-        self._start(self._carry, far, near, self.change)
-        self._carry(near, far, lambda data: self._note(number, data))
 
-    def _note(self, number: int, data: bytes) -> bytes:
-        self.sent[number] += data
-        return data
+        def note(data: bytes) -> bytes:
+            self.sent[number] += data
+            return data
+
+        for each in (near, far):
+            each.setblocking(False)
+        with suppress(OSError):
+            while _carry(near, far, note) and _carry(far, near, self.change):
+                select.select([near, far], [], [], TICK)
+        for each in (near, far):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
 
     def change(self, data: bytes) -> bytes:
         """What the one who connects hears instead of `data`."""
         return data
 
-    def _carry(self, source: socket.socket, sink: socket.socket, look: Callable[[bytes], bytes]) -> None:
-        with suppress(OSError):
-            while data := source.recv(65536):
-                sink.sendall(look(data))
-        with suppress(OSError):
-            sink.shutdown(socket.SHUT_WR)
+
+def _carry(source: socket.socket, sink: socket.socket, look: Callable[[bytes], bytes]) -> bool:
+    """What lies there. False: `source` has ended."""
+    while True:
+        try:
+            data = source.recv(65536)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return True
+        if not data:
+            return False
+        sink.sendall(look(data))
 
 
 class Between(Line):

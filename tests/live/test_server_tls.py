@@ -216,7 +216,7 @@ def test_direct_tls_where_tls_need_not_be_is_a_mistake(secure):
 def test_a_server_that_knows_only_the_old_way_is_told_from_one_that_is_down(upstream):
     settings = {"server_tls_sslmode": "require", "server_tls_negotiation": "direct", "server_login_retry": 0.2}
     with Stand(upstream, settings) as stand:
-        assert "TLS handshake failed: " in failure(stand)
+        assert "(direct TLS is for PostgreSQL 17 and later)" in failure(stand)
 
 
 # Reload.
@@ -332,7 +332,7 @@ def test_servers_with_tls_stay_behind_at_a_takeover_and_limits_hold(secure):
     stand.settings |= {"unix_socket_dir": stand.folder, "pidfile": stand.folder / "pid"}
     stand.folder.chmod(0o777)
     with stand:
-        with stand.connect() as connection:
+        with stand.connect("picky") as connection:
             assert connection.execute(FACTS).fetchone()[0] is True
             before = connection.execute("select pg_backend_pid()").fetchone()
             elder = stand.succeed()
@@ -340,7 +340,7 @@ def test_servers_with_tls_stay_behind_at_a_takeover_and_limits_hold(secure):
             wait_until(lambda: connection.execute("select pg_backend_pid()").fetchone() != before, "it has moved")
             assert connection.execute(FACTS).fetchone()[0] is True
         elder.wait(15)
-        assert count(secure, "usename = 'app'") <= 1
+        assert count(secure, "usename = 'picky'") <= 1
 
 
 def test_much_goes_through_both_ways(secure):
