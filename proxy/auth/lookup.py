@@ -34,7 +34,7 @@ from protocol.startup import Startup
 from proxy.auth.claim import Claim
 from proxy.auth.turns import Turns
 from proxy.config.entries import CONSOLES
-from proxy.errand import Answer, Errand
+from proxy.errand import PATIENCE, Answer, Errand
 from proxy.failing import LoginFailed
 
 MOST_KNOWN: Final = 10_000  # users remembered; some 600 bytes each
@@ -258,6 +258,8 @@ class Lookups:
             answer = await Errand(pool, ask, user=question.user).wait()
             if answer is not None:
                 return Found(self._read(answer, question, user), asked_at)
+            if self._now() - asked_at >= PATIENCE:
+                break
         raise _unanswered(self._proxy, question, user, "the connection was lost, or there was no answer in time")
 
     def _read(self, answer: Answer, question: Question, user: str) -> tuple[Stored, ...]:

@@ -28,10 +28,10 @@ from proxy.auth.lookup import (
 )
 from proxy.auth.users import NOBODY, Users
 from proxy.config.ini import read
-from proxy.errand import TICK
+from proxy.errand import PATIENCE, TICK
 from proxy.failing import LoginFailed
 from proxy.main import Proxy
-from proxy.states import IDLE
+from proxy.states import IDLE, Closing
 from proxy.tasks import Tasks
 from tests.fakes import FakeClock, FakeLog, FakeWorld
 
@@ -298,6 +298,18 @@ def test_a_lost_connection_is_tried_once_more():
         desk.servers[1].transport.peer_breaks()
     desk.turn().turn(TICK).answer(answer("first"))
     assert task.result().stored == (FIRST,)
+
+
+def test_a_query_that_hangs_is_not_asked_again():
+    desk = Desk(servers=2)
+    task = desk.ask()
+    with desk.world.loop.running():
+        desk.world.clock.advance(PATIENCE)
+        desk.servers[1].close(Closing.TEST_TIMEOUT)
+    desk.turn(TICK)
+    with pytest.raises(Refused, match="error response from auth_query"):
+        task.result()
+    assert not desk.servers[0].transport.written
 
 
 def test_that_no_connection_can_be_opened_is_said_as_to_everybody():
