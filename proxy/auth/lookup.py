@@ -212,7 +212,13 @@ class Lookups:
         finally:
             flight.waiting -= 1
             if not flight.waiting:
-                flight.task.cancel()
+                self._call_off(key, flight)
+
+    def _call_off(self, key: Key, flight: Flight) -> None:
+        """At once: whoever comes in the next moment must not wait for what is being cancelled."""
+        if self._flights.get(key) is flight:
+            del self._flights[key]
+        flight.task.cancel()
 
     def _land(self, key: Key, flight: Flight) -> None:
         if self._flights.get(key) is not flight:

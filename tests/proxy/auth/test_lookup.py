@@ -148,6 +148,20 @@ def test_when_all_have_left_nobody_asks_any_more():
     assert not desk.lookups.pending
 
 
+def test_who_comes_when_the_last_one_leaves_asks_for_himself():
+    desk = Desk(servers=2)
+    first = desk.ask()
+    with desk.world.loop.running():
+        first.cancel()
+        second = desk.world.loop.create_task(desk.lookups.wait(QUESTION, "ann"))
+    desk.turn()
+    assert first.cancelled()
+    assert not second.done()
+    desk.answer(answer("old"), server=1)
+    desk.answer(answer("first"), server=0)
+    assert second.result().stored == (FIRST,)
+
+
 def test_that_there_is_nobody_is_remembered_for_a_moment():
     desk = Desk()
     assert desk.learn(user="bob").stored == ()
