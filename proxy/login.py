@@ -30,7 +30,7 @@ from protocol.parameters import MAX_SET, PASSING, ParameterSet, clean, is_name, 
 from protocol.replication import Replication, parse_replication
 from protocol.startup import Startup, negotiate, parse_options
 from proxy.auth.claim import Claim
-from proxy.auth.gate import ASK_NOTHING
+from proxy.auth.gate import ASK_NOTHING, needs_secrets
 from proxy.auth.lookup import wait_claim
 from proxy.client import Client
 from proxy.config.entries import CONSOLES, Database
@@ -70,7 +70,7 @@ async def wait_visitor(
     replication = parse_replication(startup.parameters.get("replication"))
     wishes = {} if replication else read_wishes(startup, proxy)
     rule = ASK_NOTHING if is_owner else proxy.gate.choose_rule(inbox, startup, address, replication)
-    claim = Claim(startup.user, ()) if rule is ASK_NOTHING else await wait_claim(proxy, startup, address[0])
+    claim = await wait_claim(proxy, startup, address[0]) if needs_secrets(rule) else Claim(startup.user, ())
     prefix = await proxy.gate.wait_proof(inbox, rule, claim, address)
     minor = answer[0] if answer is not None else startup.minor
     passed = pick_passed(startup, proxy) if replication else {}

@@ -147,6 +147,11 @@ class Gate:
         return told
 
 
+def needs_secrets(rule: Rule) -> bool:
+    """Does it matter what we know of the user? Of some nothing is asked, and of others somebody else is."""
+    return rule is not ASK_NOTHING and rule.method not in OUTSIDE
+
+
 def _rejected(caller: Caller, rule: Rule | None, file: str) -> Refused:
     """The detail is what PostgreSQL says."""
     host = "[local]" if caller.host == UNIX else caller.host

@@ -34,7 +34,7 @@ from protocol.startup import Startup
 from proxy.auth.claim import Claim
 from proxy.auth.turns import Turns
 from proxy.config.entries import CONSOLES
-from proxy.errand import Answer, Errand
+from proxy.errand import PATIENCE, Answer, Errand
 from proxy.failing import LoginFailed
 
 MOST_KNOWN: Final = 10_000  # users remembered; some 600 bytes each
@@ -212,7 +212,13 @@ class Lookups:
         finally:
             flight.waiting -= 1
             if not flight.waiting:
-                flight.task.cancel()
+                self._call_off(key, flight)
+
+    def _call_off(self, key: Key, flight: Flight) -> None:
+        """At once: whoever comes in the next moment must not wait for what is being cancelled."""
+        if self._flights.get(key) is flight:
+            del self._flights[key]
+        flight.task.cancel()
 
     def _land(self, key: Key, flight: Flight) -> None:
         if self._flights.get(key) is not flight:
@@ -258,6 +264,8 @@ class Lookups:
             answer = await Errand(pool, ask, user=question.user).wait()
             if answer is not None:
                 return Found(self._read(answer, question, user), asked_at)
+            if self._now() - asked_at >= PATIENCE:
+                break
         raise _unanswered(self._proxy, question, user, "the connection was lost, or there was no answer in time")
 
     def _read(self, answer: Answer, question: Question, user: str) -> tuple[Stored, ...]:

@@ -55,7 +55,8 @@ def role(admin):
 
 def a_stand(upstream, auth_type="scram-sha-256", *, secrets=None, databases=None, **settings):
     """A proxy that knows nobody but the guard."""
-    settings = {"auth_type": auth_type, "auth_user": GUARD, "server_login_retry": 1, **settings}
+    patient = {"server_login_retry": 1, "auth_failure_delay": 0}  # many fail here, all from one address
+    settings = {"auth_type": auth_type, "auth_user": GUARD, **patient, **settings}
     return Stand(upstream, settings, databases=databases, secrets={GUARD: "halt", **(secrets or {})})
 
 
@@ -400,6 +401,20 @@ def test_under_trust_a_user_must_exist_each_time(upstream, admin, hashed):
         admin.execute("ALTER ROLE hashed NOLOGIN")
         with pytest.raises(psycopg.OperationalError, match='"trust" authentication failed'):
             who_am_i(stand, hashed)
+
+
+def test_rules_of_an_hba_file_are_about_those_who_were_found_too(upstream, role, tmp_path):
+    role("ann")
+    rules = tmp_path / "hba.conf"
+    rules.write_text("host all bob all trust\nhost all all all scram-sha-256\n")
+    for each in (tmp_path, *tmp_path.parents[:2]):
+        each.chmod(0o755)
+    with a_stand(upstream, "hba", auth_hba_file=rules) as stand:
+        assert who_am_i(stand, "ann") == "ann"
+        assert asks_in_vain(stand, "ann", "other")
+        assert asks_in_vain(stand, "nobody-of-that-name", "other")
+        with pytest.raises(psycopg.OperationalError, match='"trust" authentication failed'):
+            who_am_i(stand, "bob")
 
 
 def test_another_message_than_a_proof_is_still_refused(upstream, role):

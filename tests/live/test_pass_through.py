@@ -26,7 +26,9 @@ def verifier(admin):
 
 def a_stand(upstream, verifier, auth_type="scram-sha-256", **settings):
     return Stand(
-        upstream, {"auth_type": auth_type, "server_login_retry": 1, **settings}, secrets={"app": verifier, "x": "x"}
+        upstream,
+        {"auth_type": auth_type, "server_login_retry": 1, "auth_failure_delay": 0, **settings},
+        secrets={"app": verifier, "x": "x"},
     )
 
 

@@ -19,7 +19,7 @@ from protocol.authquery import (
 from protocol.backend import build_command_complete, build_data_row, build_notice, build_ready, build_row_description
 from protocol.framing import HEADER_SIZE
 from protocol.frontend import parse_bind, parse_parse
-from protocol.ledger import REQUESTS, Ledger
+from protocol.ledger import REQUESTS, Answer, Ledger
 from protocol.passwords import Md5, Plain, ScramVerifier, Secret, build_verifier
 
 QUERY = "SELECT rolname, rolpassword FROM pg_authid WHERE rolname=$1"
@@ -52,10 +52,12 @@ def test_the_name_is_a_bound_value_and_never_a_part_of_the_text():
     assert name.encode() not in b"".join(body for kind, body in said if kind != codes.BIND)
 
 
-def test_the_ledger_takes_the_whole_answer_for_one():
+@pytest.mark.parametrize("said", [answer(["ann", "x"]), answer(), b"E\0\0\0\4Z\0\0\0\5I"])
+def test_an_answer_or_an_error_pays_all_of_it(said):
     ledger = Ledger()
     ledger.expect(DEBTS, object())
-    assert ledger.pay_whole(answer(["ann", "x"]))
+    assert Answer.UNASKED not in [ledger.settle(kind) for kind, _ in messages(said)]
+    assert ledger.is_settled
 
 
 @pytest.mark.parametrize(

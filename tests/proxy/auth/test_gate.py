@@ -13,6 +13,7 @@ from protocol.backend import parse_error
 from protocol.frontend import build_password
 from protocol.startup import build_startup
 from proxy.auth import gate
+from proxy.auth.lookup import Found
 from proxy.auth.rulebook import read_rulebook
 from proxy.auth.users import read_users
 from proxy.config.kinds import AuthType
@@ -145,6 +146,24 @@ def test_an_outside_method_hears_the_options_of_the_rule_the_maps_and_the_addres
         ("anna", "pam", "::1", {"pamservice": "db"}, ["m"]),
         ("anna", "oauth", UNIX, oauth, ["m"]),
     ]
+
+
+@pytest.mark.parametrize(("method", "is_asked"), [("scram-sha-256", True), ("trust", True), ("pam", False)])
+def test_secrets_are_looked_for_where_they_matter(tmp_path, monkeypatch, method, is_asked):
+    proxy = hba_proxy(tmp_path, f"host all all all {method}\n", auth_user="guard")
+    asked = []
+
+    async def ask(question, user):
+        asked.append(user)
+        return Found((), 0.0)
+
+    async def believe(*_):
+        return b""
+
+    monkeypatch.setattr(proxy.lookups, "wait", ask)
+    monkeypatch.setattr(proxy.outside, "verify", believe)
+    call(proxy, hello("bert"))
+    assert asked == ["bert"] * is_asked
 
 
 def test_a_wrong_password_is_logged_with_the_rule_it_was_asked_by(tmp_path):

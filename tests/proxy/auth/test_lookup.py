@@ -28,10 +28,10 @@ from proxy.auth.lookup import (
 )
 from proxy.auth.users import NOBODY, Users
 from proxy.config.ini import read
-from proxy.errand import TICK
+from proxy.errand import PATIENCE, TICK
 from proxy.failing import LoginFailed
 from proxy.main import Proxy
-from proxy.states import IDLE
+from proxy.states import IDLE, Closing
 from proxy.tasks import Tasks
 from tests.fakes import FakeClock, FakeLog, FakeWorld
 
@@ -146,6 +146,20 @@ def test_when_all_have_left_nobody_asks_any_more():
     desk.turn()
     assert not desk.world.pool.waiting
     assert not desk.lookups.pending
+
+
+def test_who_comes_when_the_last_one_leaves_asks_for_himself():
+    desk = Desk(servers=2)
+    first = desk.ask()
+    with desk.world.loop.running():
+        first.cancel()
+        second = desk.world.loop.create_task(desk.lookups.wait(QUESTION, "ann"))
+    desk.turn()
+    assert first.cancelled()
+    assert not second.done()
+    desk.answer(answer("old"), server=1)
+    desk.answer(answer("first"), server=0)
+    assert second.result().stored == (FIRST,)
 
 
 def test_that_there_is_nobody_is_remembered_for_a_moment():
@@ -298,6 +312,18 @@ def test_a_lost_connection_is_tried_once_more():
         desk.servers[1].transport.peer_breaks()
     desk.turn().turn(TICK).answer(answer("first"))
     assert task.result().stored == (FIRST,)
+
+
+def test_a_query_that_hangs_is_not_asked_again():
+    desk = Desk(servers=2)
+    task = desk.ask()
+    with desk.world.loop.running():
+        desk.world.clock.advance(PATIENCE)
+        desk.servers[1].close(Closing.TEST_TIMEOUT)
+    desk.turn(TICK)
+    with pytest.raises(Refused, match="error response from auth_query"):
+        task.result()
+    assert not desk.servers[0].transport.written
 
 
 def test_that_no_connection_can_be_opened_is_said_as_to_everybody():

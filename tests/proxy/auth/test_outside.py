@@ -137,7 +137,7 @@ def test_what_the_files_say_of_a_password_counts_more(tmp_path: Path, monkeypatc
     proxy = a_proxy_for_tokens(tmp_path)
     ask_ldap(proxy, monkeypatch)
     proxy.users = Users({"anna": (Plain(Secret("of the file")),)})
-    assert proxy.proofs.find_login(a_pool(proxy))[1] == (Secret("of the file"),)
+    assert proxy.proofs.find_login(a_pool(proxy))[1][0] == Secret("of the file")
 
 
 def test_passwords_are_kept_of_so_many_and_no_more(tmp_path: Path, monkeypatch: Any) -> None:
