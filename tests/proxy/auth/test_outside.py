@@ -11,7 +11,7 @@ import pytest
 
 from protocol.errors import Refused
 from protocol.frontend import build_password
-from protocol.passwords import Plain, Secret
+from protocol.passwords import Plain, ScramKeys, Secret
 from proxy.auth.outside import NO_MAPS
 from proxy.auth.rulebook import read_rulebook
 from proxy.auth.users import Users
@@ -120,16 +120,16 @@ def ask_ldap(proxy: Any, monkeypatch: Any, said: bytes = PASSWORD) -> None:
 def test_a_password_that_a_directory_believes_opens_the_users_servers(tmp_path: Path, monkeypatch: Any) -> None:
     proxy = a_proxy_for_tokens(tmp_path)
     pool = a_pool(proxy)
-    assert proxy.find_login(pool)[1] is None
+    assert proxy.proofs.find_login(pool)[1] == (None,)
     pool.failure = LoginFailed("28P01", "no password")
     ask_ldap(proxy, monkeypatch)
-    assert proxy.find_login(pool)[1] == Secret("swordfish")
+    assert proxy.proofs.find_login(pool)[1] == (Secret("swordfish"),)
     assert pool.failure is None  # with a password it may be another matter
     pool.failure = LoginFailed("28P01", "wrong password")
     ask_ldap(proxy, monkeypatch)
     assert pool.failure is not None  # the same as before: nothing is tried anew
     ask_ldap(proxy, monkeypatch, build_password("another"))
-    assert proxy.find_login(pool)[1] == Secret("another")
+    assert proxy.proofs.find_login(pool)[1] == (Secret("another"),)
     assert "another" not in repr(vars(proxy.outside))
 
 
@@ -137,7 +137,10 @@ def test_what_the_files_say_of_a_password_counts_more(tmp_path: Path, monkeypatc
     proxy = a_proxy_for_tokens(tmp_path)
     ask_ldap(proxy, monkeypatch)
     proxy.users = Users({"anna": (Plain(Secret("of the file")),)})
-    assert proxy.find_login(a_pool(proxy))[1] == Secret("of the file")
+    assert proxy.proofs.find_login(a_pool(proxy))[1] == (Secret("of the file"), Secret("swordfish"))
+    keys = ScramKeys.from_salted_password(b"x" * 32)
+    proxy.users = Users({"anna": (keys.verifier(b"salt", 4096),)})  # with which nothing can be opened
+    assert proxy.proofs.find_login(a_pool(proxy))[1][0] == Secret("swordfish")
 
 
 def test_passwords_are_kept_of_so_many_and_no_more(tmp_path: Path, monkeypatch: Any) -> None:
