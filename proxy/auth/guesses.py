@@ -16,6 +16,8 @@ application with a wrong password in its file counts a few times for the address
 success wipes out the failures of its pair; not those of the address, or one account of his own would give an attacker
 as many guesses as he likes. Of IPv6 a /64 is one address, on a Unix socket it is the account.
 
+A token that does not do counts like a wrong password; to ask where tokens are had, as libpq does first, counts nothing.
+
 Memory is bounded: of pairs and of addresses the `CAPACITY` seen last, about 400 bytes each.
 """
 
@@ -30,6 +32,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from protocol import sqlstate
 from protocol.errors import Refused
+from proxy.auth.oauth import TokenRefused
 from proxy.clock import span
 from proxy.config.kinds import AuthType
 from proxy.inbox import Inbox
@@ -120,7 +123,7 @@ class Guesses:
         try:
             yield
         except Refused as no:
-            if no.sqlstate == sqlstate.INVALID_PASSWORD:
+            if no.sqlstate == sqlstate.INVALID_PASSWORD or isinstance(no, TokenRefused):
                 await self._wait_for_others(pair, before, inbox)
                 self._fail(pair)
             raise

@@ -30,6 +30,10 @@ from proxy.log import UNIX
 MAX_MESSAGE: Final = MAX_MESSAGE_LENGTH + 64  # its length, and the mechanism's name
 
 
+class TokenRefused(Refused):
+    """The client has shown a token, and it does not do. As good as a wrong password to whoever counts guesses."""
+
+
 class TokenWanted(Refused):
     """The client has asked where tokens are had, and has been told: it will come back with one."""
 
@@ -71,7 +75,7 @@ async def _judge(token: Secret | None, rules: OauthRules, keys: KeySet, may_be: 
 
 
 def _refusal(user: str, why: str, *, is_question: bool) -> Refused:
-    kind = TokenWanted if is_question else Refused
+    kind = TokenWanted if is_question else TokenRefused
     return kind(sqlstate.INVALID_AUTHORIZATION, f'OAuth bearer authentication failed for user "{user}"', note=why)
 
 

@@ -112,8 +112,10 @@ class Proofs:
         kept = [] if serving is None else [self._worked.get(serving), self._proofs.get(serving)]
         good = [each.password for each in kept if each is not None and self._holds(each, pool.user, stored)]
         good += [_make_proof(each).password for each in stored if _is_good(each)]
-        good += [said] if (said := self._proxy.outside.password_of(pool.user)) else []
+        if (shown := self._proxy.outside.password_of(pool.user)) is not None:
+            good.append(shown)  # to a directory, which PostgreSQL may ask too
         unique = [each for at, each in enumerate(good) if each not in good[:at]]
+        unique.sort(key=lambda each: isinstance(each, ScramVerifier))  # nothing can be done with it alone
         return tuple(unique) or (_find_best(stored),)
 
     def _holds(self, proof: Proof, user: str, stored: tuple[Stored, ...]) -> bool:

@@ -189,11 +189,12 @@ def test_a_key_that_is_new_is_found_and_the_issuer_is_asked_seldom(stand, keys):
 
 def test_a_storm_of_logins_asks_the_issuer_once(stand, keys):
     keys.patience = 0.3
-    lines = [stand.call() for _ in range(50)]
     first = f"n,,\x01auth=Bearer {token().reveal()}\x01\x01".encode()
-    for line in lines:
-        line.send(startup("anna", "home"), message("p", b"OAUTHBEARER\0" + pack("!I", len(first)) + first))
-    assert [line.read_until("ZE")[-1].kind for line in lines] == ["Z"] * 50
+    with contextlib.ExitStack() as callers:
+        lines = [callers.enter_context(stand.call()) for _ in range(50)]
+        for line in lines:
+            line.send(startup("anna", "home"), message("p", b"OAUTHBEARER\0" + pack("!I", len(first)) + first))
+        assert [line.read_until("ZE")[-1].kind for line in lines] == ["Z"] * 50
     assert keys.asked == 1
 
 

@@ -20,6 +20,7 @@ from proxy.auth.guesses import (
     Guesses,
     neighbourhood,
 )
+from proxy.auth.oauth import TokenRefused, TokenWanted
 from proxy.config.kinds import AuthType
 from proxy.config.settings import Settings
 from proxy.inbox import Inbox
@@ -41,6 +42,7 @@ class Town:
         self.guesses = Guesses(SimpleNamespace(clock=self.clock, settings=self.settings, log=self.log))
         self.heard: list[str] = []
         self.asked = 0
+        self.refusal = Refused(sqlstate.INVALID_PASSWORD, "no")
 
     def begin(self, *, right: bool = False, address: tuple[str, int] = HOME, user: str = "anna") -> Inbox:
         """Somebody tries; what he says is right or wrong. He is answered when his time has come."""
@@ -56,7 +58,7 @@ class Town:
                 self.asked += 1
                 await self._answer(inbox)
                 if not right:
-                    raise Refused(sqlstate.INVALID_PASSWORD, "no")
+                    raise self.refusal
         except Refused as no:
             self.heard.append(no.sqlstate)
         else:
@@ -87,6 +89,16 @@ class Town:
             self.pass_time(0.01)
         assert self.heard[-1] == "welcome"
         return self.clock.now() - began
+
+
+@pytest.mark.parametrize(("kind", "is_guess"), [(TokenRefused, True), (TokenWanted, False), (Refused, False)])
+def test_a_bad_token_is_a_guess_and_a_question_for_one_is_none(kind: type[Refused], is_guess: bool) -> None:
+    town = Town(auth_type=AuthType.OAUTH)
+    town.refusal = kind(sqlstate.INVALID_AUTHORIZATION, "no")
+    for _ in range(PAIR_FREE + 1):
+        town.begin()
+    town.begin()
+    assert town.asked == (PAIR_FREE + 1 if is_guess else PAIR_FREE + 2)
 
 
 @pytest.fixture(name="town")

@@ -11,7 +11,7 @@ import pytest
 
 from protocol.errors import Refused
 from protocol.frontend import build_password
-from protocol.passwords import Plain, Secret
+from protocol.passwords import Plain, ScramKeys, Secret
 from proxy.auth.outside import NO_MAPS
 from proxy.auth.rulebook import read_rulebook
 from proxy.auth.users import Users
@@ -137,7 +137,10 @@ def test_what_the_files_say_of_a_password_counts_more(tmp_path: Path, monkeypatc
     proxy = a_proxy_for_tokens(tmp_path)
     ask_ldap(proxy, monkeypatch)
     proxy.users = Users({"anna": (Plain(Secret("of the file")),)})
-    assert proxy.proofs.find_login(a_pool(proxy))[1][0] == Secret("of the file")
+    assert proxy.proofs.find_login(a_pool(proxy))[1] == (Secret("of the file"), Secret("swordfish"))
+    keys = ScramKeys.from_salted_password(b"x" * 32)
+    proxy.users = Users({"anna": (keys.verifier(b"salt", 4096),)})  # with which nothing can be opened
+    assert proxy.proofs.find_login(a_pool(proxy))[1][0] == Secret("swordfish")
 
 
 def test_passwords_are_kept_of_so_many_and_no_more(tmp_path: Path, monkeypatch: Any) -> None:
