@@ -155,7 +155,7 @@ class Visit:
         asked = parse_replication(request.parameters.get("replication")).asked
         tls = describe(inbox.transport)
         login.log_attempt(proxy, self.address, request.database, request.user, asked, tls)
-        async with proxy.guesses.attempt(self.address, request.user, inbox):
+        async with proxy.strangers.guesses.attempt(self.address, request.user, inbox):
             visitor = self.visitor = await login.wait_visitor(inbox, proxy, request, self.address, is_owner=has_console)
         proxy.strangers.leave(self)
         if is_console:
