@@ -136,7 +136,9 @@ class Visit:
         request, packet = await encryption.wait_request(inbox, proxy, self.address, self._declined)
         if isinstance(request, CancelRequest):
             meant = proxy.cancels.find(request.key)
-            self._meant = meant.tag.database if meant is not None else ""
+            if meant is not None:
+                self._meant = meant.tag.database
+                proxy.strangers.leave(self)  # he knows a secret of ours
             result = await proxy.cancels.serve(request.key)
             if result is not UNKNOWN or proxy.strangers.wrong_keys.is_time():
                 self._log_closing(result)
