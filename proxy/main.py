@@ -18,20 +18,18 @@ from typing import Any
 from protocol.parameters import FOLLOWED, spelling
 from proxy.audit import build_report
 from proxy.auth.gate import Gate
-from proxy.auth.guesses import Guesses
 from proxy.auth.keys import KeyKeeper
 from proxy.auth.lookup import Lookups
 from proxy.auth.outside import Outside
 from proxy.auth.proofs import Proofs, name_unwarmed
 from proxy.auth.users import Users
-from proxy.balancer import Introduction, receive
+from proxy.balancer import receive
 from proxy.cancel import Cancels
 from proxy.clock import Clock
 from proxy.config.entries import Database, hosts_of
 from proxy.config.ini import Config
 from proxy.connect import Opener
 from proxy.daemon import PidFile, describe_build
-from proxy.doorstep import Doorstep
 from proxy.express import Express
 from proxy.hub import Hub
 from proxy.inherit import Inheritance
@@ -96,8 +94,8 @@ class Proxy:
         self.cancels.relay = self.kin.cancel
         self.is_activated = False  # systemd opened our sockets
         self.leaving: Leaving | None = None
-        # those who have said nothing yet, in the order they came
-        self.doorsteps: dict[Doorstep | Introduction, None] = {}
+        self.doorsteps: dict[Any, None] = {}  # those who have said nothing yet, in the order they came
+        self.strangers = Strangers(self)
         self.express = Express(self)
         self.callers = 0  # those whose conversation is not over, the console's among them
         self.visitors = 0  # clients that are still logging in; the console's are not counted
@@ -119,8 +117,6 @@ class Proxy:
         self.outside = Outside(self)
         self.lookups = Lookups(self)
         self.proofs = Proofs(self)
-        self.strangers = Strangers(self)
-        self.guesses = Guesses(self)
 
     # Start.
 

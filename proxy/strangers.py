@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from protocol import sqlstate
 from protocol.backend import build_error
+from proxy.auth.guesses import Guesses
 from proxy.log.seldom import PERIOD, Seldom
 
 LEAST: Final = 100  # max_half_open where nothing is said, and max_client_conn is small
@@ -33,6 +34,7 @@ class Strangers:
         self._proxy = proxy
         self.visits: dict[Any, None] = {}
         self.dropped = 0
+        self.guesses = Guesses(proxy)
         self._told = Seldom(proxy.clock.now)
         self.wrong_keys = Seldom(proxy.clock.now)  # cancel requests that are nobody's
 

@@ -136,7 +136,9 @@ class Visit:
         request, packet = await encryption.wait_request(inbox, proxy, self.address, self._declined)
         if isinstance(request, CancelRequest):
             meant = proxy.cancels.find(request.key)
-            self._meant = meant.tag.database if meant is not None else ""
+            if meant is not None:
+                self._meant = meant.tag.database
+                proxy.strangers.leave(self)  # he knows a secret of ours
             result = await proxy.cancels.serve(request.key)
             if result is not UNKNOWN or proxy.strangers.wrong_keys.is_time():
                 self._log_closing(result)
@@ -155,7 +157,7 @@ class Visit:
         asked = parse_replication(request.parameters.get("replication")).asked
         tls = describe(inbox.transport)
         login.log_attempt(proxy, self.address, request.database, request.user, asked, tls)
-        async with proxy.guesses.attempt(self.address, request.user, inbox):
+        async with proxy.strangers.guesses.attempt(self.address, request.user, inbox):
             visitor = self.visitor = await login.wait_visitor(inbox, proxy, request, self.address, is_owner=has_console)
         proxy.strangers.leave(self)
         if is_console:

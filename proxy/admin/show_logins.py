@@ -23,14 +23,15 @@ def show_logins(proxy: Any) -> Table:
 
 def _rows(proxy: Any) -> Iterator[tuple[Value, ...]]:
     now = proxy.clock.now()
-    for address, user, record, delay in proxy.guesses.report():
+    for address, user, record, delay in proxy.strangers.guesses.report():
         left = max(round(MEMORY - (now - record.failed_at)), 0)
         yield address, user, record.failures, f"{delay:g}", record.waiting, left
 
 
 def list_logins(proxy: Any) -> list[tuple[str, int]]:
     """For SHOW LISTS: those who have not logged in yet, and what came of others so far."""
-    strangers, guesses = proxy.strangers, proxy.guesses
+    strangers = proxy.strangers
+    guesses = strangers.guesses
     return [
         ("half_open", len(strangers)),
         ("half_open_dropped", strangers.dropped),

@@ -35,7 +35,7 @@ from protocol.errors import Refused
 from proxy.auth.oauth import TokenRefused
 from proxy.clock import span
 from proxy.config.kinds import AuthType
-from proxy.inbox import Inbox
+from proxy.inbox import Inbox, PeerGone
 from proxy.log import UNIX, as_address
 
 FIRST: Final = 0.25  # seconds; doubles with every failure
@@ -124,10 +124,11 @@ class Guesses:
             yield
         except Refused as no:
             if no.sqlstate == sqlstate.INVALID_PASSWORD or isinstance(no, TokenRefused):
-                await self._wait_for_others(pair, before, inbox)
+                delay = self._find_delay_for_others(pair, before)
                 self._fail(pair)
+                await self._wait(pair, delay, inbox)
             raise
-        await self._wait_for_others(pair, before, inbox)
+        await self._wait(pair, self._find_delay_for_others(pair, before), inbox)
         self._succeed(pair)
 
     @property
@@ -150,12 +151,15 @@ class Guesses:
         record = self.pairs.find(pair, self._proxy.clock.now())
         return record.failures if record is not None else 0
 
-    async def _wait_for_others(self, pair: Pair, before: int, inbox: Inbox) -> None:
-        if self._count(pair) > before:
-            await self._wait(pair, self._find_delay(pair), inbox)
+    def _find_delay_for_others(self, pair: Pair, before: int) -> float:
+        """How long an answer waits because others have failed since it was asked for."""
+        return self._find_delay(pair) if self._count(pair) > before else 0.0
 
     async def _wait(self, pair: Pair, delay: float, inbox: Inbox) -> None:
-        """The peer may leave meanwhile; whoever reads next learns it. Refused: too many like it wait."""
+        """Refused: too many like it wait. PeerGone: it has left meanwhile.
+
+        Who has only closed his half is gone too: or whoever says all at once, his guess included, would not wait.
+        """
         if not delay:
             return
         now = self._proxy.clock.now()
@@ -169,6 +173,7 @@ class Guesses:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay):
                     await inbox.wait_gone()
+                raise PeerGone("the client left while its login waited")
         finally:
             own.waiting -= is_heard
             near.waiting -= is_heard

@@ -304,7 +304,7 @@ ROWS: dict[str, tuple[str, Look]] = {
     "dns_max_ttl": ("2", kept("")),
     "dns_nxdomain_ttl": ("3", kept("gone")),
     "proxy_protocol_from": ("127.0.0.1", lambda proxy: is_balancer(proxy, Address("127.0.0.1", 1))),
-    "auth_failure_delay": ("0.5", lambda proxy: proxy.guesses.longest),
+    "auth_failure_delay": ("0.5", lambda proxy: proxy.strangers.guesses.longest),
     "max_half_open": ("7", lambda proxy: proxy.strangers.limit),
     "auth_type": ("md5", heard(pick=lambda said: said[:9])),
     "auth_file": ("{folder}/others.txt", lambda proxy: sorted(proxy.users.secrets)),

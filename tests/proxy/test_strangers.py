@@ -1,8 +1,11 @@
 """Who has not logged in yet: never too many, the oldest goes first, and nobody who has logged in pays for them."""
 
+import asyncio
+
 from protocol.backend import parse_error
 from protocol.frontend import build_password
 from protocol.startup import build_cancel_request, build_startup
+from proxy.client import Client
 from proxy.janitor import Janitor
 from proxy.log.seldom import PERIOD
 from proxy.strangers import LEAST, TOO_MANY
@@ -175,6 +178,33 @@ def test_wrong_cancel_keys_are_told_seldom(tmp_path):
     proxy.clock.advance(PERIOD)
     Janitor(proxy).sweep()
     assert proxy.log.lines[-1] == f"LOG 49 more cancel requests had a wrong key, in {PERIOD:g}s or more"
+
+
+def test_who_waits_for_his_cancel_request_to_be_served_is_no_stranger(tmp_path):
+    async def main():
+        proxy = a_proxy_for(tmp_path)
+        client = Client(find_pool(proxy), "anna", b"12345678", {}, ("10.0.0.7", 1))
+        proxy.cancels.register(client)
+        served = asyncio.Event()
+
+        async def serve(key):
+            await served.wait()
+            return "done"
+
+        proxy.cancels.serve = serve
+        asker, guesser = Door(proxy), Door(proxy)
+        asker.phase.data_received(build_cancel_request(b"12345678"))
+        guesser.phase.data_received(build_cancel_request(b"87654321"))
+        await turns()
+        for _ in range(20):
+            Door(proxy)
+        await turns()
+        found = asker.is_closed, guesser.is_closed
+        served.set()
+        await turns()
+        return found
+
+    assert play(main()) == (False, True)
 
 
 def test_how_many_there_may_be_where_nothing_is_said(tmp_path):

@@ -12,7 +12,7 @@ from tests.proxy.auth.wire import alone
 async def fail(proxy, user, times):
     for _ in range(times):
         with pytest.raises(Refused):
-            async with proxy.guesses.attempt(("10.0.0.7", 1), user, alone()):
+            async with proxy.strangers.guesses.attempt(("10.0.0.7", 1), user, alone()):
                 raise Refused(sqlstate.INVALID_PASSWORD, "no")
 
 

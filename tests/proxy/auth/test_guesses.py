@@ -23,7 +23,7 @@ from proxy.auth.guesses import (
 from proxy.auth.oauth import TokenRefused, TokenWanted
 from proxy.config.kinds import AuthType
 from proxy.config.settings import Settings
-from proxy.inbox import Inbox
+from proxy.inbox import Inbox, PeerGone
 from proxy.log import Address
 from tests.fakes import FakeClock, FakeLog, FakeLoop
 from tests.proxy.auth.wire import alone
@@ -61,6 +61,8 @@ class Town:
                     raise self.refusal
         except Refused as no:
             self.heard.append(no.sqlstate)
+        except PeerGone:
+            self.heard.append("gone")
         else:
             self.heard.append("welcome")
 
@@ -176,7 +178,7 @@ def test_nor_when_all_have_been_asked_before_the_first_has_failed() -> None:
         town.gate.set()
         town.loop.turn()
     assert town.heard == ["28P01"] * (PAIR_FREE + 1), "nobody learns more until he has waited"
-    town.pass_time(0.3)
+    town.pass_time(6.0)
     assert town.heard.count("53300") == 201 - PAIR_FREE - 1 - PAIR_MOST
 
 
@@ -235,6 +237,31 @@ def test_who_leaves_while_he_waits_holds_nothing(town: Town) -> None:
         inbox.eof_received()
         town.loop.turn()
     assert (near.waiting, own.waiting) == (0, 0)
+
+
+def test_who_says_all_at_once_and_closes_his_half_is_not_heard_sooner(town: Town) -> None:
+    town.fail(PAIR_FREE + 5)
+    asked, town.heard = town.asked, []
+    for right in (False, True):
+        inbox = alone()
+        inbox.eof_received()
+        with town.loop.running():
+            town.loop.create_task(town._try(inbox, right, HOME, "anna"))
+            town.loop.turn()
+    assert town.heard == ["gone", "gone"]
+    assert town.asked == asked
+
+
+def test_who_leaves_before_he_hears_that_he_was_wrong_has_failed_all_the_same() -> None:
+    town = Patient()
+    callers = [town.begin() for _ in range(30)]
+    with town.loop.running():
+        town.gate.set()
+        town.loop.turn()
+        for inbox in callers:
+            inbox.eof_received()
+        town.loop.turn()
+    assert town.guesses.failed == 30
 
 
 def test_memory_is_bounded(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
