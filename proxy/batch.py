@@ -43,7 +43,7 @@ from proxy.envoys import Deed, Injection, Tagged
 from proxy.rounds import MAX_REPEATED
 
 _REPEATABLE: Final = (b"BES", b"BDES")  # a statement that exists is run, once: if its plan is stale it may be run again
-MAX_LOOKED_AT: Final = 100  # statements, for one that may go
+MAX_LOOKED_AT: Final = 20  # statements, for one that may go
 NOBODYS: Final = Statement(b"", b"\0\0\0")  # for what is put in front and has no name
 
 

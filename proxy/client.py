@@ -89,7 +89,7 @@ class Client(Holding, Leaving, asyncio.Protocol):
         self.server: Any = None
         self.connected_at: float = pool.now()
         self.request_at = self.ready_at = self.xact_at = self.waiting_since = pool.now()
-        self.carry = b""
+        self.carry: bytes | bytearray = b""
         self.remain = 0
         self.held: Any = None  # what waits for a server, or for our SET in front of it
         self.held_debts: tuple[Debt, ...] = ()
@@ -173,8 +173,11 @@ class Client(Holding, Leaving, asyncio.Protocol):
             self._leave(Closing.CLIENT_REQUEST, cancel=False)  # as `_take` would, for those who come for one query
             return
         try:
-            if self.carry or self.remain or self.pool.is_private or not self._is_round(data):
-                self._take(self.carry + data)
+            if self.carry:
+                if not self.gathers(data):
+                    self._take(bytes(self.carry) + data)
+            elif self.remain or self.pool.is_private or not self._is_round(data):
+                self._take(data)
         except ProtocolError as error:
             self.refuse(ErrorFields("FATAL", sqlstate.PROTOCOL_VIOLATION, str(error)), Closing.CLIENT_PROTOCOL)
         except Refused as no:

@@ -21,7 +21,7 @@ from protocol.frontend import build_query
 from protocol.ledger import ENDS_UNIT, ONE_QUERY, Debt
 from proxy import dispatch, prepare
 from proxy.chores import Chore
-from proxy.requests import CARE, UNNAMED, read
+from proxy.requests import CARE, UNNAMED, length_at, read
 from proxy.states import BEGUN, GONE, RESTING, WAITING, Closing
 
 MAX_HELD = 65536  # bytes a waiting client may send before we stop reading
@@ -81,6 +81,17 @@ class Holding:
         server.transport.write(prefix + data)
         if self.held_care == UNNAMED:
             self.unnamed = server.unnamed = self.unnamed_said
+
+    def gathers(self: Any, data: bytes) -> bool:
+        """Is `data` another piece, and not the last, of a message of which much lies here? To put them together each
+        time would cost the length of it for every piece, and pieces may have one byte."""
+        size = len(self.carry)
+        if size <= MAX_HELD or size + len(data) > length_at(self.carry, 1)[0]:
+            return False
+        if not isinstance(self.carry, bytearray):
+            self.carry = bytearray(self.carry)
+        self.carry += data
+        return True
 
     def wait_for_description(self: Any, data: bytes) -> None:
         """`data` waits until our server has said what a statement is (prepare.py)."""

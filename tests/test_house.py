@@ -137,7 +137,7 @@ def test_the_readme_names_only_functions_that_exist():
     assert named <= defined, named - defined
 
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "deploy/docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "deploy/docs").glob("*.md"))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

@@ -35,9 +35,9 @@ def stream_steps(say, count, **limits):
         return count_steps(lambda: (say(client.transport, server.transport, count), world.loop.turn()))
 
 
-def stream_growth(say, **limits):
+def stream_growth(say, size=30, **limits):
     stream_steps(say, 10, **limits)  # what is made once is not counted
-    return stream_steps(say, 200, **limits) / stream_steps(say, 50, **limits)
+    return stream_steps(say, 4 * size, **limits) / stream_steps(say, size, **limits)
 
 
 # Streams.
@@ -114,7 +114,8 @@ def test_statements_by_the_hundred(text, at_once):
         for each in [b";".join(texts)] if at_once else texts:
             client.peer_sends(build_query(each))
 
-    assert stream_growth(say, session_state="track", max_prepared_statements=10) < LINEAR
+    # 60 of them are too long to be remembered as they were read, as 240 are.
+    assert stream_growth(say, 60, session_state="track", max_prepared_statements=10) < LINEAR
 
 
 def test_thousands_of_parameters_end_with_a_closed_server():
@@ -145,14 +146,14 @@ def test_thousands_of_parameters_end_with_a_closed_server():
 )
 def test_sixty_four_thousand_of_what_a_message_may_count(parse, build):
     assert len(build(65_535)) > 65_535
-    assert growth(lambda count: parse(build(count)[5:]), 500) < LINEAR
+    assert growth(lambda count: parse(build(count)[5:]), 150) < LINEAR
 
 
 def test_sixty_four_thousand_columns_of_a_statement():
     def digest(count):
         return digest_description(b"t", backend.build_row_description([("a", 25, -1)] * count))
 
-    assert growth(digest, 500) < LINEAR
+    assert growth(digest, 150) < LINEAR
 
 
 @pytest.mark.parametrize(
@@ -177,19 +178,20 @@ def test_a_count_that_lies_costs_nothing(parse, body):
 
 NESTED = [
     "(", "((a)", "/*", "/* ", "/**/", "'", "'' ", "'a'\n", '"', '"a"(', "$a$ ", "$a$b$a$", "$", ";", "a;", "--\n",
-    "--a;\n", "for ", "for update ", "into ", "insert into a ", "set_config(", "set_config('a','b',true),",
-    "pg_advisory_lock(", "E'\\", 'U&"\\0041"(', "create table a (", "execute p;", "with a as (", "begin;", "[",
-    "a.b", "1e5 ", "declare c cursor ", "explain (", "a b c d ", "1,", "(1,2),", "- 1 ",
+    "--a;\n", "for ", "for update ", "into ", "insert into a ", "set_config(", "set_config('a','b',true),", "E'\\",
+    "pg_advisory_lock(", 'U&"\\0041"(', "create table a (", "execute p;", "with a as (", "begin;", "[", "a.b", "1e5 ",
+    "declare c cursor ", "explain (", "a b c d ", "1,", "(1,2),", "- 1 ",
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("piece", NESTED)
-@pytest.mark.parametrize("end", ["", ")", "*/", "select 1"])
+@pytest.mark.parametrize("end", ["", ")", "select 1"])
 def test_a_text_that_is_nested_deeply_or_never_ends(piece, end):
-    text = lambda count: b"select 1;create " + piece.encode() * count + end.encode()  # noqa: E731
+    def text(count):
+        return b"select 1;create " + piece.encode() * count + end.encode()
+
     for read in (classify, fingerprint, lambda text: Reader().read(text)):
-        read(text(1))
-        short, long = (count_steps(lambda count=count, read=read: read(text(count))) for count in (100, 400))
+        short, long = (count_steps(lambda count=count, read=read: read(text(count))) for count in (50, 200))
         assert long < LINEAR * short + 5_000, (read, short, long)
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from protocol.backend import build_command_complete, build_data_row
-from protocol.frontend import build_query
+from protocol.frontend import build_parse, build_query
 from proxy.client import MAX_AT_ONCE
 from proxy.holding import FAILED_BEGIN, MAX_HELD, READY_FAILED, READY_IN_TRANSACTION
 from proxy.states import ACTIVE, BEGUN, GONE, RESTING, WAITING
@@ -193,3 +193,16 @@ def test_a_long_message_that_begins_while_we_ask_something_goes_on_when_that_is_
 def test_a_cancelled_wait_names_nothing():
     play = busy(a_play()) >> client("PARSE:a=select_1 S") >> (lambda play: play.client.cancel_waiting())
     play >> server("C Z:I") << to_server("") >> client("B:a E S") << to_server("B:a E S")
+
+
+def test_a_long_statement_that_comes_in_small_pieces_is_gathered_and_not_copied_for_each():
+    play = Play(session_state="track")
+    parse = build_parse(b"", b"select '" + b"x" * 200_000 + b"'")
+    play >> client(parse[:100_000])
+    play >> client(parse[100_000:100_001])
+    heap = play.client.carry
+    for at in range(100_001, len(parse) - 1, 1_000):
+        play >> client(parse[at : min(at + 1_000, len(parse) - 1)])
+        assert play.client.carry is heap
+    play << to_server(b"") >> client(parse[-1:] + asked("B E S")) << to_server(parse + asked("B E S"))
+    assert not play.client.carry
