@@ -88,9 +88,9 @@ class Holding:
         size = len(self.carry)
         if size <= MAX_HELD or size + len(data) > length_at(self.carry, 1)[0]:
             return False
-        if not isinstance(self.carry, bytearray):
-            self.carry = bytearray(self.carry)
-        self.carry += data
+        gathered: Any = self.carry if isinstance(self.carry, bytearray) else bytearray(self.carry)
+        gathered += data
+        self.carry = gathered
         return True
 
     def wait_for_description(self: Any, data: bytes) -> None:
