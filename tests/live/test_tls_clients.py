@@ -249,6 +249,22 @@ def test_a_slow_handshake_costs_only_itself_and_ends_with_the_login(upstream, pa
         stand.wait_log("closing because: client_login_timeout")
 
 
+def test_handshakes_that_never_end_make_room_for_those_who_mean_it(upstream, pair):
+    settings = {"auth_type": "scram-sha-256", "max_half_open": 20, **settings_of(pair)}
+    with Stand(upstream, settings) as stand:
+        slow = [stand.call() for _ in range(40)]
+        for line in slow:
+            line.send(SSL_REQUEST)
+            assert line.read_byte() == b"S"
+            line.send(b"\x16\x03\x01\x02\x00\x01")
+        with stand.connect(sslmode="require") as connection:
+            assert connection.execute("select 1").fetchone() == (1,)
+        stand.wait_log("max_half_open")
+        assert all(has_hung_up(line.socket) for line in slow[:19]), "the oldest are gone"
+        for line in slow:
+            line.close()
+
+
 def test_a_cancel_request_over_tls_and_one_in_plain_reach_the_query(door):
     for is_encrypted in (True, False):
         with door.call() as line, door.call() as asker:
