@@ -20,7 +20,6 @@ from protocol.prepared import (
     replace_name,
     replace_position,
 )
-from protocol.proxy_header import build_v2, count_missing, parse_header
 from protocol.replication import parse_replication
 from protocol.startup import negotiate, parse_options, parse_startup
 from protocol.trial import parse_trial
@@ -28,7 +27,6 @@ from tests.fuzz.registry import cut, target, text_of
 from tests.play import asked, said
 
 MAX = 0x3FFFFFFF
-HEADER = build_v2(("2001:db8::7", 51234), ("::1", 6432)) + b"\3\0\4abcd"
 
 FRONTEND: tuple[tuple[Callable[[bytes], Any], Callable[[Any], bytes] | None], ...] = (
     (frontend.parse_query, frontend.build_query),
@@ -139,17 +137,6 @@ def parse_first_packet(data: bytes) -> None:
 HELLO = b"\0\3\0\2user\0joe\0database\0shop\0options\0-c a=b\0_pq_.x\0\0\0"
 
 
-def read_proxy_header(data: bytes) -> None:
-    """To the byte; half a header asks for more."""
-    taken = 0
-    while missing := count_missing(data[:taken]):
-        if taken == len(data):
-            return
-        taken = min(taken + missing, len(data))
-    source = parse_header(data[:taken]).source
-    assert source is None or 0 <= source[1] <= 65535
-
-
 target("framing", scan_all, ProtocolError, seeds=(said("D D D D D D D D C Z:I"), asked("P B E S d:xxx c")))
 target(
     "startup",
@@ -158,7 +145,6 @@ target(
     Refused,
     seeds=(HELLO, b"\x04\xd2\x16\x2f", b"\x04\xd2\x16\x2e12345678"),
 )
-target("proxy header", read_proxy_header, ProtocolError, seeds=(HEADER, b"PROXY TCP4 10.0.0.7 10.0.0.1 1 2\r\n"))
 target("startup options", lambda data: parse_options(text_of(data)), Refused, seeds=(rb"-c a=b --c-d=e\ f -cg=h",))
 target(
     "frontend",
