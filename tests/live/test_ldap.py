@@ -45,6 +45,7 @@ def searching(directory: Directory, **more: str) -> str:
 
 def a_stand(upstream: Any, options: str, **settings: object) -> Stand:
     said = {"auth_type": "ldap", "auth_file": "", "auth_ldap_options": options, "admin_users": "anna"} | settings
+    said |= {"auth_failure_delay": 0}
     return Stand(upstream, said, databases=HOME)
 
 

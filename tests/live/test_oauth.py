@@ -40,6 +40,7 @@ HOME = {
 SETTINGS = {
     "auth_type": "oauth",
     "auth_file": "",
+    "auth_failure_delay": 0,
     "oauth_issuer": issuer.ISSUER,
     "oauth_audience": "pgshuttle",
     "oauth_scope": "openid db",

@@ -63,7 +63,8 @@ def _program(tmp_path_factory: Any) -> Iterator[str]:
 
 
 def a_stand(upstream: Any, name: str, **settings: object) -> Stand:
-    return Stand(upstream, {"auth_type": "pam", "auth_file": "", "pam_service": name} | settings, databases=HOME)
+    said = {"auth_type": "pam", "auth_file": "", "pam_service": name, "auth_failure_delay": 0} | settings
+    return Stand(upstream, said, databases=HOME)
 
 
 def log_in(stand: Stand, user: str, password: str, seconds: float = 15.0) -> str:
