@@ -25,6 +25,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 from protocol.certificates import find_end_point
+from proxy.config.files import read_bytes
 from proxy.config.ini import Config
 from proxy.config.kinds import WEAK_MODES, AuthType, SslMode, TlsNegotiation
 from proxy.config.lines import Line, Reader, make_printable
@@ -58,6 +59,7 @@ _SUITES: Final = _USUAL_SUITES | {"TLS_AES_128_CCM_SHA256", "TLS_AES_128_CCM_8_S
 _DHE_PARAMS: Final = frozenset({"", "none", "auto", "legacy"})
 _VERIFYING: Final = frozenset({SslMode.VERIFY_CA, SslMode.VERIFY_FULL})
 _SEPARATOR: Final = re.compile(r"[,:]")
+MAX_FILE: Final = 4 << 20  # bytes of a certificate, a key, or of all the CAs there are
 _CERTIFICATE: Final = b"-----BEGIN CERTIFICATE-----"
 _FIRST: Final = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 _KEY: Final = re.compile(rb"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----")
@@ -267,14 +269,12 @@ def _load_authorities(context: ssl.SSLContext, side: _Side) -> bool:
 def _read(side: _Side, name: str) -> bytes | None:
     """None: it cannot be read, which has been said."""
     try:
-        with open(side.get(name), "rb") as file:
-            data = file.read()
-        side.digest.update(data)
-        return data
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "is no name of a file"
-        side.mistakes.append(f"{side.name_file(name)}: {why}")
+        data = read_bytes(side.get(name), MAX_FILE)
+    except ValueError as error:
+        side.mistakes.append(f"{side.name_file(name)}: {error}")
         return None
+    side.digest.update(data)
+    return data
 
 
 def _reason_of(error: ssl.SSLError) -> str:

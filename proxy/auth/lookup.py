@@ -6,10 +6,10 @@ auth_query finds. The question goes to the client's own database, or to that of 
 on connections that serve nothing else (lookup_pool.py); nothing of what the client says reaches them but its name, as
 a bound parameter.
 
-An answer counts for `auth_query_ttl`; that there is nobody of a name, for MOST_UNKNOWN_TTL at the most. A login that
-fails is reason to ask again before it is called wrong, but not within PAUSE of the last answer: so a new password
-works at once, and whoever tries passwords asks PostgreSQL once a second and not a thousand times. Many logins of one
-user at a time are one question.
+An answer counts for `auth_query_ttl`, be it secrets or that there is nobody of that name: else the time that a second
+try takes would tell which of the two it was. A login that fails is reason to ask again before it is called wrong, but
+not within PAUSE of the last answer: so a new password works at once, and whoever tries passwords asks PostgreSQL once
+a second and not a thousand times. Many logins of one user at a time are one question.
 
 Strangers say names without end. What is remembered of names that nobody has is apart from what is known, and both are
 bounded; and of the few questions that are asked at a time, half are for those who were found before.
@@ -39,12 +39,12 @@ from proxy.failing import LoginFailed
 
 MOST_KNOWN: Final = 10_000  # users remembered; some 600 bytes each
 MOST_UNKNOWN: Final = 10_000  # names that nobody has
-MOST_UNKNOWN_TTL: Final = 2.0  # seconds
 PAUSE: Final = 1.0  # seconds after an answer in which a wrong password is no reason to ask again
 STRANGERS_AT_ONCE: Final = 2  # questions for names that were not found before
 TRIES: Final = 2  # connections, where the first one is lost
 
 ERROR_RESPONSE: Final = "error response from auth_query"  # PgBouncer's words, and the next ones too
+NO_CONNECTION: Final = "auth_query cannot be run: there is no connection to the server"
 UNEXPECTED_RESPONSE: Final = "unexpected response from auth_query"
 
 _NO_SUCH_TEXT: Final = frozenset({"22021", "22P05"})  # a name that is no text in that database's encoding
@@ -198,7 +198,7 @@ class Lookups:
             self._known.move_to_end(key)
             return found if now - found.asked_at < ttl else None
         found = self._unknown.get(key)
-        return found if found is not None and now - found.asked_at < min(ttl, MOST_UNKNOWN_TTL) else None
+        return found if found is not None and now - found.asked_at < ttl else None
 
     async def _fly(self, key: Key) -> Found | Exception:
         """Ask, or wait for the answer of who asks already. When all who wait have gone nobody asks any more."""
@@ -281,16 +281,17 @@ class Lookups:
             _log(self._proxy, question, user, str(bad))
             return ()
 
-    def _judge(self, failed: LoginFailed, question: Question, user: str) -> Found | Refused | LoginFailed:
+    def _judge(self, failed: LoginFailed, question: Question, user: str) -> Found | Refused:
         """
-        Nobody could be asked. In a database that does not exist there is nobody; that auth_user has a wrong password is
-        none of a stranger's business, and would look like his own. Anything else he hears as everybody does.
+        Nobody could be asked. In a database that does not exist there is nobody. Where PostgreSQL is and why it cannot
+        be reached is none of a stranger's business, and that auth_user has a wrong password would look like his own:
+        both are in the log.
         """
         if failed.sqlstate == sqlstate.INVALID_CATALOG:
             return Found((), self._now())
         if failed.sqlstate.startswith(_ABOUT_LOGINS):
             return _config_error(self._proxy, f"{_name(question)} cannot log in: {failed.sentence}")
-        return failed
+        return Refused(failed.sqlstate, NO_CONNECTION, hint="The log of the pooler says why.")
 
     def _now(self) -> float:
         return float(self._proxy.clock.now())

@@ -98,9 +98,13 @@ async def _wait_data(inbox: Inbox) -> bytes:
 
 
 def is_private(inbox: Inbox, host: str) -> bool:
-    """Can nobody else read what this client sends? It speaks TLS, or does not leave this machine."""
+    """Can nobody else read what this client sends? It speaks TLS, or does not leave this machine, as the socket says
+    too: `host` may be what a balancer says of it."""
     transport: asyncio.BaseTransport = inbox.transport
-    return host == UNIX or transport.get_extra_info("ssl_object") is not None or _is_loopback(host)
+    if host == UNIX or transport.get_extra_info("ssl_object") is not None:
+        return True
+    peer = transport.get_extra_info("peername")
+    return _is_loopback(host) and (not isinstance(peer, tuple) or _is_loopback(str(peer[0])))
 
 
 def _is_loopback(host: str) -> bool:

@@ -7,7 +7,7 @@ one is false. An address without a mask is that address alone. `unix` stands for
 """
 
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
 from proxy.config.kinds import Kind
@@ -34,6 +34,8 @@ class Networks:
         if host == UNIX:
             return self.has_unix
         address = ip_address(host)
+        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped  # of a socket that speaks both
         return any(address in network for network in self.networks)
 
 

@@ -59,6 +59,8 @@ Rules: TypeAlias = OauthRules | LdapRules | PamRules
 def read_oauth(settings: Settings, options: Mapping[str, str] = NO_OPTIONS) -> OauthRules:
     """The rules of method oauth. ValueError: a sentence about what is missing or wrong."""
     said = {name: _find(settings, f"oauth_{name}", options.get(name)) for name in OAUTH_OPTIONS}
+    if "issuer" in options and "jwks" not in options:
+        raise ValueError("issuer= needs jwks= beside it: the keys of one issuer must not vouch for another")
     for name in ("issuer", "jwks", "audience", "scope"):
         if not said[name]:
             raise ValueError(f"oauth_{name} is missing: {_NEEDED[name]}")

@@ -110,7 +110,7 @@ def test_auth_type_cert_needs_verify_full(with_pair):
 @pytest.mark.parametrize("name", ["client_tls_cert_file", "client_tls_key_file", "client_tls_ca_file"])
 def test_a_file_that_is_not_there_is_named_with_its_setting(with_pair, tmp_path, name):
     assert mistakes_of(with_pair(**{name: tmp_path / "none"})) == [
-        f"{name}: {tmp_path}/none: No such file or directory"
+        f"{name}: {tmp_path}/none: cannot be read: No such file or directory"
     ]
 
 
@@ -245,7 +245,7 @@ def test_a_mistake_stands_at_the_line_of_its_setting(tmp_path):
     with pytest.raises(BadTls) as caught:
         read_contexts(read(str(file)))
     assert caught.value.mistakes == [
-        f"{file}:4: server_tls_ca_file: /nowhere/ca.crt: No such file or directory",
+        f"{file}:4: server_tls_ca_file: /nowhere/ca.crt: cannot be read: No such file or directory",
         f"{file}:3: server_tls_ciphers: OpenSSL knows none of these ciphers",
     ]
 

@@ -139,6 +139,13 @@ def test_this_machine_is_no_such_line(host: str) -> None:
     assert converse(first(token()), host=host)[0] == ""
 
 
+def test_but_not_because_a_balancer_says_so() -> None:
+    inbox = alone()
+    peer = ("192.0.2.1", 5432)
+    wired(inbox).get_extra_info = lambda name, default=None: {"peername": peer}.get(name)  # type: ignore[method-assign]
+    assert not is_private(inbox, "127.0.0.1")
+
+
 def test_nor_is_one_with_tls() -> None:
     inbox = alone()
     assert not is_private(inbox, "192.0.2.1")

@@ -85,7 +85,7 @@ def test_a_method_whose_library_is_missing_is_a_mistake_when_the_file_is_read(fo
         ("host all all all ldap", "ldapserver is missing"),
         ("host all all all ldap ldapserver=a ldapprefix=x ldapbasedn=y", "ldapbasedn is for a search"),
         ("host all all all ldap ldapserver=a ldapbasedn=y ldapbindpasswd=hush", "belong together"),
-        ("host all all all oauth issuer=https://a scope=b", "oauth_jwks is missing"),
+        ("host all all all oauth issuer=https://a scope=b", "issuer= needs jwks= beside it"),
         ("host all all all oauth issuer=http://a scope=b jwks=/k audience=c", "oauth_issuer is no https"),
         ("host all all all pam pamservice=../shadow", "pam_service is no name"),
         ("host all all all pam pam_use_hostname=1", "pam_use_hostname is not supported"),

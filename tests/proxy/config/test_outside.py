@@ -37,7 +37,13 @@ def test_the_rules_are_those_of_the_settings() -> None:
 
 
 def test_a_line_of_the_hba_file_says_some_of_them_otherwise() -> None:
-    options = {"issuer": "https://other.example.com", "scope": "a b", "allow_plain": "1", "map": "people"}
+    options = {
+        "issuer": "https://other.example.com",
+        "jwks": "/other",
+        "scope": "a b",
+        "allow_plain": "1",
+        "map": "people",
+    }
     rules = read_oauth(settings(), options)
     assert (rules.issuer, rules.scope, rules.allow_plain) == ("https://other.example.com", ("a", "b"), True)
     assert (rules.map, read_oauth(settings(oauth_map="all")).map) == ("people", "all")
@@ -73,6 +79,12 @@ def test_keys_and_tokens_come_by_https(address: str) -> None:
 @pytest.mark.parametrize("address", ["https://id.example.com/keys", "http://127.0.0.1:8080/", "http://[::1]/k"])
 def test_this_machine_may_do_without(address: str) -> None:
     assert read_oauth(settings(oauth_jwks=address)).jwks == address
+
+
+def test_the_keys_of_one_issuer_do_not_vouch_for_another() -> None:
+    said = settings(oauth_issuer="https://a", oauth_jwks="/a", oauth_audience=("x",), oauth_scope=("y",))
+    with pytest.raises(ValueError, match="issuer= needs jwks= beside it"):
+        read_oauth(said, {"issuer": "https://b"})
 
 
 def test_an_identity_that_others_map_is_a_mistake() -> None:
