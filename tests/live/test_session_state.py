@@ -372,8 +372,10 @@ def test_the_console_says_who_is_pinned_and_why(stand, alice):
     alice.execute("select pg_advisory_lock(4711)")
     alice.execute("select 1")  # answered only when it is known what the one before has left
     with stand.connect("postgres", "pgbouncer") as console:
-        rows = console.execute("show clients").fetchall()
-        reasons = [row[-1] for row in rows if row[-2] == 1]
+        found = console.execute("show clients")
+        names = [column.name for column in found.description]
+        rows = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+        reasons = [row["pin_reason"] for row in rows if row["pinned"] == 1]
         assert len(reasons) == 1
         assert reasons[0].startswith("advisory lock since 2")
         assert reasons[0].endswith("by: select pg_advisory_lock(?)")
