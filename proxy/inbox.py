@@ -8,7 +8,8 @@ a time await whole messages. Streams (queries and rows) never pass here: when th
 
 Two bounds. A message longer than the reader's `limit` is an error before its body is read. And when more
 than `HIGH_WATER` unread bytes lie here the transport is told to stop reading: a peer that talks while
-nobody listens costs us one buffer and no more.
+nobody listens costs us one buffer and no more. Of a stranger not even that is kept (`most`): the loop reads
+up to 256 kB at once, and there may be thousands of them.
 """
 
 import asyncio
@@ -33,7 +34,7 @@ class PeerGone(Exception):
 class Inbox(asyncio.Protocol):
     """One connection in its conversational phase. `on_connect` is called with the inbox once the socket stands."""
 
-    __slots__ = ("_choked", "_gone", "_is_lost", "_on_connect", "_paused", "_unread", "_wake", "transport")
+    __slots__ = ("_choked", "_gone", "_is_lost", "_on_connect", "_paused", "_unread", "_wake", "most", "transport")
 
     transport: asyncio.Transport
 
@@ -45,6 +46,7 @@ class Inbox(asyncio.Protocol):
         self._is_lost = False  # the socket is closed; `_gone` alone may mean that the peer said its last word
         self._paused = False
         self._choked = False
+        self.most: int | None = None  # bytes that may lie unread; None: HIGH_WATER and a read
 
     # What the event loop calls.
 
@@ -54,10 +56,20 @@ class Inbox(asyncio.Protocol):
             self._on_connect(self)
 
     def data_received(self, data: bytes) -> None:
+        if self.most is not None and len(self._unread) + len(data) > self.most:
+            self._refuse_more(self.most)
+            return
         self._unread += data
         if len(self._unread) > HIGH_WATER and not self._paused:
             self._paused = True
             self.transport.pause_reading()
+        self._rouse()
+
+    def _refuse_more(self, most: int) -> None:
+        """What lies here is of no use any more; whoever waits for it, or comes to, hears why."""
+        self._unread.clear()
+        self._gone = ProtocolError(f"more than {most} bytes before the login is over")
+        self.transport.pause_reading()
         self._rouse()
 
     def pause_writing(self) -> None:

@@ -3,12 +3,15 @@ Strangers: everybody who is connected and has not shown yet who he is.
 
 Theory. Anybody can open a connection and say nothing, or say a name and never the password. So those who have not
 logged in have room of their own: they take none of `max_client_conn`, and there are never more than `max_half_open`
-of them. When one more comes the oldest goes, since an honest login takes milliseconds: whoever floods us throws out
-himself, and newcomers always get in (cutting off newcomers would let a thousand silent sockets lock everybody out).
+of them. When one more comes an old one goes, since an honest login takes milliseconds: newcomers always get in (cutting
+them off would let a thousand silent sockets lock everybody out). Of the oldest it is the one whose address has sent most
+of them: a flood faster than a login throws out itself, and not those whose login takes a little longer.
 
 What is told of this, and of other things that strangers do as often as they like, is told seldom: see log/seldom.py.
 """
 
+from collections import Counter
+from itertools import islice
 from typing import Any, Final
 
 from protocol import sqlstate
@@ -16,13 +19,14 @@ from protocol.backend import build_error
 from proxy.auth.guesses import Guesses
 from proxy.log.seldom import PERIOD, Seldom
 
+LOOKED_AT: Final = 32  # of the oldest: 10 us
 LEAST: Final = 100  # max_half_open where nothing is said, and max_client_conn is small
 
 TOO_MANY: Final = build_error(
     "FATAL",
     sqlstate.TOO_MANY_CONNECTIONS,
     "too many connections are logging in (max_half_open)",
-    detail="The oldest gives way to the newest.",
+    detail="The oldest give way to the newest.",
 )
 """What whoever is thrown out hears. No numbers: we do not know who he is."""
 
@@ -50,19 +54,21 @@ class Strangers:
     def check(self) -> None:
         """Somebody has come: is there room?"""
         while len(self) > self.limit:
-            self._drop(self._find_oldest())
+            self._drop(self._find_victim())
 
-    def _find_oldest(self) -> Any:
-        fronts = [next(iter(each)) for each in (self.visits, self._proxy.doorsteps) if each]
-        return min(fronts, key=lambda front: front.arrived_at)
+    def _find_victim(self) -> Any:
+        fronts = [*islice(self.visits, LOOKED_AT), *islice(self._proxy.doorsteps, LOOKED_AT)]
+        oldest = sorted(fronts, key=lambda front: front.arrived_at)[:LOOKED_AT]
+        counts = Counter(each.address[0] for each in oldest)
+        return max(oldest, key=lambda each: counts[each.address[0]])  # of several the first, which is the oldest
 
-    def _drop(self, oldest: Any) -> None:
+    def _drop(self, victim: Any) -> None:
         self.dropped += 1
         if self._told.is_time():
-            words = f"more than {self.limit} connections have not logged in (max_half_open), the oldest is closed"
-            self._proxy.log.warning(f"{words}: it came from {oldest.address}")
-        oldest.drop()
-        self.leave(oldest)
+            words = f"more than {self.limit} connections have not logged in (max_half_open), an old one is closed"
+            self._proxy.log.warning(f"{words}: it came from {victim.address}")
+        victim.drop()
+        self.leave(victim)
 
     def leave(self, visit: Any) -> None:
         """He has shown who he is, or is gone."""

@@ -25,7 +25,7 @@ from proxy.config.entries import CONSOLES
 from proxy.explain import Explanation
 from proxy.failing import LoginFailed
 from proxy.handshake import HandshakeFailed
-from proxy.inbox import Inbox, PeerGone
+from proxy.inbox import HIGH_WATER, Inbox, PeerGone
 from proxy.log import Voice, tag_client
 from proxy.peers import UNKNOWN
 from proxy.pool import Pool
@@ -62,6 +62,7 @@ class Visit:
         self._scope: asyncio.Timeout | None = None
         self._is_dropped = False
         self._is_refused = False  # it has been told, and has a moment to read it
+        inbox.most = HIGH_WATER
         proxy.callers += 1
         proxy.strangers.visits[self] = None
 
@@ -90,6 +91,7 @@ class Visit:
             async with asyncio.timeout(self._find_time_left()) as self._scope:
                 visitor = await self._log_in(self._scope)
             if visitor is not None:
+                self.inbox.most = None
                 await converse(self.inbox, self.proxy, visitor, self.address)
         except Refused as no:
             self._log_failed_login(no)
@@ -144,6 +146,7 @@ class Visit:
                 self._log_closing(result)
             return None
         if isinstance(request, SuccessionRequest):
+            inbox.most = None
             succession.receive(proxy, inbox, self.address, request.version)
             self.is_handed_over = True
             return None

@@ -14,9 +14,9 @@ from tests.proxy.test_login import HELLO, PARAMETERS, a_proxy, find_pool, refusa
 class Door(Wire):
     """A transport that hands on its phases."""
 
-    def __init__(self, proxy):
+    def __init__(self, proxy, address=("10.0.0.7", 51234)):
         super().__init__()
-        self.phase = Doorstep(proxy, ("10.0.0.7", 51234))
+        self.phase = Doorstep(proxy, address)
         self.is_closed = False
         self.phase.connection_made(self)
 

@@ -50,6 +50,19 @@ def test_so_is_that_of_a_first_packet(length):
         play(alone(length.to_bytes(4, "big")).wait_startup_packet(100))
 
 
+def test_of_a_stranger_nothing_is_kept_that_is_too_much():
+    async def main():
+        inbox = alone(b"")
+        inbox.most = len(MESSAGE)
+        inbox.data_received(MESSAGE)
+        inbox.data_received(b"x")
+        assert not inbox.has_unread
+        with pytest.raises(ProtocolError, match="more than 10 bytes before the login is over"):
+            await inbox.wait_message(100)
+
+    play(main())
+
+
 def test_what_was_said_before_the_end_is_still_heard_and_then_the_end():
     async def main():
         inbox = alone(MESSAGE)

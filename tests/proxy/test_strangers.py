@@ -67,6 +67,23 @@ def test_a_newcomer_gets_in_through_a_thousand_silent_ones(tmp_path):
     assert play(main()).startswith(b"R\0\0\0\x08\0\0\0\0"), "and none of them took a place of max_client_conn"
 
 
+def test_a_flood_from_one_address_throws_out_itself_and_not_a_login_that_takes_its_time(tmp_path):
+    async def main():
+        proxy = a_proxy_for(tmp_path, 50)
+        slow = Door(proxy, ("10.9.9.9", 1))
+        slow.phase.data_received(HELLO)
+        await turns()
+        for _ in range(500):
+            proxy.clock.advance(0.001)
+            Door(proxy)
+        await turns()
+        slow.phase.data_received(build_password("secret"))
+        await turns()
+        return slow.written[9:]
+
+    assert play(main()).startswith(b"R\0\0\0\x08\0\0\0\0")
+
+
 def test_who_has_logged_in_is_no_stranger_any_more(tmp_path):
     async def main():
         proxy = a_proxy_for(tmp_path)
@@ -164,7 +181,7 @@ def test_the_log_tells_it_seldom_and_counts_the_rest(tmp_path):
 
     before, after = play(main())
     assert before == [
-        "WARNING more than 5 connections have not logged in (max_half_open), the oldest is closed: "
+        "WARNING more than 5 connections have not logged in (max_half_open), an old one is closed: "
         "it came from ('10.0.0.7', 51234)"
     ]
     assert after == ["WARNING 99 more connections were closed before they logged in (max_half_open)"]

@@ -124,6 +124,24 @@ def test_one_connection_has_one_name_in_the_log_from_its_first_line_to_its_last(
     assert first.endswith(": shop/anna@[fe80::1]:4 ")
 
 
+def test_who_says_more_than_a_login_needs_is_refused_and_costs_no_memory(tmp_path):
+    proxy = a_proxy(tmp_path, auth_type="plain")
+
+    async def main():
+        inbox = alone(b"")
+        talk = Visit(proxy, inbox, ("10.0.0.7", 1))
+        meeting = asyncio.ensure_future(talk.serve())
+        inbox.data_received(HELLO)
+        await asyncio.wait([meeting], timeout=0.01)
+        inbox.data_received(b"x" * 250_000)
+        await asyncio.wait([meeting], timeout=1)
+        talk.finish()
+        return meeting.done(), inbox.has_unread
+
+    assert play(main()) == (True, False)
+    assert "pooler error: more than 65536 bytes before the login is over" in proxy.log.text
+
+
 def test_a_visitor_counts_as_a_client_from_when_he_has_shown_who_he_is_until_he_is_gone(tmp_path):
     proxy = a_proxy(tmp_path, auth_type="plain")
 
