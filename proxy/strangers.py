@@ -3,9 +3,9 @@ Strangers: everybody who is connected and has not shown yet who he is.
 
 Theory. Anybody can open a connection and say nothing, or say a name and never the password. So those who have not
 logged in have room of their own: they take none of `max_client_conn`, and there are never more than `max_half_open`
-of them. When one more comes an old one goes, since an honest login takes milliseconds: newcomers always get in (cutting
-them off would let a thousand silent sockets lock everybody out). Of the oldest it is the one whose address has sent most
-of them: a flood faster than a login throws out itself, and not those whose login takes a little longer.
+of them. When one more comes an old one goes, since an honest login takes milliseconds: newcomers always get in
+(cutting them off would let a thousand silent sockets lock everybody out). Of the oldest it is one of the address that
+has sent most of them: a flood faster than a login throws out itself, and nobody whose login takes a little longer.
 
 What is told of this, and of other things that strangers do as often as they like, is told seldom: see log/seldom.py.
 """
