@@ -223,9 +223,14 @@ def _oracle() -> Iterator[Oracle]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def quoted(upstream: Upstream) -> str:
+    """The password of our own, for an entry."""
+    return upstream.secrets["postgres"].replace("'", "''")
+
+
 def hba_stand(upstream: Upstream, oracle: Oracle, **more: object) -> Stand:
     """A proxy that reads the oracle's files. Behind it everybody is the same user."""
-    login = f"dbname=postgres user=postgres password='{upstream.secrets['postgres']}'"
+    login = f"dbname=postgres user=postgres password='{quoted(upstream)}'"
     stand = Stand(
         upstream,
         {
@@ -329,7 +334,7 @@ def _bouncer(oracle: Oracle, upstream: Upstream) -> Iterator[tuple[int, Path, "s
     folder, port = Path(tempfile.mkdtemp(prefix="pgshuttle-bouncer-")), find_free_port()
     folder.chmod(0o777)
     to = f"host={upstream.host} port={upstream.port} dbname=postgres user=postgres"
-    entries = "".join(f"{name} = {to} password='{upstream.secrets['postgres']}'\n" for name in DATABASES)
+    entries = "".join(f"{name} = {to} password='{quoted(upstream)}'\n" for name in DATABASES)
     (folder / "users").write_text("".join(f'"{user}" "{WORD}"\n' for user in USERS))
     (folder / "p.ini").write_text(
         f"[databases]\n{entries}[pgbouncer]\nlisten_addr = 127.0.0.1,::1\nlisten_port = {port}\n"

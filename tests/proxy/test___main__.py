@@ -115,7 +115,7 @@ def test_the_limit_of_open_files_has_pgbouncers_line(tmp_path):
 
 def test_check_and_start_say_what_is_wrong_with_certificates_at_the_line_of_the_setting(tmp_path, capsys):
     file = a_file(tmp_path, GOOD.replace("trust\n", "trust\nserver_tls_ca_file = /nowhere/ca.crt\n"))
-    sentence = "server_tls_ca_file: /nowhere/ca.crt: No such file or directory"
+    sentence = "server_tls_ca_file: /nowhere/ca.crt: cannot be read: No such file or directory"
     assert command.check(file) == 1
     assert f"{file}:3: error: {sentence}" in capsys.readouterr().out
     assert command.start(command.parse_arguments([file])) == 1

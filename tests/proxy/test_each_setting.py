@@ -10,7 +10,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -146,11 +146,11 @@ def log(name: str) -> Look:
 
 def tokens(name: str) -> Look:
     """The rule by which a token would be judged now, where the file's are right."""
-    right = {"issuer": "https://a.example.com", "jwks": "/a.json", "audience": "a", "scope": "a"}
+    right = {"issuer": "https://a.example.com", "jwks": "/a.json", "audience": ("a",), "scope": ("a",)}
 
     def look(proxy: Proxy) -> Any:
-        unsaid = {key: value for key, value in right.items() if not getattr(proxy.settings, f"oauth_{key}")}
-        return getattr(read_oauth(proxy.settings, unsaid), name)
+        unsaid = {f"oauth_{key}": value for key, value in right.items() if not getattr(proxy.settings, f"oauth_{key}")}
+        return getattr(read_oauth(replace(proxy.settings, **unsaid)), name)
 
     return look
 

@@ -131,7 +131,7 @@ def test_a_bad_set_of_tls_files_refuses_the_whole_reload_and_keeps_the_old_set(p
         path.write_text(text)
         line = text.split("\n").index("server_tls_ca_file = /nowhere/ca.crt") + 1
         assert await proxy.reload() == [
-            f"{path}:{line}: server_tls_ca_file: /nowhere/ca.crt: No such file or directory",
+            f"{path}:{line}: server_tls_ca_file: /nowhere/ca.crt: cannot be read: No such file or directory",
             "TLS configuration could not be reloaded, keeping old configuration",
         ]
         assert (proxy.tls, proxy.settings.default_pool_size) == (tls, 20)
