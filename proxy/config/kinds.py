@@ -159,9 +159,7 @@ def _parse_duration(text: str) -> float:
 
 
 def _format_seconds(value: float) -> str:
-    """As PgBouncer does, which has six digits; more only where more were said."""
-    texts = (f"{value:.{digits}g}" for digits in (6, 15, 17))
-    return next(text for text in texts if float(text) == value)
+    return f"{value:g}"
 
 
 def or_off(kind: Kind[T]) -> Kind[T | None]:
