@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from protocol import backend, codes
-from protocol.errors import ProtocolError
+from protocol.errors import ProtocolError, Refused
 from protocol.frontend import build_password, build_sasl_initial
 from protocol.passwords import ScramKeys, Secret, derive_salted_password, prepare
 from protocol.scram import ScramClient, ScramServer, WrongPassword
@@ -112,7 +112,7 @@ async def _log_in(said: bytes) -> None:
 OK, LIST = backend.build_authentication_ok(), backend.build_sasl(["SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"])
 
 target(
-    "scram server", be_scram_server, *(ProtocolError, WrongPassword),
+    "scram server", be_scram_server, *(ProtocolError, WrongPassword, Refused),
     seeds=(b" " + FIRST + b"\0" + FINAL, b"p" + PLUS_FIRST + b"\0" + FINAL, b" y,,n=,r=abc\0" + FINAL),
 )  # fmt: skip
 target(
