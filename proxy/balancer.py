@@ -70,7 +70,7 @@ class Introduction:
 
     def _read(self) -> None:
         try:
-            self._take()
+            address = self._take()
         except (BlockingIOError, InterruptedError):
             return
         except (OSError, EOFError):
@@ -80,24 +80,17 @@ class Introduction:
         except ProtocolError as error:
             self._turn_away(error)
         else:
-            self._introduce()
+            self._leave()
+            drive(_let_in(self._proxy, self.socket, address))
 
-    def _take(self) -> None:
-        """Returns when the header is whole; not a byte more has been read."""
+    def _take(self) -> Address:
+        """Of the client, when the header is whole; not a byte more has been read."""
         while missing := count_missing(self._said):
             data = self.socket.recv(missing)
             if not data:
                 raise EOFError
             self._said += data
-
-    def _introduce(self) -> None:
-        try:
-            address = name_client(parse_header(self._said), self.address)
-        except ProtocolError as error:
-            self._turn_away(error)
-            return
-        self._leave()
-        drive(_let_in(self._proxy, self.socket, address))
+        return name_client(parse_header(self._said), self.address)
 
     def _turn_away(self, error: ProtocolError) -> None:
         self._leave()

@@ -14,21 +14,19 @@ A cancel request needs none: it carries no secret but its key, and libpq before 
 """
 
 import ssl
-from typing import Any, Final
+from typing import Any
 
 from protocol import sqlstate
 from protocol.codes import MAX_STARTUP_LENGTH, TLS_HANDSHAKE
 from protocol.errors import ProtocolError, Refused
 from protocol.startup import CancelRequest, SslRequest, Startup, SuccessionRequest, build_packet, parse_startup
-from proxy.config.kinds import SslMode
+from proxy.config.kinds import WEAK_MODES
 from proxy.handshake import ALPN, encrypt
 from proxy.inbox import Inbox
 from proxy.log import UNIX
 from proxy.tls import is_encrypted
 
 MAX_ENCRYPTION_REQUESTS = 2  # one for TLS, one for GSSAPI
-
-REQUIRING: Final = frozenset({SslMode.REQUIRE, SslMode.VERIFY_CA, SslMode.VERIFY_FULL})
 
 Meaning = Startup | CancelRequest | SuccessionRequest
 
@@ -89,4 +87,4 @@ def _check_encrypted(inbox: Inbox, proxy: Any, address: tuple[str, int], request
 
 def needs_tls(proxy: Any) -> bool:
     """Must everybody who does not come over a Unix socket speak TLS?"""
-    return proxy.settings.client_tls_sslmode in REQUIRING
+    return proxy.settings.client_tls_sslmode not in WEAK_MODES

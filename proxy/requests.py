@@ -23,7 +23,6 @@ from protocol.prepared import MAX_TARGET, find_bind_names, find_parse_name, find
 from proxy import session, stalls
 from proxy.states import BEGUN, RESTING
 
-LEAST = HEADER_SIZE - 1  # bytes; less than any message has
 SHORT = 1024  # bytes; max_packet_size is never less
 MAX_STATEMENT = 1_048_576  # bytes; a Parse that is longer is passed on as it comes
 

@@ -92,9 +92,6 @@ class Contexts:
     servers_digest: bytes = field(default=b"", compare=False)
 
 
-NO_TLS: Final = Contexts()
-
-
 def read_contexts(config: Config) -> Contexts:
     """Both, from the files as they are now. BadTls: each mistake with the place of its setting."""
     mistakes = list(_find_weak(config))

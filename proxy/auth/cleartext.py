@@ -6,30 +6,22 @@ is asked: to a directory a bind without a password is a bind of nobody, which it
 that for a yes would have no passwords at all.
 """
 
-from protocol import codes, sqlstate
+from protocol import sqlstate
 from protocol.backend import build_authentication_cleartext
 from protocol.errors import Refused
 from protocol.frontend import parse_password
 from protocol.passwords import Secret
-from proxy.auth.verify import MAX_PASSWORD_MESSAGE
+from proxy.auth.verify import MAX_PASSWORD_MESSAGE, wait_answer, wrong_password
 from proxy.inbox import Inbox
 
 
 async def wait_password(inbox: Inbox, user: str) -> Secret:
     """What the client gives as its password; never empty. Refused: it is, or the message is another one."""
     inbox.write(build_authentication_cleartext())
-    kind, body = await inbox.wait_message(MAX_PASSWORD_MESSAGE)
-    if kind != codes.PASSWORD:
-        raise Refused(sqlstate.PROTOCOL_VIOLATION, f"expected password response, got message type {chr(kind)!r}")
-    password = Secret.decode(parse_password(body))
+    password = Secret.decode(parse_password(await wait_answer(inbox, "password", MAX_PASSWORD_MESSAGE)))
     if not password:
         raise wrong_password(user, "it is empty")
     return password
-
-
-def wrong_password(user: str, note: str) -> Refused:
-    """The words are those of every other method; why, is for our log."""
-    return Refused(sqlstate.INVALID_PASSWORD, f'password authentication failed for user "{user}"', note=note)
 
 
 def cannot_ask(user: str, what: str, note: str) -> Refused:

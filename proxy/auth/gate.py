@@ -37,6 +37,7 @@ from proxy.config.outside import OUTSIDE
 from proxy.config.settings import Settings
 from proxy.inbox import Inbox
 from proxy.log import DEBUG, UNIX, tag_client
+from proxy.tls import is_encrypted
 
 MOST_WARNINGS: Final = 20  # in the log of one reload
 MAX_CERTIFICATE_NAME: Final = 1_000  # characters; of a common name X.520 allows 64
@@ -113,7 +114,7 @@ class Gate:
             user=startup.user,
             database=startup.database,
             host=address[0],
-            has_tls=inbox.transport.get_extra_info("ssl_object") is not None,
+            has_tls=is_encrypted(inbox.transport),
             is_physical=replication is Replication.PHYSICAL,
         )
         rule = find_rule(self.rulebook.rules, caller, self._interfaces.find)

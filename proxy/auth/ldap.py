@@ -17,9 +17,10 @@ import contextlib
 from typing import Any, Final
 
 from protocol.passwords import Secret
-from proxy.auth.cleartext import cannot_ask, wait_password, wrong_password
+from proxy.auth.cleartext import cannot_ask, wait_password
 from proxy.auth.crew import Crew, NoAnswer
 from proxy.auth.extras import library
+from proxy.auth.verify import wrong_password
 from proxy.config.ldap import LdapRules
 from proxy.inbox import Inbox
 

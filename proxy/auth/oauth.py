@@ -11,11 +11,10 @@ and must not be counted as one.
 To PostgreSQL nobody here has a password, so the database's entry must name one (user= and password=).
 """
 
-import asyncio
 import ipaddress
 from typing import Final
 
-from protocol import codes, sqlstate
+from protocol import sqlstate
 from protocol.backend import build_sasl, build_sasl_continue
 from protocol.errors import Refused
 from protocol.frontend import parse_sasl_initial, parse_sasl_response
@@ -23,9 +22,11 @@ from protocol.oauth import MAX_MESSAGE_LENGTH, MECHANISM, build_failure, check_d
 from protocol.passwords import Secret
 from proxy.auth.jwks import KeySet
 from proxy.auth.tokens import BadToken, MayBe, check_token
+from proxy.auth.verify import wait_answer
 from proxy.config.outside import OauthRules
 from proxy.inbox import Inbox
 from proxy.log import UNIX
+from proxy.tls import is_encrypted
 
 MAX_MESSAGE: Final = MAX_MESSAGE_LENGTH + 64  # its length, and the mechanism's name
 
@@ -91,19 +92,15 @@ async def _wait_first(inbox: Inbox) -> bytes:
 
 
 async def _wait_data(inbox: Inbox) -> bytes:
-    kind, body = await inbox.wait_message(MAX_MESSAGE)
-    if kind != codes.PASSWORD:
-        raise Refused(sqlstate.PROTOCOL_VIOLATION, f"expected SASL response, got message type {chr(kind)!r}")
-    return parse_sasl_response(body)
+    return parse_sasl_response(await wait_answer(inbox, "SASL", MAX_MESSAGE))
 
 
 def is_private(inbox: Inbox, host: str) -> bool:
     """Can nobody else read what this client sends? It speaks TLS, or does not leave this machine, as the socket says
     too: `host` may be what a balancer says of it."""
-    transport: asyncio.BaseTransport = inbox.transport
-    if host == UNIX or transport.get_extra_info("ssl_object") is not None:
+    if host == UNIX or is_encrypted(inbox.transport):
         return True
-    peer = transport.get_extra_info("peername")
+    peer = inbox.transport.get_extra_info("peername")
     return _is_loopback(host) and (not isinstance(peer, tuple) or _is_loopback(str(peer[0])))
 
 

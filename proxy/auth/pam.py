@@ -19,8 +19,9 @@ from ctypes import CFUNCTYPE, POINTER, Structure, c_char_p, c_int, c_uint, c_voi
 from typing import Any, Final
 
 from protocol.passwords import Secret, encode_text
-from proxy.auth.cleartext import cannot_ask, wait_password, wrong_password
+from proxy.auth.cleartext import cannot_ask, wait_password
 from proxy.auth.crew import Crew, NoAnswer
+from proxy.auth.verify import wrong_password
 from proxy.config.outside import LIBPAM, PamRules
 from proxy.inbox import Inbox
 from proxy.log import UNIX

@@ -112,12 +112,12 @@ def _meets_scram(claim: Claim) -> bool:
 
 async def _ask_cleartext(inbox: Inbox, claim: Claim, keeper: KeyKeeper) -> bytes:
     inbox.write(build_authentication_cleartext())
-    password = Secret.decode(parse_password(await _wait_answer(inbox, "password", MAX_PASSWORD_MESSAGE)))
+    password = Secret.decode(parse_password(await wait_answer(inbox, "password", MAX_PASSWORD_MESSAGE)))
     if not password:
-        raise _wrong_password(claim.user)
+        raise wrong_password(claim.user)
     is_right = await _is_right(password, claim, keeper)
     if not (is_right or (await claim.renew() and await _is_right(password, claim, keeper))):
-        raise _wrong_password(claim.user)
+        raise wrong_password(claim.user)
     return b""
 
 
@@ -142,10 +142,10 @@ async def _is_right(password: Secret, claim: Claim, keeper: KeyKeeper) -> bool:
 async def _ask_md5(inbox: Inbox, claim: Claim) -> bytes:
     salt = secrets.token_bytes(4)
     inbox.write(build_authentication_md5(salt))
-    response = parse_password(await _wait_answer(inbox, "password", MAX_PASSWORD_MESSAGE))
+    response = parse_password(await wait_answer(inbox, "password", MAX_PASSWORD_MESSAGE))
     is_right = _is_right_response(claim, salt, response)
     if not (is_right or (await claim.renew() and _is_right_response(claim, salt, response))):
-        raise _wrong_password(claim.user)
+        raise wrong_password(claim.user)
     return b""
 
 
@@ -168,19 +168,19 @@ async def _ask_scram(inbox: Inbox, claim: Claim, keeper: KeyKeeper) -> bytes:
     binding = find_own_end_point(inbox.transport)
     offered = offered_with(binding)
     inbox.write(build_sasl(offered))
-    initial = parse_sasl_initial(await _wait_answer(inbox, "SASL", MAX_SASL_MESSAGE))
+    initial = parse_sasl_initial(await wait_answer(inbox, "SASL", MAX_SASL_MESSAGE))
     if initial.mechanism not in offered or initial.data is None:
         raise Refused(sqlstate.PROTOCOL_VIOLATION, "client selected an invalid SASL authentication mechanism")
     verifiers = await _gather_verifiers(claim, keeper)
     server = ScramServer(*verifiers, mechanism=initial.mechanism, channel_binding=binding)
     inbox.write(build_sasl_continue(server.first(initial.data)))
-    answer = parse_sasl_response(await _wait_answer(inbox, "SASL", MAX_SASL_MESSAGE))
+    answer = parse_sasl_response(await wait_answer(inbox, "SASL", MAX_SASL_MESSAGE))
     try:
         last = server.final(answer)
     except WrongPassword:
         claim.miss()
         await claim.renew()  # for the next try: this one was told the salt of what we had
-        raise _wrong_password(claim.user) from None
+        raise wrong_password(claim.user) from None
     _note_keys(claim, verifiers, server.keys)
     return build_sasl_final(last)
 
@@ -215,12 +215,14 @@ def _verifiers_among(usable: Sequence[Stored]) -> list[ScramVerifier]:
     return [each for each in usable if isinstance(each, ScramVerifier)]
 
 
-async def _wait_answer(inbox: Inbox, what: str, limit: int) -> bytes:
+async def wait_answer(inbox: Inbox, what: str, limit: int) -> bytes:
+    """The body of a message of the kind that answers whatever has been asked. Refused (08P01): it is another one."""
     kind, body = await inbox.wait_message(limit)
     if kind != codes.PASSWORD:
         raise Refused(sqlstate.PROTOCOL_VIOLATION, f"expected {what} response, got message type {chr(kind)!r}")
     return body
 
 
-def _wrong_password(user: str) -> Refused:
-    return Refused(sqlstate.INVALID_PASSWORD, f'password authentication failed for user "{user}"')
+def wrong_password(user: str, note: str = "") -> Refused:
+    """The words are those of every method; why, is for our log."""
+    return Refused(sqlstate.INVALID_PASSWORD, f'password authentication failed for user "{user}"', note=note)

@@ -80,7 +80,6 @@ ACTED: Final = ""
 NO_ZONES: Final = "the system's resolver looks up host names: it is set up in /etc/resolv.conf and knows no zones"
 NO_BUFFERS: Final = "it has no meaning here: the event loop sizes its reads itself"
 NO_WINDOWS: Final = "it is for Windows services: job_name names the process here"
-NOT_YET: Final = "not acted on yet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +165,7 @@ class Settings:
         None,
         LIVE,
         ACTED,
-        "who has not logged in yet, then the oldest goes; 0 = max_client_conn, 100 at least",
+        "who has not logged in yet, then old ones go; 0 = max_client_conn, 100 at least",
     )
     auth_query: str = row(
         TEXT,

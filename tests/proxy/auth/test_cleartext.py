@@ -6,7 +6,8 @@ from protocol.backend import build_authentication_cleartext
 from protocol.errors import ProtocolError, Refused
 from protocol.frontend import build_password, build_query
 from protocol.passwords import Secret
-from proxy.auth.cleartext import cannot_ask, wait_password, wrong_password
+from proxy.auth.cleartext import cannot_ask, wait_password
+from proxy.auth.verify import wrong_password
 from tests.proxy.auth.wire import alone, play, wired
 
 
