@@ -431,6 +431,18 @@ class FakeWorld:
         self.clock.advance(seconds)
         self.loop.turn()
 
+    def run_tasks(self, seconds: float = 0.0) -> None:
+        """`advance`, where there are tasks: what they have woken has its turn too."""
+        with self.loop.running():
+            self.advance(seconds)
+            self.loop.turn()
+
+    def answer(self, server: Server, data: bytes) -> None:
+        """PostgreSQL says `data`, and who waits for it hears it."""
+        with self.loop.running():
+            server.transport.peer_sends(data)  # type: ignore[attr-defined]
+        self.run_tasks()
+
 
 def check_world(world: Any) -> None:
     """The LAWs, over the whole picture: raises AssertionError."""

@@ -6,10 +6,11 @@ for the address of whoever has connected, written by hand as in wire.py.
 """
 
 import socket
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from struct import pack
+
+from tests.live.service import Service
 
 Build = Callable[[tuple[str, int]], bytes]
 
@@ -23,43 +24,20 @@ def build_v1(source: tuple[str, int]) -> bytes:
     return b"PROXY TCP4 %b 203.0.113.1 %d 5432\r\n" % (source[0].encode(), source[1])
 
 
-class Balancer:
+class Balancer(Service):
     """Listens on `port` while the context lasts. `target` is a port of this machine, or the path of a socket."""
 
     def __init__(self, target: int | str, build: Build = build_v2) -> None:
+        super().__init__()
         self._target, self._build = target, build
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listening.getsockname()[1]
-        self._threads: list[threading.Thread] = []
-        self._open: list[socket.socket] = [self._listening]
 
-    def __enter__(self) -> "Balancer":
-        self._start(self._accept)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for each in self._open:
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join(10)
-        for each in self._open:
-            each.close()
-
-    def _start(self, work: Callable[..., None], *more: object) -> None:
-        thread = threading.Thread(target=work, args=more, daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def _accept(self) -> None:
+    def serve(self, near: socket.socket) -> None:
         with suppress(OSError):
-            while True:
-                near, source = self._listening.accept()
-                far = self._connect()
-                self._open += [near, far]
-                far.sendall(self._build(source))
-                self._start(self._carry, near, far)
-                self._start(self._carry, far, near)
+            far = self._connect()
+            self.opened.append(far)
+            far.sendall(self._build(near.getpeername()))
+            self.start(self._carry, near, far)
+            self._carry(far, near)
 
     def _connect(self) -> socket.socket:
         if isinstance(self._target, int):

@@ -9,53 +9,31 @@ without looking at its certificate, and may change what comes back: the attack t
 import select
 import socket
 import ssl
-import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 from tests.certificates import Pair
+from tests.live.service import Service
 from tests.live.wire import SSL_REQUEST
 
 TICK = 0.2  # seconds; what OpenSSL has read already no select sees
 PLUS = b"SCRAM-SHA-256-PLUS\0"
 
 
-class Line:
+class Line(Service):
     """Listens on 127.0.0.1:`port` while the context lasts, and connects to 127.0.0.1:`target`."""
 
     def __init__(self, target: int) -> None:
+        super().__init__()
         self.sent: list[bytes] = []  # by those who connect
         self._target = target
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listening.getsockname()[1]
-        self._open: list[socket.socket] = []
 
-    def __enter__(self) -> "Line":
-        self._start(self._accept)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for each in (self._listening, *self._open):
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
-
-    def _start(self, work: Callable[..., None], *more: Any) -> None:
-        threading.Thread(target=work, args=more, daemon=True).start()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                near, _ = self._listening.accept()
-                self._start(self._serve, near)
-
-    def _serve(self, near: socket.socket) -> None:
+    def serve(self, near: socket.socket) -> None:
         self._join(near, socket.create_connection(("127.0.0.1", self._target)))
 
     def _join(self, near: socket.socket, far: socket.socket) -> None:
         """One thread for both ways: OpenSSL's side of a connection is not for two at a time."""
-        self._open += [near, far]
+        self.opened += [near, far]
         number = len(self.sent)
         self.sent.append(b"")
 
@@ -108,7 +86,7 @@ class Between(Line):
     def change(self, data: bytes) -> bytes:
         return self._change(data) if self._change is not None else data
 
-    def _serve(self, near: socket.socket) -> None:
+    def serve(self, near: socket.socket) -> None:
         with suppress(OSError):
             assert near.recv(8, socket.MSG_WAITALL) == SSL_REQUEST
             near.sendall(b"S")

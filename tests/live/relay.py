@@ -9,17 +9,17 @@ Several relays, each listening at an address of its own, are several hosts of on
 """
 
 import socket
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from struct import unpack
 
+from tests.live.service import Service
 from tests.live.wire import SSL_REQUEST, message
 
 REFUSAL = message("E", b"SFATAL\0C08P01\0Munsupported frontend protocol\0\0")
 
 
-class Relay:
+class Relay(Service):
     """Listens on 127.0.0.1:`port`, or where `listening` does, while the context lasts, and connects to `target`."""
 
     def __init__(
@@ -30,41 +30,13 @@ class Relay:
         is_rude: bool = False,
         listening: socket.socket | None = None,
     ) -> None:
+        super().__init__(listening)
         self.asked: list[int] = []  # minors, in the order they came
         self.cancels = 0
         self.keys: list[bytes] = []
         self._target, self._minors, self._is_rude = target, minors, is_rude
-        self._listening = listening or socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listening.getsockname()[1] if listening is None else 0
-        self._threads: list[threading.Thread] = []
-        self._open: list[socket.socket] = []
 
-    def __enter__(self) -> "Relay":
-        self._start(self._accept)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for each in (self._listening, *self._open):
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join()
-        for each in (self._listening, *self._open):
-            each.close()
-
-    def _start(self, work: Callable[..., None], *more: object) -> None:
-        thread = threading.Thread(target=work, args=more, daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                near, _ = self._listening.accept()
-                self._open.append(near)
-                self._start(self._serve, near)
-
-    def _serve(self, near: socket.socket) -> None:
+    def serve(self, near: socket.socket) -> None:
         with suppress(OSError):
             head = near.recv(8, socket.MSG_WAITALL)
             if head == SSL_REQUEST:
@@ -81,9 +53,9 @@ class Relay:
             else:
                 self.cancels += 1
             far = socket.create_connection(self._target)
-            self._open.append(far)
+            self.opened.append(far)
             far.sendall(packet)
-            self._start(self._carry, near, far, False)
+            self.start(self._carry, near, far, False)
             self._carry(far, near, True)
 
     def _carry(self, source: socket.socket, sink: socket.socket, may_have_key: bool) -> None:

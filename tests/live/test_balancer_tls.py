@@ -1,14 +1,12 @@
 """TLS behind a balancer: the header comes first, and the handshake finds the socket as if nothing had been there."""
 
-import ssl
-
 import psycopg
 import pytest
 
 from tests.certificates import Authority
 from tests.live.balancer import Balancer, build_v2
 from tests.live.stand import Stand
-from tests.live.tls import ALPN, certificates, client_context, opened, settings_of
+from tests.live.tls import ALPN, Handshake, certificates, client_context, opened, settings_of
 from tests.live.wire import SSL_REQUEST, sqlstate
 
 pytestmark = pytest.mark.live
@@ -40,19 +38,9 @@ def test_libpq_speaks_tls_through_the_balancer(door):
 
 def test_the_header_and_a_direct_hello_may_come_in_one_piece(door):
     with door.call() as line:
-        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        side = client_context(alpn=(ALPN,)).wrap_bio(incoming, outgoing, server_hostname="localhost")
-        with pytest.raises(ssl.SSLWantReadError):
-            side.do_handshake()
-        line.send(build_v2(("192.0.2.7", 40000)) + outgoing.read())
-        for _ in range(20):
-            incoming.write(line.socket.recv(65536))
-            try:
-                side.do_handshake()
-            except ssl.SSLWantReadError:
-                continue
-            break
-        assert side.selected_alpn_protocol() == ALPN
+        handshake = Handshake(client_context(alpn=(ALPN,)))
+        line.send(build_v2(("192.0.2.7", 40000)) + handshake.hello)
+        assert handshake.finish(line).selected_alpn_protocol() == ALPN
 
 
 def test_who_stops_in_the_middle_of_a_handshake_is_half_open_and_gives_way(upstream, pair):

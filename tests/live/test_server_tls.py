@@ -7,8 +7,9 @@ import pytest
 
 from tests.certificates import Authority, Pair
 from tests.live.between import Between, Line, hide_plus
-from tests.live.encrypted import EncryptedUpstream, encrypted_upstream, readable
+from tests.live.encrypted import EncryptedUpstream, encrypted_upstream
 from tests.live.stand import Stand, wait_until
+from tests.live.tls import opened
 from tests.live.upstream import COPIER, PASSWORD
 
 pytestmark = pytest.mark.live
@@ -161,7 +162,7 @@ def test_a_certificate_that_nobody_vouches_for_is_believed_only_where_nobody_ask
 
 
 def test_a_certificate_of_our_own_is_shown_and_its_name_is_ours(secure):
-    ours, other = readable(secure.authority.issue("ann")), readable(secure.authority.issue("bert"))
+    ours, other = opened(secure.authority.issue("ann")), opened(secure.authority.issue("bert"))
     files = {"server_tls_cert_file": ours.cert, "server_tls_key_file": ours.key}
     with a_stand(secure, **files) as stand:
         assert facts(stand, "ann")[3] == "/CN=ann"
@@ -173,7 +174,7 @@ def test_a_certificate_of_our_own_is_shown_and_its_name_is_ours(secure):
 
 
 def test_a_certificate_of_our_own_that_postgresql_does_not_believe_is_told_in_its_words(secure):
-    ours = readable(secure.stranger.issue("ann"))
+    ours = opened(secure.stranger.issue("ann"))
     with a_stand(secure, server_tls_cert_file=ours.cert, server_tls_key_file=ours.key) as stand:
         assert "unknown ca" in failure(stand, "ann").lower()
 

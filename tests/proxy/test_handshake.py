@@ -5,30 +5,12 @@ import socket
 import ssl
 
 import pytest
-import uvloop
 
 from proxy.handshake import MAX_PIECES, HandshakeFailed, encrypt
 from proxy.inbox import Inbox, PeerGone
 from proxy.tls import build_contexts, describe, is_encrypted
-from tests.certificates import Authority
 from tests.live.tls import client_context, settings_of
 from tests.proxy.test_tls import settings_of as settings_with
-
-LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
-
-
-@pytest.fixture(params=LOOPS, name="run")
-def _run(request):
-    def run(conversation):
-        with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
-            return runner.run(asyncio.wait_for(conversation, 10))
-
-    return run
-
-
-@pytest.fixture(scope="module", name="authority")
-def _authority(tmp_path_factory):
-    return Authority(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture(scope="module", name="pair")

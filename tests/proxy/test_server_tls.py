@@ -7,7 +7,6 @@ import ssl
 from types import SimpleNamespace
 
 import pytest
-import uvloop
 
 from proxy.config.entries import Database
 from proxy.config.kinds import SslMode, TlsNegotiation
@@ -18,26 +17,10 @@ from proxy.pool import Pool
 from proxy.server_tls import ServerTls, TlsFailed, end_writing, find_tls, retire_all
 from proxy.states import Closing
 from proxy.tls import Contexts, build_contexts, describe
-from tests.certificates import Authority
 from tests.fakes import FakeTransport, FakeWorld
 from tests.proxy.test_tls import settings_of
 
-LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 SSL_REQUEST = b"\0\0\0\x08\x04\xd2\x16\x2f"
-
-
-@pytest.fixture(params=LOOPS, name="run")
-def _run(request):
-    def run(conversation):
-        with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
-            return runner.run(asyncio.wait_for(conversation, 10))
-
-    return run
-
-
-@pytest.fixture(scope="module", name="authority")
-def _authority(tmp_path_factory):
-    return Authority(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture(scope="module", name="theirs")

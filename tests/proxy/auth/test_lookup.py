@@ -78,15 +78,12 @@ class Desk:
         return self.start(self.lookups.wait_newer(QUESTION, user, found))
 
     def turn(self, seconds=0.0):
-        with self.world.loop.running():
-            self.world.advance(seconds)
-            self.world.loop.turn()
+        self.world.run_tasks(seconds)
         return self
 
     def answer(self, data, server=0):
-        with self.world.loop.running():
-            self.servers[server].transport.peer_sends(data)
-        return self.turn()
+        self.world.answer(self.servers[server], data)
+        return self
 
     def learn(self, *rows, user="ann"):
         """Ask and answer; what came of it."""

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from protocol.errors import Refused
+from protocol.passwords import Secret
 from proxy.auth.keys import KeyKeeper
 from proxy.inbox import Inbox
 
@@ -72,6 +74,20 @@ def alone(said: bytes = b"") -> Inbox:
 def play(conversation: Coroutine[Any, Any, T]) -> T:
     """Run to the end; five seconds are a failure, not a wait."""
     return asyncio.run(asyncio.wait_for(conversation, 5))
+
+
+def hear_of(asking: Coroutine[Any, Any, Secret], password: str) -> tuple[str, str]:
+    """What a client hears that gives `password` where somebody else is asked, and what the log; nothing when it is
+    let in."""
+
+    async def scene() -> tuple[str, str]:
+        try:
+            assert await asking == Secret(password)
+        except Refused as no:
+            return f"{no.sqlstate} {no.sentence}", no.note
+        return "", ""
+
+    return play(scene())
 
 
 def a_keeper() -> KeyKeeper:
