@@ -4,7 +4,7 @@ What answers a server still owes, in order, each with its owner.
 Theory. PostgreSQL answers requests strictly in order, so a queue of debts says whose the next byte is. A
 debt is entered when its request is sent (`expect`) and leaves when its answer comes (`settle`). The owner
 stands in the entry and is never inferred from who holds the server: a client, or one of our own chores
-(a SET in front of a query, a reset) whose answers reach nobody. `ANSWERS` is the whole law of what a
+(a SET in front of a query, a reset) whose answers reach nobody. `ANSWERS` (debts.py) is the whole law of what a
 server may say while it owes a given debt; anything else is a ProtocolError, and the server is closed
 before a byte of it reaches anybody.
 
@@ -24,112 +24,53 @@ Three rules of the protocol shape it (docs: "Message Flow", Extended Query and C
 The ledger never looks at a socket: it gives verdicts.
 """
 
-import enum
 from collections import deque
 from collections.abc import Iterable
-from struct import Struct
-from typing import Any
 
 from . import codes
-from .errors import ProtocolError
-from .framing import HEADER_SIZE, flags
-
-Owner = Any  # whoever a server delivers to: a client, or a chore of ours
-Entry = tuple["Debt", Owner]
-
-
-class Debt(enum.IntEnum):
-    """What is owed, by the request that earned it. The numbers index the tables below."""
-
-    NOTHING = 0  # asynchronous messages only
-    QUERY = 1  # the ReadyForQuery of a simple Query, and all before it; errors do not pay it
-    FUNCTION = 2  # the ReadyForQuery of a FunctionCall
-    SYNC = 3  # the ReadyForQuery of a Sync; survives any error before it
-    PARSE = 4  # ParseComplete
-    BIND = 5  # BindComplete
-    CLOSE = 6  # CloseComplete
-    DESCRIBE = 7  # RowDescription or NoData
-    EXECUTE = 8  # CommandComplete, EmptyQueryResponse or PortalSuspended, and the rows before it
-    COPY_END = 9  # no answer: where a CopyDone or CopyFail stood among the requests
-
-
-class Answer(enum.IntEnum):
-    """What a message of the server does to the debt at the head."""
-
-    PART = 1  # belongs to the debt, pays nothing
-    PAYS = 2  # pays the debt
-    READY = 3  # pays a Query, FunctionCall or Sync: the end of a unit
-    ERROR = 4
-    COPY_IN = 5  # the server now reads COPY data
-    ASIDE = 6  # asynchronous: may come at any time, pays nothing
-    UNASKED = 7  # nobody asked for this: the server is broken or hostile
-
-
-NOTHING, QUERY, FUNCTION, SYNC, PARSE, BIND, CLOSE, DESCRIBE, EXECUTE, COPY_END = Debt
-PART, PAYS, READY, ERROR, COPY_IN, ASIDE, UNASKED = Answer
-
-NOBODYS: Entry = (NOTHING, None)
-"""The head of a ledger in which nothing is owed."""
-
-SHORT = 4096  # bytes of an answer that is looked at as a whole
-LEAST_LENGTH = HEADER_SIZE - 1  # a length counts itself
-_READY = (b"Z\0\0\0\5I", b"Z\0\0\0\5T")  # ReadyForQuery after something that went well, outside a transaction or in one
-_READY_SIZE = len(_READY[0])
-_ONE_ROW = tuple(b"C\0\0\0\rSELECT 1\0" + ready for ready in _READY)  # how most answers end
-_ONE_ROW_SIZE = len(_ONE_ROW[0]) - _READY_SIZE
-_header = Struct("!BI").unpack_from
-
-ONE_QUERY = (QUERY,)
-ENDS_UNIT = frozenset({QUERY, FUNCTION, SYNC})
-_TELLING = frozenset({PARSE, CLOSE, DESCRIBE, EXECUTE, QUERY})  # who asked for these hears when an error pays them
-
-_ROWS = "D" + "Hdc"  # DataRow; CopyOutResponse, CopyData, CopyDone
-
-
-def _answers(**kinds: str) -> tuple[Answer, ...]:
-    table = [UNASKED] * 256
-    for name, letters in {"ASIDE": "NSA", "ERROR": "E", **kinds}.items():
-        for letter in letters:
-            table[ord(letter)] = Answer[name]
-    return tuple(table)
-
-
-ANSWERS: tuple[tuple[Answer, ...], ...] = (
-    _answers(),
-    _answers(PART="TCI" + _ROWS, COPY_IN="GW", READY="Z"),  # QUERY
-    _answers(PART="V", READY="Z"),  # FUNCTION
-    _answers(READY="Z"),  # SYNC
-    _answers(PAYS="1"),  # PARSE
-    _answers(PAYS="2"),  # BIND
-    _answers(PAYS="3"),  # CLOSE
-    _answers(PART="t", PAYS="Tn"),  # DESCRIBE
-    _answers(PART=_ROWS, COPY_IN="GW", PAYS="CIs"),  # EXECUTE
-    _answers(),  # COPY_END is never at the head
+from .answers import WholeAnswers
+from .debts import (
+    ANSWERS,
+    ASIDE,
+    BIND,
+    CLOSE,
+    COPY_END,
+    COPY_IN,
+    DESCRIBE,
+    DULL,
+    DULL_REQUESTS,
+    ENDS_UNIT,
+    ERROR,
+    EXECUTE,
+    FUNCTION,
+    LEAST_LENGTH,
+    NOBODYS,
+    NOTHING,
+    ONE_QUERY,
+    PARSE,
+    PART,
+    PAYS,
+    QUERY,
+    READY,
+    REQUESTS,
+    SYNC,
+    TELLING,
+    UNASKED,
+    Answer,
+    Debt,
+    Entry,
+    Owner,
 )
+from .errors import ProtocolError
 
-DULL = tuple(bytes(int(answer is PART) for answer in table) for table in ANSWERS)
-"""For `framing.scan`: the messages to step over while this debt is at the head."""
-
-REQUESTS: dict[int, Debt] = {
-    codes.QUERY: QUERY,
-    codes.FUNCTION_CALL: FUNCTION,
-    codes.SYNC: SYNC,
-    codes.PARSE: PARSE,
-    codes.BIND: BIND,
-    codes.CLOSE: CLOSE,
-    codes.DESCRIBE: DESCRIBE,
-    codes.EXECUTE: EXECUTE,
-    codes.COPY_DONE: COPY_END,
-    codes.COPY_FAIL: COPY_END,
-}
-"""Which debt a client's message earns; Flush, CopyData and Terminate earn none."""
-
-_LEAST_IN_QUERY = tuple(LEAST_LENGTH if dull else 1 << 32 for dull in DULL[QUERY])  # no length reaches what is not dull
-
-DULL_REQUESTS = flags(bytes([codes.COPY_DATA, codes.FLUSH]))
+__all__ = [
+    "ANSWERS", "ASIDE", "BIND", "CLOSE", "COPY_END", "COPY_IN", "DESCRIBE", "DULL", "DULL_REQUESTS", "ENDS_UNIT",
+    "ERROR", "EXECUTE", "FUNCTION", "LEAST_LENGTH", "NOBODYS", "NOTHING", "ONE_QUERY", "PARSE", "PART", "PAYS", "QUERY",
+    "READY", "REQUESTS", "SYNC", "UNASKED", "Answer", "Debt", "Entry", "Ledger", "Owner", "is_unit_closed",
+]  # fmt: skip
 
 
-class Ledger:
+class Ledger(WholeAnswers):
     """The debts of one server. `head` is the next to be paid, as (debt, owner); the others stand behind it.
 
     What one client sent at once stands there as one entry, (debts, owner), so a batch is entered in one step.
@@ -275,56 +216,6 @@ class Ledger:
             self.is_settled = self.head is NOBODYS
         return is_late
 
-    def pay_whole(self, data: bytes) -> Owner:
-        """If `data` is short, pays the head's unit to its end, went well and holds nothing else: paid, and whose it is.
-
-        Most answers are. Then this one walk is all there is to judge: a third of the work of `settle` by message.
-        """
-        pos, last = 0, len(data) - _READY_SIZE
-        if last > SHORT or self.doubts or not data.endswith(_READY):
-            return None
-        if self._now is ONE_QUERY:
-            if data.endswith(_ONE_ROW):
-                last -= _ONE_ROW_SIZE
-            while pos < last:
-                kind, length = _header(data, pos)
-                if length < _LEAST_IN_QUERY[kind]:
-                    return None
-                pos += length + 1
-            if pos != last:
-                return None
-        elif not self._is_whole_batch(data, last):
-            return None
-        owner = self.head[1]
-        if self._behind:
-            self._next = len(self._now)
-            self._end_unit()
-        else:
-            self._now = ()
-            self.head = NOBODYS
-            self.is_settled = True
-            self._swallowed = 0
-        return owner
-
-    def _is_whole_batch(self, data: bytes, last: int) -> bool:
-        """`pay_whole` for more than one debt: do the messages before `last` pay all but the one for ReadyForQuery?"""
-        debts, at, pos = self._now, self._next - 1, 0
-        if not debts or debts[at] is not self.head[0]:
-            return False  # (a COPY has swallowed what stood between)
-        answers = ANSWERS[debts[at]]
-        while pos < last:
-            kind, length = _header(data, pos)
-            answer = answers[kind]
-            if answer is not PART:
-                at += 1
-                if answer is not PAYS or at == len(debts):
-                    return False
-                answers = ANSWERS[debts[at]]
-            if length < LEAST_LENGTH:
-                return False
-            pos += length + 1
-        return pos == last and at + 1 == len(debts) and answers[codes.READY_FOR_QUERY] is READY
-
     def _end_unit(self) -> None:
         """The ReadyForQuery at the head's unit's end."""
         self._swallowed = 0
@@ -357,7 +248,7 @@ class Ledger:
         if self.head[0] in ENDS_UNIT or self.head is NOBODYS:
             return
         while self.head[0] not in (SYNC, NOTHING):
-            if self.head[0] in _TELLING:
+            if self.head[0] in TELLING:
                 self.voided.append(self.head[1])
             self._pay()
         self.skipping = self.head is NOBODYS

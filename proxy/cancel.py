@@ -101,6 +101,8 @@ class Cancels:
 
     def _request(self, client: Any) -> "asyncio.Task[str] | None":
         server = client.server
+        if client.unit is not None:
+            server = client.unit.prepare_cancel()
         return self.issue(server, client) if server is not None and server.ledger.is_owing else None
 
     def issue(self, server: Any, client: Any = None) -> "asyncio.Task[str] | None":

@@ -31,7 +31,7 @@ from protocol.parameters import ParameterSet
 from proxy import dispatch, prepare, rounds
 from proxy.config.kinds import PoolMode
 from proxy.envoys import NO_ALIASES
-from proxy.holding import Holding
+from proxy.holding import MAX_HELD, Holding
 from proxy.leaving import Leaving
 from proxy.log import Tag, tag_client
 from proxy.requests import (
@@ -45,7 +45,7 @@ from proxy.requests import (
     is_terminate,
 )
 from proxy.reword import reword
-from proxy.states import ACTIVE, BEGUN, CLIENT_MOVES, GONE, RESTING, WAITING, ClientState, Closing
+from proxy.states import ACTIVE, BEGUN, CLIENT_MOVES, GONE, LINED, RESTING, WAITING, ClientState, Closing
 
 STREAM_FROM = 65536  # bytes; a shorter message that is cut waits until it is whole
 MAX_AT_ONCE = 2_000  # requests of one client taken in one turn of the loop: about 5 ms
@@ -66,10 +66,11 @@ class Client(Holding, Leaving, asyncio.Protocol):
         "__weakref__", "address", "begun", "carry", "connected_at", "followed", "held", "held_care", "held_debts",
         "is_choked", "is_notified", "is_paced", "is_slicing", "is_stalled", "key", "number", "origin", "pool",
         "ready_at", "remain", "request_at", "schema", "server", "session", "stall", "state", "statements", "tags",
-        "transport", "unnamed", "unnamed_said", "unnamed_text", "user", "waiting_since", "xact_at",
+        "transport", "unit", "unnamed", "unnamed_said", "unnamed_text", "user", "waiting_since", "xact_at",
     )  # fmt: skip
 
     transport: asyncio.Transport
+    is_line = False
 
     def __init__(self, pool: Any, user: str, key: bytes, followed: ParameterSet, address: tuple[str, int]) -> None:
         self.pool = pool
@@ -87,6 +88,7 @@ class Client(Holding, Leaving, asyncio.Protocol):
         self.number = 0  # its id on the console
         self.state: ClientState = RESTING
         self.server: Any = None
+        self.unit: Any = None  # our query in a line
         self.connected_at: float = pool.now()
         self.request_at = self.ready_at = self.xact_at = self.waiting_since = pool.now()
         self.carry: bytes | bytearray = b""
@@ -134,6 +136,8 @@ class Client(Holding, Leaving, asyncio.Protocol):
 
     def _ask(self, data: bytes, pool: Any) -> None:
         """Nothing is pending, and this is one short simple query, whole, alone and plain: a third of `_receive`."""
+        if pool.lines is not None and pool.lines.take(self, data, data[HEADER_SIZE:-1]):
+            return
         server = pool.acquire(self)
         if server is None:  # `_wait`, for the usual case
             self.held, self.held_debts, self.held_care = data, ONE_QUERY, PASS
@@ -166,8 +170,10 @@ class Client(Holding, Leaving, asyncio.Protocol):
         """The general case of `data_received`."""
         if self.state is GONE:
             return
-        if self.is_stalled:
+        if self.is_stalled or self.state is LINED:
             self.carry += data
+            if len(self.carry) > MAX_HELD:
+                self.hold()
             return
         if data == TERMINATE_MESSAGE and self.state is RESTING and not (self.carry or self.remain):
             self._leave(Closing.CLIENT_REQUEST, cancel=False)  # as `_take` would, for those who come for one query
@@ -208,6 +214,8 @@ class Client(Holding, Leaving, asyncio.Protocol):
         self.let_go()
         if self.server is not None:
             self.server.let_go()
+        if self.unit is not None:
+            self.unit.let_go()
         if self.stall is not None:
             self.pool.world.find_hub(self.pool).flush(self)
 

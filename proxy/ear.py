@@ -166,7 +166,7 @@ def find_limits(limits: Limits) -> Limits:
 class Ear:
     """One per hub. What a server and a pool ask of a client it has, too."""
 
-    is_choked = False
+    is_choked = is_line = False
     remain = 0  # of a message to the server; ours are always whole
     held = session = statements = None  # what clients have, and we never
     begun = unnamed = b""

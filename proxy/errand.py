@@ -58,6 +58,7 @@ def _end(end: "asyncio.Future[None]") -> None:
 class Errand:
     """In the queue of a pool and then on a server. `ask(server, answer)` writes the question and enters its debts."""
 
+    is_line = False
     is_notified = True  # its notice would come in the middle of a login
 
     def __init__(

@@ -31,6 +31,8 @@ class Governing:
         self.state = PoolState.OPEN
         self.check_hopes()
         self.grow()
+        if self.lines is not None:
+            self.lines.plan()
 
     def retire_servers(self: Any, why: Closing) -> None:
         """Every present server leaves at its next release, the idle ones now."""

@@ -22,7 +22,7 @@ from protocol.ledger import ENDS_UNIT, ONE_QUERY, Debt
 from proxy import dispatch, prepare
 from proxy.chores import Chore
 from proxy.requests import CARE, UNNAMED, length_at, read
-from proxy.states import BEGUN, GONE, RESTING, WAITING, Closing
+from proxy.states import BEGUN, GONE, LINED, RESTING, WAITING, Closing
 
 MAX_HELD = 65536  # bytes a waiting client may send before we stop reading
 
@@ -108,6 +108,8 @@ class Holding:
     def cancel_waiting(self: Any) -> bool:
         """Take the client out of the queue and answer what it holds with 57014. False: there is nothing to cancel."""
         debts = self.held_debts
+        if self.state is LINED:
+            return bool(self.unit.cancel_unsent())
         if self.state is not WAITING or self.is_choked or self.remain or not debts or debts[-1] not in ENDS_UNIT:
             return False
         del self.pool.waiting[self]
@@ -157,6 +159,13 @@ class Holding:
         return begun
 
     # What must be done before a message may go on: see stalls.py.
+
+    def go_ahead(self: Any) -> None:
+        """We stand in no line any more: what we have said meanwhile."""
+        if self.state is not GONE and self.state is not LINED:
+            if len(self.carry) > MAX_HELD:
+                self.let_go()
+            self._receive(b"")
 
     def go_on(self: Any) -> None:
         """What we were stalled by is done."""

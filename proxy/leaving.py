@@ -32,6 +32,7 @@ class Leaving:
     connected_at: float
     tag: Any  # a property
     stall: Any
+    unit: Any
 
     def move(self, to: ClientState) -> None:
         raise NotImplementedError
@@ -66,18 +67,19 @@ class Leaving:
         self.pool.world.client_left(self)
         self.transport.abort()
 
-    def lose_server(self, why: Closing, said: ErrorFields | None, *, was_told: bool, is_cut: bool) -> None:
-        """Our server is gone. `said` are its last words, if any; `is_cut`: it left in the middle of a message to us."""
+    def lose_server(self, why: Closing, said: ErrorFields | None, *, was_told: bool, cut: Any) -> None:
+        """Our server is gone. `said` are its last words, if any; `cut` has heard the beginning of a message."""
         if self.state is GONE:
             return
-        if was_told or is_cut:  # an error of ours would become the rest of the message that was cut
+        if was_told or cut is self:  # an error of ours would become the rest of the message that was cut
             self._leave(Closing.CRASHED, cancel=False)
         else:
             self.refuse(said or ERRORS[why], why)
 
     def _is_in_message(self) -> bool:
         """Has the client heard the beginning of a message and not its end? Then nothing of ours may come in between."""
-        return self.server is not None and hearer(self.server.recipient) is self
+        server = self.unit.server if self.unit is not None else self.server
+        return server is not None and hearer(server.recipient) is self
 
     def _leave(self, why: Closing, *, cancel: bool) -> None:
         """Without a word to the client."""
@@ -90,6 +92,8 @@ class Leaving:
         self.pool.waiting.pop(self, None)
         if self.state is ACTIVE and self.server is not None:
             dispatch.abandon(self, cancel=cancel)
+        elif self.unit is not None:
+            self.unit.abandon(cancel=cancel)
         self.move(GONE)
         self.drop_unsent()
         if self.stall is not None:

@@ -31,12 +31,14 @@ from proxy.holding import FAILED_BEGIN
 from proxy.log import Address
 from proxy.requests import TOO_LONG, read
 from proxy.rewrite import without_prepare
-from proxy.states import ACTIVE, BEGUN, GONE, WAITING
+from proxy.states import ACTIVE, BEGUN, GONE, LINED, WAITING
 from proxy.tls import is_encrypted
 
 Body = dict[str, Any]
 
-_BUSY: Final = {ACTIVE: "with a server", WAITING: "waiting for a server", GONE: "leaving"}
+_BUSY: Final = {
+    ACTIVE: "with a server", WAITING: "waiting for a server", LINED: "waiting in a line", GONE: "leaving",
+}  # fmt: skip
 
 
 class Declined(Exception):

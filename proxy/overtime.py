@@ -18,7 +18,7 @@ from protocol.backend import ErrorFields
 from protocol.framing import HEADER_SIZE
 from proxy.clock import span
 from proxy.farewell import ERRORS
-from proxy.states import BEGUN, Closing
+from proxy.states import BEGUN, LINED, Closing
 
 _FIRST_WORD: Final = re.compile(rb"[\s(]{0,100}([A-Za-z]{2,20})\b")
 
@@ -47,6 +47,8 @@ def find_timeout(client: Any, server: Any, now: float) -> Closing | None:
 def find_rest_timeout(client: Any, now: float) -> Closing | None:
     """For a client that has no transaction, or one that no server knows."""
     pool = client.pool
+    if client.state is LINED:
+        return None
     if client.state is BEGUN:
         is_late = is_over(pool.limits.idle_transaction_timeout, now - client.request_at)
         return Closing.IDLE_TRANSACTION_TIMEOUT if is_late else None

@@ -34,6 +34,7 @@ from proxy.failing import LoginFailed
 from proxy.governing import Governing, Hopes
 from proxy.habits import Habits
 from proxy.learnt import Learnt
+from proxy.lines import find_lines
 from proxy.states import (
     CLEANING,
     CLOSED,
@@ -111,6 +112,7 @@ class Pool(Governing):
         self.look_at = self.retire_at = 0.0  # the janitor's: nothing idle, nothing busy here is due before
         self.habits: Habits = Habits(limits, getattr(self, "habits", None))
         self.is_plain, self.is_plain_inside = self.habits.is_plain, self.habits.is_plain_inside
+        self.lines: Any = find_lines(self, limits)
         self._is_choosy = limits.server_round_robin
         self.is_wiping = limits.server_reset_query_always
         self.is_private = self.habits.is_private

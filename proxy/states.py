@@ -46,16 +46,18 @@ class ClientState(enum.IntEnum):
     RESTING = 0  # no server and no wish for one
     BEGUN = 1  # the same, but it has said BEGIN, and no server knows
     WAITING = 2  # in pool.waiting, its bytes held
-    ACTIVE = 3  # has a server: client.server
-    GONE = 4  # closed, or closing
+    LINED = 3  # its one query stands in a line with those of others: client.unit
+    ACTIVE = 4  # has a server: client.server
+    GONE = 5  # closed, or closing
 
 
-RESTING, BEGUN, WAITING, ACTIVE, GONE = ClientState
+RESTING, BEGUN, WAITING, LINED, ACTIVE, GONE = ClientState
 
 CLIENT_MOVES: dict[ClientState, frozenset[ClientState]] = {
-    RESTING: frozenset({BEGUN, WAITING, ACTIVE, GONE}),
+    RESTING: frozenset({BEGUN, WAITING, LINED, ACTIVE, GONE}),
     BEGUN: frozenset({RESTING, WAITING, ACTIVE, GONE}),
     WAITING: frozenset({RESTING, BEGUN, ACTIVE, GONE}),
+    LINED: frozenset({RESTING, GONE}),
     ACTIVE: frozenset({RESTING, GONE}),
     GONE: frozenset(),
 }

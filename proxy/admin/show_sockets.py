@@ -30,6 +30,7 @@ from proxy.states import (
     CLOSING,
     GONE,
     IDLE,
+    LINED,
     LINKED,
     OPENING,
     RESTING,
@@ -50,7 +51,13 @@ SHAPE: Final = (
 CLIENTS_SHAPE: Final = f"{SHAPE}, pinned i, pin_reason s, via s"
 _NOT_PINNED: Final = (0, "")
 
-_CLIENT_WORDS: Final[dict[ClientState, str]] = {RESTING: "idle", BEGUN: "idle", WAITING: "waiting", ACTIVE: "active"}
+_CLIENT_WORDS: Final[dict[ClientState, str]] = {
+    RESTING: "idle",
+    BEGUN: "idle",
+    WAITING: "waiting",
+    LINED: "active",
+    ACTIVE: "active",
+}
 _TUNNEL_WORDS: Final[dict[Stage, tuple[str, str]]] = {
     Stage.OPENING: ("waiting", "new"),
     Stage.OPEN: ("active", "active"),

@@ -77,6 +77,8 @@ class Database:
     max_db_client_connections: int | None = said(PLAIN_COUNT, "clients over all users; 0 = as everywhere")
     server_lifetime: float | None = said(SECONDS, "an older server is closed when free; 0 = as everywhere")
     query_wait_timeout: float | None = said(SECONDS, "longest wait for a server; 0 = for ever")
+    pipeline_depth: int | None = said(PLAIN_COUNT, "clients' reads in line on one server; 1 = none")
+    pipeline_servers: int | None = said(PLAIN_COUNT, "servers with such lines; 0 = as many as seem good")
     load_balance_hosts: LoadBalance = row(
         LOAD_BALANCE, LoadBalance.ROUND_ROBIN, LIVE, ACTED, "several hosts: round-robin; disable = one until it fails"
     )
@@ -108,6 +110,8 @@ class User:
     transaction_timeout: float | None = said(SECONDS, "longest transaction; 0 = no limit")
     idle_transaction_timeout: float | None = said(SECONDS, "idle inside a transaction; 0 = no limit")
     client_idle_timeout: float | None = said(SECONDS, "idle outside a transaction; 0 = no limit")
+    pipeline_depth: int | None = said(PLAIN_COUNT, "clients' reads in line on one server; 1 = none")
+    pipeline_servers: int | None = said(PLAIN_COUNT, "servers with such lines; 0 = as many as seem good")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

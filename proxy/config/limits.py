@@ -63,6 +63,12 @@ class Limits:
     deferred_begin: bool
     disable_pqexec: bool
     server_fast_close: bool
+    pipeline_depth: int = 1
+    pipeline_servers: int = 0
+    pipeline_max_ms: int = 5
+    pipeline_max_bytes: int = 16384
+    pipeline_stall_ms: int = 50
+    pipeline_functions: tuple[str, ...] = ()
 
 
 _COMMON: Final = (
@@ -83,6 +89,10 @@ _COMMON: Final = (
     "deferred_begin",
     "disable_pqexec",
     "server_fast_close",
+    "pipeline_max_ms",
+    "pipeline_max_bytes",
+    "pipeline_stall_ms",
+    "pipeline_functions",
 )
 
 
@@ -107,6 +117,8 @@ def resolve(config: Config, database: str, user: str) -> Limits:
         transaction_timeout=_limit(u.transaction_timeout, s.transaction_timeout),
         idle_transaction_timeout=_limit(u.idle_transaction_timeout, s.idle_transaction_timeout),
         client_idle_timeout=_limit(u.client_idle_timeout, s.client_idle_timeout),
+        pipeline_depth=_nearest(u.pipeline_depth, d.pipeline_depth, s.pipeline_depth),
+        pipeline_servers=_nearest(u.pipeline_servers, d.pipeline_servers, s.pipeline_servers),
         server_lifetime=d.server_lifetime or s.server_lifetime,
         **{name: getattr(s, name) for name in _COMMON},
     )

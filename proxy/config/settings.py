@@ -253,6 +253,12 @@ class Settings:
     pin_functions: tuple[str, ...] = row(
         NAMES, ("dblink_connect", "dblink_connect_u"), LIVE, ACTED, "functions that tie a client to its server"
     )
+    pipeline_depth: int = row(COUNT, 1, LIVE, ACTED, "clients' reads that may stand in line on one server; 1 = none")
+    pipeline_servers: int = row(COUNT, 0, LIVE, ACTED, "servers with such lines, per pool; 0 = as many as seem good")
+    pipeline_max_ms: int = row(COUNT, 5, LIVE, ACTED, "milliseconds a statement may take, on average, to share a line")
+    pipeline_max_bytes: int = row(COUNT, 16384, LIVE, ACTED, "bytes an answer may have, to share a line")
+    pipeline_stall_ms: int = row(COUNT, 50, LIVE, ACTED, "milliseconds after which a line takes nobody in any more")
+    pipeline_functions: tuple[str, ...] = row(NAMES, (), LIVE, ACTED, "functions whose callers may share a line")
     deferred_begin: bool = row(TRUTH, True, LIVE, ACTED, "a lone BEGIN waits for the statement after it")
     disable_pqexec: bool = row(TRUTH, False, RESTART, ACTED, "refuse the simple query protocol")
 
