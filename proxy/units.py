@@ -121,7 +121,8 @@ class Unit:
             return
         line, size = self.line, len(data)
         now, sent = line.pool.now(), line.sent
-        assert sent.popleft() is self, f"{line!r}: not at the head"  # from here on `line.advance`, for the usual case
+        head = sent.popleft()  # from here on `line.advance`, for the usual case
+        assert head is self, f"{line!r}: not at the head"
         book = line.lines.book
         if size > book.max_size or now - line.head_since > book.max_time or not self.shape.is_trusted:
             line.judge(self, now, size)
