@@ -11,14 +11,35 @@ from struct import Struct
 from typing import Any
 
 from . import codes
-from .debts import ANSWERS, DULL, LEAST_LENGTH, NOBODYS, ONE_QUERY, PART, PAYS, QUERY, READY, Owner
+from .backend import PARSE_COMPLETE_MESSAGE
+from .debts import (
+    ANSWERS,
+    BIND,
+    DULL,
+    LEAST_LENGTH,
+    NOBODYS,
+    ONE_QUERY,
+    PARSE,
+    PART,
+    PAYS,
+    QUERY,
+    READY,
+    SYNC,
+    Debt,
+    Owner,
+)
 
 SHORT = 4096  # bytes of an answer that is looked at as a whole
 _READY = (b"Z\0\0\0\5I", b"Z\0\0\0\5T")  # ReadyForQuery after something that went well, outside a transaction or in one
 _READY_SIZE = len(_READY[0])
 _ONE_ROW = tuple(b"C\0\0\0\rSELECT 1\0" + ready for ready in _READY)  # how most answers end
 _ONE_ROW_SIZE = len(_ONE_ROW[0]) - _READY_SIZE
+_READY_OUTSIDE = _READY[0]
+_BIND_COMPLETE = b"2\0\0\0\4"
+_OPENINGS = {BIND: _BIND_COMPLETE, PARSE: PARSE_COMPLETE_MESSAGE + _BIND_COMPLETE}
+"""How the answer to a round begins (rounds.TAILS); rows and a tag follow."""
 _LEAST_IN_QUERY = tuple(LEAST_LENGTH if dull else 1 << 32 for dull in DULL[QUERY])  # no length reaches what is not dull
+_LEAST_IN_ROUND = tuple(LEAST_LENGTH if chr(kind) in "TDC" else 1 << 32 for kind in range(256))
 _header = Struct("!BI").unpack_from
 
 
@@ -77,30 +98,61 @@ class WholeAnswers:
             pos += length + 1
         return pos == last and at + 1 == len(debts) and answers[codes.READY_FOR_QUERY] is READY
 
-    def find_answer_end(self: Any, data: bytes, pos: int) -> int:
-        """Where the answer at `pos` ends, if it is whole and short, went well and pays one Query; else 0."""
-        if self._now is not ONE_QUERY or self.doubts:
-            return 0
-        last = min(len(data), pos + SHORT) - _READY_SIZE
-        while pos <= last:
-            kind, length = _header(data, pos)
-            if length < _LEAST_IN_QUERY[kind]:
-                return pos + _READY_SIZE if data.startswith(_READY, pos) else 0
-            pos += length + 1
-        return 0
+    def pay_answers(self: Any, data: bytes) -> tuple[list[tuple[Owner, bytes]], int]:
+        """The whole short answers at the beginning of `data` that went well, each with its owner; and where they end.
 
-    def pay_query(self: Any) -> Owner:
-        """The answer of `find_answer_end` has been taken; whose it is."""
-        owner = self.head[1]
-        self._swallowed = 0
-        if not self._behind:
-            self._now = ()
-            self.head = NOBODYS
-            self.is_settled = True
-        elif self._behind[0][0] is ONE_QUERY:
-            self.head = (QUERY, self._behind.popleft()[1])
-            self.backlog -= 1
-        else:
-            self._next = 1
-            self._end_unit()
-        return owner
+        Only those to single queries and to rounds of Bind and Execute, behind which others stand in line (lines.py).
+        """
+        paid: list[tuple[Owner, bytes]] = []
+        pos, size, behind, header = 0, len(data), self._behind, _header
+        debts, owner, entered = self._now, self.head[1], self.backlog
+        while not self.doubts:
+            start = pos
+            if debts is ONE_QUERY:
+                least = _LEAST_IN_QUERY
+            else:
+                opening = _OPENINGS.get(debts[0]) if debts and debts[-1] is SYNC and (paid or self._next == 1) else None
+                if opening is None or not data.startswith(opening, pos):
+                    break
+                pos += len(opening)
+                least = _LEAST_IN_ROUND
+            last = min(size, start + SHORT) - _READY_SIZE
+            while pos <= last:
+                kind, length = header(data, pos)
+                if length < least[kind]:
+                    break
+                pos += length + 1
+            if pos > last or not data.startswith(_READY_OUTSIDE, pos):
+                pos = start
+                break
+            pos += _READY_SIZE
+            paid.append((owner, data[start:pos]))
+            if not behind:
+                self._close()
+                return paid, pos
+            debts, owner = behind.popleft()
+            entered -= len(debts)
+        if paid:
+            self._now, self._next, self.head = debts, 1, (debts[0], owner)
+            self._swallowed = 0
+            self.backlog = entered
+        return paid, pos
+
+    def _close(self: Any) -> None:
+        """Nothing is owed any more."""
+        self._now = ()
+        self._next = 0
+        self.head = NOBODYS
+        self.is_settled = True
+        self._swallowed = self.backlog = 0
+
+    def expect_units(self: Any, entries: list[tuple[tuple[Debt, ...], Owner]]) -> None:
+        """`expect` for several whole units of different owners, of which none begins a COPY."""
+        behind = self._behind
+        behind.extend(entries)
+        self.backlog += sum([len(entry[0]) for entry in entries])
+        if self.head is NOBODYS:
+            debts, owner = behind.popleft()
+            self.backlog -= len(debts)
+            self._now, self._next, self.head = debts, 1, (debts[0], owner)
+        self.is_settled = False

@@ -51,6 +51,7 @@ class Statement:
 
     __slots__ = (
         "__weakref__", "body", "context", "description", "is_outdated", "is_sql", "name", "needs", "reading", "said",
+        "shape",
     )  # fmt: skip
 
     def __init__(self, name: bytes, body: bytes, *, is_sql: bool = False) -> None:
@@ -61,6 +62,7 @@ class Statement:
         self.needs: tuple[Statement, ...] = ()  # those it runs or drops by name (EXECUTE, DEALLOCATE)
         self.said = b""  # its client's own words, where they speak of names and `body` therefore is another
         self.reading: Any = None  # what its text does to a session, once somebody has read it
+        self.shape: Any = None  # what is known of texts like this one, once somebody has asked
         self.description: bytes | None = None  # what a server said of its parameters and columns, once known
         self.is_outdated = False  # a server has described it otherwise since: what clients believe of it is wrong
 

@@ -65,7 +65,7 @@ class Client(Holding, Leaving, asyncio.Protocol):
     __slots__ = (
         "__weakref__", "address", "begun", "carry", "connected_at", "followed", "held", "held_care", "held_debts",
         "is_choked", "is_notified", "is_paced", "is_slicing", "is_stalled", "key", "number", "origin", "pool",
-        "ready_at", "remain", "request_at", "schema", "server", "session", "stall", "state", "statements", "tags",
+        "probe", "ready_at", "remain", "request_at", "schema", "server", "session", "stall", "state", "statements", "tags",
         "transport", "unit", "unnamed", "unnamed_said", "unnamed_text", "user", "waiting_since", "xact_at",
     )  # fmt: skip
 
@@ -88,7 +88,8 @@ class Client(Holding, Leaving, asyncio.Protocol):
         self.number = 0  # its id on the console
         self.state: ClientState = RESTING
         self.server: Any = None
-        self.unit: Any = None  # our query in a line
+        self.unit: Any = None  # what we asked, in a line
+        self.probe: Any = None  # who measures what we ask next
         self.connected_at: float = pool.now()
         self.request_at = self.ready_at = self.xact_at = self.waiting_since = pool.now()
         self.carry: bytes | bytearray = b""
@@ -127,8 +128,13 @@ class Client(Holding, Leaving, asyncio.Protocol):
         pool.stats.received += len(data)
         if _SHORT_QUERIES.get(data[:HEADER_SIZE]) != len(data) or self.carry or self.remain:
             self._receive(data)
-        elif self.state is RESTING and pool.is_plain(data[HEADER_SIZE:-1]):
-            self._ask(data, pool)
+        elif self.state is RESTING:
+            if pool.lines is not None and pool.lines.take(self, data):
+                return
+            if pool.is_plain(data[HEADER_SIZE:-1]):
+                self._ask(data, pool)
+            else:
+                self._receive(data)
         elif self.state is ACTIVE and pool.is_plain_inside(data[HEADER_SIZE:-1]):
             self._ask_on(data, pool)
         else:
@@ -136,8 +142,6 @@ class Client(Holding, Leaving, asyncio.Protocol):
 
     def _ask(self, data: bytes, pool: Any) -> None:
         """Nothing is pending, and this is one short simple query, whole, alone and plain: a third of `_receive`."""
-        if pool.lines is not None and pool.lines.take(self, data, data[HEADER_SIZE:-1]):
-            return
         server = pool.acquire(self)
         if server is None:  # `_wait`, for the usual case
             self.held, self.held_debts, self.held_care = data, ONE_QUERY, PASS
@@ -151,7 +155,7 @@ class Client(Holding, Leaving, asyncio.Protocol):
             server.ledger.expect(ONE_QUERY, self)
             server.transport.write(prefix + data)
         else:
-            server.ledger.expect_query(self)
+            server.ledger.expect_query(self if self.probe is None else self.take_probe(data))
             server.transport.write(data)
 
     def _ask_on(self, data: bytes, pool: Any) -> None:
@@ -194,13 +198,16 @@ class Client(Holding, Leaving, asyncio.Protocol):
         if len(data) > self.pool.world.settings.max_packet_size:
             return False
         debts = rounds.recognise_named(data)
-        if debts is not None:
+        if debts is not None and not self._is_shared(data, debts):
             self._send(data, debts, CARE, 0)
-            return True
-        debts = rounds.recognise_unnamed(self, data)
-        if debts is not None:
+        if debts is None and (debts := rounds.recognise_unnamed(self, data)) and not self._is_shared(data, debts):
             self._send(data, debts, UNNAMED, 0)
         return debts is not None
+
+    def _is_shared(self, data: bytes, debts: tuple[Debt, ...]) -> bool:
+        """Does the round stand in a line now?"""
+        lines = self.pool.lines
+        return lines is not None and self.state is RESTING and lines.take_round(self, data, debts)
 
     def pause_writing(self) -> None:
         self.is_choked = True
@@ -317,7 +324,7 @@ class Client(Holding, Leaving, asyncio.Protocol):
         if care == CARE:
             prepare.send(self, server, data, prefix, first)
         else:
-            server.ledger.expect(debts, self)
+            server.ledger.expect(debts, self if self.probe is None else self.take_probe(data))
             server.transport.write(prefix + data if prefix else data)
             if care == UNNAMED:
                 self.unnamed = server.unnamed = self.unnamed_said

@@ -72,29 +72,28 @@ def _agree(client: Any, server: Any) -> bytes | None:
     wanted = client.followed
     server.unnamed = None
     server.ledger.expect(ONE_QUERY, Chore(lambda chore: _agreed(client, server, wanted, chore)))
-    if _may_travel(change, client.pool, server):
+    if may_travel(change, client.pool, server.followed):
         return text
     server.transport.write(text)
     return None
 
 
-def _may_travel(change: Change, pool: Any, server: Any) -> bool:
-    """May the request be sent behind the change, before that is answered? Then it must be certain to succeed."""
+def may_travel(change: Change, pool: Any, before: ParameterSet) -> bool:
+    """May the request be sent behind the change, before that is answered? Then it must be certain to succeed. `before`
+    is what holds there until then."""
     return (
         not change.resets
         and change.sets.keys() <= pool.world.followed
         and pool.proven.issuperset(change.sets.items())
         and change.sets.keys().isdisjoint(OUTER)
-        and not any(is_in_the_way(name, server.followed.get(name)) for name in TIMEOUTS)
+        and not any(is_in_the_way(name, before.get(name)) for name in TIMEOUTS)
     )
 
 
 def _agreed(client: Any, server: Any, wanted: ParameterSet, chore: Chore) -> None:
     """The change has been answered. It was made as a whole or not at all, whether the client is still there or not."""
     if chore.error is None:
-        told = {name: server.followed[name] for name in client.pool.world.followed if name in server.followed}
-        reached = {**wanted, **told}  # in the server's own spelling
-        server.followed = wanted if reached == wanted else client.pool.intern(reached)
+        reach(server, wanted)
     if client.server is not server:
         return
     if chore.error is not None:
@@ -106,6 +105,13 @@ def _agreed(client: Any, server: Any, wanted: ParameterSet, chore: Chore) -> Non
         client.play(server)
     else:
         client.held = None
+
+
+def reach(server: Any, wanted: ParameterSet) -> None:
+    """Its parameters are as wanted, in its own spelling."""
+    told = {name: server.followed[name] for name in server.pool.world.followed if name in server.followed}
+    reached = {**wanted, **told}
+    server.followed = wanted if reached == wanted else server.pool.intern(reached)
 
 
 def _fail(client: Any, server: Any, wanted: ParameterSet, error: ErrorFields) -> None:

@@ -60,7 +60,7 @@ class Holding:
         self.pool.stats.wait_time += self.request_at - self.waiting_since
         if prefix is None:
             return
-        if not prefix and self.held_debts is ONE_QUERY and not self.begun and not self.held_care:
+        if not prefix and self.held_debts is ONE_QUERY and not (self.begun or self.held_care or self.probe):
             server.ledger.expect_query(self)  # `play`, for the usual case
             server.transport.write(self.held)
             self.held = None
@@ -77,7 +77,7 @@ class Holding:
         if self.held_care == CARE:
             prepare.send(self, server, data, prefix)
             return
-        server.ledger.expect(self.held_debts, self)
+        server.ledger.expect(self.held_debts, self if self.probe is None else self.take_probe(data))
         server.transport.write(prefix + data)
         if self.held_care == UNNAMED:
             self.unnamed = server.unnamed = self.unnamed_said
@@ -158,7 +158,17 @@ class Holding:
         assert isinstance(begun, bytes)
         return begun
 
-    # What must be done before a message may go on: see stalls.py.
+    # Lines: see lines.py.
+
+    def take_probe(self: Any, data: bytes) -> Any:
+        """Who owns what `data` earns: the probe, if it is about that, else we ourselves."""
+        probe, self.probe = self.probe, None
+        return probe if probe.data is data else self
+
+    def ask_alone(self: Any, data: bytes, debts: tuple[Debt, ...], care: int) -> None:
+        """`data` stood in a line, and needs a server of our own."""
+        if self.state is not GONE:
+            self._send(data, debts, care, 0)
 
     def go_ahead(self: Any) -> None:
         """We stand in no line any more: what we have said meanwhile."""
@@ -166,6 +176,8 @@ class Holding:
             if len(self.carry) > MAX_HELD:
                 self.let_go()
             self._receive(b"")
+
+    # What must be done before a message may go on: see stalls.py.
 
     def go_on(self: Any) -> None:
         """What we were stalled by is done."""

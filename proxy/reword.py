@@ -19,6 +19,7 @@ from protocol.backend import ErrorFields
 from protocol.body import build_message
 from protocol.ledger import BIND, SYNC
 from protocol.prepared import MARK, NEVER, PREFIX, Names, replace_name
+from proxy.chores import hearer
 from proxy.envoys import NO_ALIASES, Repeat
 
 _OURS = re.compile(re.escape(PREFIX) + rb"[0-9]+" + re.escape(MARK) + rb"?")
@@ -32,7 +33,7 @@ def reword(client: Any, error: ErrorFields, aliases: Mapping[bytes, bytes] = NO_
 
     `aliases`, by names of ours, are those it must speak of where that is known: a statement may have several.
     """
-    if error.sqlstate == sqlstate.FEATURE_NOT_SUPPORTED and error.raw.get("R") == _REPLANNED:
+    if is_replanned(error):
         return b"" if error.body and _is_repeated(client) else None
     found = _OURS.search(_find_message(error.body))
     if found is None:
@@ -43,10 +44,21 @@ def reword(client: Any, error: ErrorFields, aliases: Mapping[bytes, bytes] = NO_
     names: Names | None = client.statements
     theirs = aliases.get(ours) or (names.name_of(ours) if names is not None else None)
     if error.sqlstate == sqlstate.INVALID_STATEMENT_NAME and client.server is not None:
-        _forget_missing(client.server)
+        forget_missing(client.server)
     if ours.endswith(MARK):
         theirs = ours.removesuffix(MARK)
     return None if theirs is None else replace_name(error.body, ours, theirs)
+
+
+def is_replanned(error: ErrorFields) -> bool:
+    """Was a plan stale?"""
+    return error.sqlstate == sqlstate.FEATURE_NOT_SUPPORTED and error.raw.get("R") == _REPLANNED
+
+
+def is_missing(error: ErrorFields, name: bytes) -> bool:
+    """Did a server lack the statement of ours that has this name?"""
+    found = _OURS.search(_find_message(error.body))
+    return error.sqlstate == sqlstate.INVALID_STATEMENT_NAME and found is not None and found[0] == name
 
 
 def _find_message(body: bytes) -> bytes:
@@ -64,19 +76,20 @@ def _is_repeated(client: Any) -> bool:
     Whether its columns are what the client expects is looked at when the statement is made again (`is_there`).
     """
     server = client.server
-    _forget_stale(client.pool, server)
+    forget_stale(client.pool, server)
     if server is None or server.repeatable is None or server.repeatable[0] is not client or client.held is not None:
         return False
     ledger = server.ledger
-    is_unheard = ledger.failed_at is BIND and ledger.head == (SYNC, client)
+    debt, owner = ledger.head
+    is_unheard = ledger.failed_at is BIND and debt is SYNC and hearer(owner) is client
     if not is_unheard or ledger.backlog or client.remain or server.status != codes.IDLE:
         return False
-    ledger.disown(client, Repeat(client, server.repeatable[1]))
+    ledger.disown(owner, Repeat(client, server.repeatable[1]))
     client.held, client.held_debts = b"", ()
     return True
 
 
-def _forget_stale(pool: Any, server: Any) -> None:
+def forget_stale(pool: Any, server: Any) -> None:
     """Those this server has from before the last change of the schema are made again when they are needed.
 
     If there are none, somebody has changed it behind our back: then none can be trusted, and whoever parses anew gets
@@ -90,7 +103,7 @@ def _forget_stale(pool: Any, server: Any) -> None:
             known[statement] = 0
 
 
-def _forget_missing(server: Any) -> None:
+def forget_missing(server: Any) -> None:
     """Somebody has dropped what we believed to be there, out of our sight: perhaps more than this."""
     for statement in server.statements:
         server.statements[statement] = 0

@@ -64,6 +64,25 @@ def recognise_unnamed(client: Any, data: bytes) -> tuple[Debt, ...] | None:
     return _WITH_PARSE[debts]
 
 
+def find_named(client: Any, data: bytes) -> tuple[Any, int, int] | None:
+    """The statement that a round of `recognise_named` runs, and where its name stands; None if there is more to it."""
+    names = client.statements
+    if names is None or names.pending or client.tags:
+        return None
+    begin = data.find(0, 5) + 1
+    stop = data.find(0, begin)
+    statement = names.get(data[begin:stop])
+    if statement is None or statement.is_outdated or statement.reading is not PLAIN or statement.said:
+        return None
+    return statement, begin, stop
+
+
+def rename(data: bytes, name: bytes, begin: int, stop: int) -> bytes:
+    """The round with `name` in the place of what stands there."""
+    length = _length_at(data, 1)[0] + len(name) - (stop - begin)
+    return b"".join((_head(b"B", length), data[5:begin], name, data[stop:]))
+
+
 def send_named(client: Any, server: Any, data: bytes, prefix: bytes) -> bool:
     """Send the round of a statement that `server` has. False: it is none, or there is more to be done."""
     debts, names, ledger = recognise_named(data), client.statements, server.ledger
@@ -82,7 +101,7 @@ def send_named(client: Any, server: Any, data: bytes, prefix: bytes) -> bool:
         server.repeatable = (client, data)
     client.pool.stats.bind_count += 1
     name = statement.name
-    ledger.expect(debts, client)
+    ledger.expect(debts, client if client.probe is None else client.take_probe(data))
     length = _length_at(data, 1)[0] + len(name) - (stop - begin)
     server.transport.write(b"".join((prefix, _head(b"B", length), data[5:begin], name, data[stop:])))
     return True

@@ -128,27 +128,11 @@ class Server(asyncio.Protocol):
             else:
                 self.rest()
         elif self.state < CLOSING:  # else: its last words, after ours
-            if ledger.backlog and self.client is not None and self.client.is_line:
-                data = self._hand_out(data)
+            if ledger.backlog and self.client is not None and self.client.is_line and not (self.carry or self.remain):
+                data = self.client.take_answers(data)
             if data:
                 self._receive(data)
             self.rest()
-
-    def _hand_out(self, data: bytes) -> bytes:
-        """Whole answers, each to its owner. What is left."""
-        ledger, pos = self.ledger, 0
-        self.is_streaming = True
-        try:
-            while not (self.carry or self.remain) and (end := ledger.find_answer_end(data, pos)):
-                self.status = data[end - 1]
-                ledger.pay_query().finish(self, data[pos:end])
-                pos = end
-        except ProtocolError as error:
-            self._break_off(error)
-            pos = len(data)
-        finally:
-            self.is_streaming = False
-        return data[pos:] if pos else data
 
     def _receive(self, data: bytes) -> None:
         """The general case of `data_received`."""

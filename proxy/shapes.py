@@ -2,56 +2,100 @@
 What is known of the shapes of texts: may they share a line, and have they shown that they are fast and small?
 
 Theory. A text that may share by its words need not be fit for it: it may read a million rows. So a shape must first be
-seen, run on servers of its clients' own: `NEEDED` fast and small answers, and it is trusted. One answer that is neither
-and the trust is lost, and has to be earned anew by twice as many as the last time: who swings between fast and slow
-shares less and less. What is known is bounded; the shapes used least lately are forgotten first.
+seen, run on servers of its clients' own (probes.py): `NEEDED` fast and small answers in a row, and it is trusted. Three
+slow ones close together, a single one that is slow beyond doubt or a large one, and the trust is lost, and has to be
+earned anew by twice as many as the last time: who swings between fast and slow shares less and less. (One slow answer
+says little: this process may have been waiting for a core.)
+
+A text is looked up twice: as it is but for its digits (`known`, one dictionary and 0.2 us), and if that is not known by
+its shape (protocol/sharing.py). What is known is bounded; who came first is forgotten first.
 
 Times are seconds a server took, sizes bytes of an answer.
 """
 
-from typing import Final
+from math import exp, log
+from typing import Any, Final
 
-from protocol.sharing import FIT, Verdict, fold, judge
+from protocol.framing import HEADER_SIZE
+from protocol.sharing import FIT, Verdict, fold, judge, simplify
 
 NEEDED: Final = 3  # good answers in a row before a shape is trusted
 NEEDED_AT_MOST: Final = 1_000
-SLACK: Final = 10  # times the limit: a single answer so slow, on a machine that is busy, costs the trust
-MAX_SHAPES: Final = 2_000  # remembered per pool: at most 4 MB
+STRIKES: Final = 3  # slow answers, each within `CLOSE` of the one before
+CLOSE: Final = 20
+SLACK: Final = 10  # times the limit: slow beyond doubt
+MAX_SHAPES: Final = 2_000  # remembered per pool
+MAX_KNOWN: Final = 4_000  # texts without their digits
+BUCKETS: Final = 80  # of times: four to a doubling, from a microsecond on
+_STEPS: Final = 4 / log(2)
+
+
+def find_bucket(seconds: float) -> int:
+    return min(int(log(max(seconds * 1e6, 1.0)) * _STEPS), BUCKETS - 1)
 
 
 class Shape:
     """One shape."""
 
-    __slots__ = ("good", "is_trusted", "mean", "needed", "size", "skip", "verdict")
+    __slots__ = (
+        "book", "bytes", "calls", "good", "is_fit", "is_trusted", "key", "needed", "slow_at", "spent", "strikes", "times",
+        "verdict", "waited",
+    )  # fmt: skip
 
-    def __init__(self, verdict: Verdict) -> None:
+    def __init__(self, key: str | None, verdict: Verdict, book: "Book | None" = None) -> None:
+        self.key = key
         self.verdict = verdict
+        self.book = book
+        self.is_fit = verdict is FIT
         self.is_trusted = False
         self.good = 0  # answers in a row
         self.needed = NEEDED
-        self.skip = 0 if verdict is FIT else 1  # how many more must have a server of their own
-        self.mean = 0.0  # of the time a server takes
-        self.size = 0  # of the largest answer lately
+        self.strikes = self.slow_at = 0
+        self.calls = 0
+        self.spent = self.waited = 0.0  # by servers; by clients, for one
+        self.bytes = 0
+        self.times = [0] * BUCKETS  # how many answers took how long
 
-    def note(self, seconds: float, size: int, book: "Book") -> None:
+    def note(self, seconds: float, size: int) -> None:
         """A server took `seconds` for an answer of `size`."""
-        self.mean = seconds if seconds < self.mean or not self.mean else self.mean * 1.05
-        self.size = size
-        is_bad = size > book.max_size or self.mean > book.max_time or seconds > book.max_time * SLACK
-        if is_bad:
-            self._lose()
-        elif not self.is_trusted:
+        self.calls += 1
+        self.spent += seconds
+        self.bytes += size
+        self.times[find_bucket(seconds)] += 1
+        book = self.book
+        assert book is not None
+        if size > book.max_size or seconds > book.max_time:
+            self.doubt(seconds, size)
+        elif not self.is_trusted and self.is_fit:
             self.good += 1
             self.is_trusted = self.good >= self.needed
 
-    def _lose(self) -> None:
-        self.needed = min(2 * self.needed, NEEDED_AT_MOST)
+    def doubt(self, seconds: float, size: int) -> None:
+        """An answer was slow, or large."""
+        book = self.book
+        assert book is not None
+        if size <= book.max_size and seconds <= book.max_time * SLACK:
+            self.strikes = self.strikes + 1 if self.calls - self.slow_at <= CLOSE else 1
+            self.slow_at = self.calls
+            if self.strikes < STRIKES:
+                return
+        self.distrust()
+
+    def distrust(self) -> None:
+        """It has to show again that it is fast and small."""
+        if self.is_trusted:
+            self.needed = min(2 * self.needed, NEEDED_AT_MOST)
         self.is_trusted = False
-        self.good = 0
-        self.skip = self.needed
+        self.good = self.strikes = 0
 
-
-UNFIT: Final = {verdict: Shape(verdict) for verdict in Verdict if verdict is not FIT}
+    def find_percentile(self, part: float) -> float:
+        """Seconds that so large a part of the answers did not exceed, within a fifth."""
+        left = part * sum(self.times)
+        for bucket, count in enumerate(self.times):
+            left -= count
+            if left <= 0 and count:
+                return exp((bucket + 1) / _STEPS) / 1e6
+        return 0.0
 
 
 class Book:
@@ -62,18 +106,38 @@ class Book:
         self.max_time = max_time
         self.max_size = max_size
         self.shapes: dict[str, Shape] = {}
+        self.known: dict[bytes, Shape] = {}  # by Query messages without their digits
+        self._unread = Shape(None, Verdict.UNREAD, self)
+
+    def find_query(self, data: bytes) -> Shape:
+        """Of a Query message. It is `known` from now on, unless there are strings in it: those are endless."""
+        shape = self.find(data[HEADER_SIZE:-1])
+        if b"'" not in data and shape is not self._unread:
+            if len(self.known) >= MAX_KNOWN:
+                self.known.clear()
+            self.known[simplify(data)] = shape
+        return shape
+
+    def find_none(self, data: bytes) -> Shape:
+        """Of a Query message where none may pass."""
+        return self._unread
 
     def find(self, text: bytes) -> Shape:
-        """Of `text`, which `is_plain` has found plain."""
         key = fold(text)
-        shape = self.shapes.get(key) if key is not None else UNFIT[Verdict.UNREAD]
-        return self._learn(key) if shape is None else shape
+        if key is None:
+            return self._unread
+        return self.shapes.get(key) or self._learn(key)
 
-    def _learn(self, key: str | None) -> Shape:
-        verdict = judge(key, self._vouched)
-        shape = Shape(verdict) if verdict is FIT else UNFIT[verdict]
-        if key is not None:
-            if len(self.shapes) >= MAX_SHAPES:
-                del self.shapes[next(iter(self.shapes))]
-            self.shapes[key] = shape
+    def find_statement(self, statement: Any) -> Shape:
+        """Of a named statement, which remembers it."""
+        shape: Shape = self.find(statement.text)
+        statement.shape = shape
+        return shape
+
+    def _learn(self, key: str) -> Shape:
+        if len(self.shapes) >= MAX_SHAPES:
+            oldest = next(iter(self.shapes))
+            del self.shapes[oldest]
+            self.known.clear()
+        shape = self.shapes[key] = Shape(key, judge(key, self._vouched), self)
         return shape

@@ -1,13 +1,16 @@
 """
-One client's unit in a line: it owns the debt, and hands the answer to its client.
+One client's unit in a line: it owns the debts, and hands the answer to its client.
 
 Theory. A unit is made when its client asks, and lives until it is answered. What it said is kept as long, since a unit
-may have to run again: PostgreSQL's cancel hits whatever runs when it arrives, and behind the one that is meant may
-stand a stranger. Who is hit in this way, and has heard nothing else yet, never learns of it: the error is swallowed and
-the unit stands in line again. That is safe for those that share lines, which read, and of which nothing but that error
-is left.
+may have to run again. That is safe for those that share lines, which read; and it happens only where nothing was heard
+of the first try but an error that was not its own:
 
-A client that has left leaves its unit behind: what still comes for it reaches nobody.
+- PostgreSQL's cancel hits whatever runs when it arrives, and behind the one that is meant may stand a stranger;
+- the server did not have the statement it runs, or its plan was stale: then a server of its client's own knows better;
+- its line was stuck behind somebody who waits for a lock (see stuck.py).
+
+Who is hit in this way never learns of it: the error is swallowed, the unit stands in line again as a new one, and the
+old one, whose client is None from then on, takes what still comes. So does that of a client that has left.
 """
 
 import asyncio
@@ -16,6 +19,9 @@ from typing import Any
 from protocol import codes, sqlstate
 from protocol.backend import READY_IDLE_MESSAGE, ErrorFields, build_error
 from protocol.errors import ProtocolError
+from protocol.ledger import ONE_QUERY, Debt
+from proxy.requests import PASS
+from proxy.reword import is_missing, is_replanned
 from proxy.states import GONE, LINED, RESTING
 
 MAX_BUFFERED = 1_048_576  # bytes a client may leave unread of its answer before those behind it must wait
@@ -23,27 +29,56 @@ MAX_RUNS = 3
 
 
 class Unit:
-    """`data` of `client`, in line."""
+    """A simple query of `client`, in line."""
 
-    __slots__ = ("asked_at", "client", "data", "has_said", "is_canceled", "line", "runs", "sent_at", "shape",
-                 "size", "was_told")  # fmt: skip
+    __slots__ = ("__dict__", "client", "data", "line", "shape", "since", "size")  # (in the dict: what seldom is so)
+
+    debts: tuple[Debt, ...] = ONE_QUERY
+    care: int = PASS
+    statement: Any = None
+    runs: int = 1  # which try this is
+    is_canceled: bool = False  # its client wants it to end
+    was_told: bool = False  # its client has heard the FATAL its server ended with
 
     def __init__(self, client: Any, data: bytes, shape: Any, now: float) -> None:
-        self.client = client  # None: it has left
-        self.data = data
+        self.client = client  # None: it has left, or stands elsewhere
+        self.data = data  # as it is sent
         self.shape = shape
-        self.asked_at = self.sent_at = now
+        self.since = now  # when it was asked; once it is sent, when that was
         self.line: Any = None  # where it was sent
-        self.size = 0  # of the answer so far
-        self.runs = 0
-        self.has_said = False  # the client has heard something
-        self.is_canceled = False  # the client wants it to end
-        self.was_told = False  # ... the FATAL its server ended with
+        self.size = 0  # of the answer so far, where that comes in pieces
+
+    @property
+    def said(self) -> bytes:
+        """What the client said."""
+        return self.data
 
     @property
     def server(self) -> Any:
         """Where it has been sent; None: nowhere yet."""
         return self.line.server if self.line is not None else None
+
+    @property
+    def may_run_again(self) -> bool:
+        """Has nobody heard anything of it?"""
+        return not self.size and self.runs < MAX_RUNS
+
+    def make_again(self) -> "Unit":
+        """The next try, for the same client; this one is nobody's now."""
+        client, self.client = self.client, None
+        again = self._copy(client)
+        again.runs = self.runs + 1
+        client.unit = again
+        return again
+
+    def _copy(self, client: Any) -> "Unit":
+        return Unit(client, self.data, self.shape, self.since)
+
+    def go_alone(self) -> None:
+        """It shall have a server of its client's own."""
+        client, self.client = self.client, None
+        let_off(client, client.pool.now())
+        client.ask_alone(self.said, self.debts, self.care)
 
     # What its client calls.
 
@@ -54,8 +89,8 @@ class Unit:
             return False
         self.client = None
         error = build_error("ERROR", sqlstate.QUERY_CANCELED, "canceling statement due to user request")
-        client.deliver(error + READY_IDLE_MESSAGE)
         let_off(client, client.pool.now())
+        client.deliver(error + READY_IDLE_MESSAGE)
         return True
 
     def prepare_cancel(self) -> Any:
@@ -88,63 +123,75 @@ class Unit:
         self.size += len(data)
         if client is None or client.state is GONE:
             return
-        self.has_said = True
         client.deliver(data)
         if client.is_choked and self.line is not None and client.transport.get_write_buffer_size() > MAX_BUFFERED:
             self.line.hold()
 
     def failed(self, error: ErrorFields) -> bytes | None:
-        self.was_told = error.is_fatal
-        is_hit = error.sqlstate == sqlstate.QUERY_CANCELED and self.line.was_canceled and not self.is_canceled
-        if is_hit and not self.has_said and self.runs < MAX_RUNS and self.client is not None:
-            self.line.run_again(self)
-            return b""
+        if error.is_fatal:
+            self.was_told = True
         client = self.client
-        return client.failed(error) if client is not None else None
+        if client is None:
+            return b""
+        if self.may_run_again and not error.is_fatal:
+            if self._is_hit(error):
+                self.line.lines.put_first(self.make_again())
+                return b""
+            if self.statement is not None and (is_replanned(error) or is_missing(error, self.statement.name)):
+                self.line.distrust(error)
+                self.line.lines.send_alone(self.make_again())
+                return b""
+        answer: bytes | None = client.failed(error)
+        return answer
+
+    def _is_hit(self, error: ErrorFields) -> bool:
+        """Was this cancelled in the place of another?"""
+        return error.sqlstate == sqlstate.QUERY_CANCELED and self.line.was_canceled and not self.is_canceled
 
     def answered(self, server: Any) -> None:
         """Its ReadyForQuery has come; the last bytes of the answer come a moment later."""
         if server.status != codes.IDLE:
             raise ProtocolError("a transaction that nobody has begun")
-        now = self.line.advance(self, server)
+        now = self.line.advance(self)
         client = self.client
         if client is not None and client.state is not GONE:
+            client.request_at = client.xact_at = self.since
             client.answered(server)
             let_off(client, now)
 
     def finish(self, server: Any, data: bytes) -> None:
         """The whole answer: `answered` and `deliver` in one."""
-        client = self.client
-        if client is None or server.status != codes.IDLE or client.is_paced:
-            self.answered(server)
-            self.deliver(data)
-            return
-        line, size = self.line, len(data)
-        now, sent = line.pool.now(), line.sent
-        head = sent.popleft()  # from here on `line.advance`, for the usual case
-        assert head is self, f"{line!r}: not at the head"
-        book = line.lines.book
-        if size > book.max_size or now - line.head_since > book.max_time or not self.shape.is_trusted:
-            line.judge(self, now, size)
-        line.head_since = now
-        if len(sent) in line.marks:
-            line.drained(server, now)
-        stats = line.pool.stats
-        stats.lone_count += 1
-        stats.lone_time += now - self.sent_at
-        stats.sent += size
-        client.ready_at = now
-        client.unit = None
-        client.state = RESTING
-        client.transport.write(data)
-        if client.carry:
-            let_off(client, now)
+        if server.status != codes.IDLE:
+            raise ProtocolError("a transaction that nobody has begun")
+        self.line.hand_over([(self, data)])
 
     def voided(self) -> None:
-        """A simple query pays its own debt."""
+        """An error has paid something of it; `failed` knows."""
 
     def relieve(self) -> None:
-        """Nobody waits for that."""
+        """There is nothing that waits."""
+
+
+class Round(Unit):
+    """A round of the extended protocol: see rounds.py. `said` is what the client said, `data` the same in our words."""
+
+    __slots__ = ("care", "debts", "said", "statement")  # fmt: skip
+
+    def __init__(
+        self, client: Any, data: bytes, shape: Any, now: float, *,
+        said: bytes, debts: tuple[Debt, ...], care: int, statement: Any,
+    ) -> None:  # fmt: skip
+        super().__init__(client, data, shape, now)
+        self.said = said
+        self.debts = debts
+        self.care = care
+        self.statement = statement  # the named one that it runs, if it does
+
+    def _copy(self, client: Any) -> Unit:
+        return Round(
+            client, self.data, self.shape, self.since,
+            said=self.said, debts=self.debts, care=self.care, statement=self.statement,
+        )  # fmt: skip
 
 
 def let_off(client: Any, now: float) -> None:

@@ -67,7 +67,7 @@ class Limits:
     pipeline_servers: int = 0
     pipeline_max_ms: int = 5
     pipeline_max_bytes: int = 16384
-    pipeline_stall_ms: int = 50
+    pipeline_stall_ms: int = 200
     pipeline_functions: tuple[str, ...] = ()
 
 

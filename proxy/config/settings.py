@@ -257,7 +257,7 @@ class Settings:
     pipeline_servers: int = row(COUNT, 0, LIVE, ACTED, "servers with such lines, per pool; 0 = as many as seem good")
     pipeline_max_ms: int = row(COUNT, 5, LIVE, ACTED, "milliseconds a statement may take, on average, to share a line")
     pipeline_max_bytes: int = row(COUNT, 16384, LIVE, ACTED, "bytes an answer may have, to share a line")
-    pipeline_stall_ms: int = row(COUNT, 50, LIVE, ACTED, "milliseconds after which a line takes nobody in any more")
+    pipeline_stall_ms: int = row(COUNT, 200, LIVE, ACTED, "milliseconds after which a line that stands still is left")
     pipeline_functions: tuple[str, ...] = row(NAMES, (), LIVE, ACTED, "functions whose callers may share a line")
     deferred_begin: bool = row(TRUTH, True, LIVE, ACTED, "a lone BEGIN waits for the statement after it")
     disable_pqexec: bool = row(TRUTH, False, RESTART, ACTED, "refuse the simple query protocol")

@@ -1,0 +1,358 @@
+"""
+A line: units of several clients behind one another on one server connection.
+
+Theory. A backend runs one unit after another, and owes one ReadyForQuery for each. A unit that cannot leave a transaction
+open may therefore stand behind a stranger's in the server's socket: PostgreSQL finishes one and finds the next without
+going to sleep, and several units travel with one system call.
+
+To its pool a `Line` is a client like any other: it takes a server or stands in the queue, first come first served, and
+gives the server back as soon as nothing is owed. To its server it is the client too. So limits, pausing, retiring,
+fairness to those who need a server of their own: all of it holds as it did.
+
+Answers are routed by the ledger, as ever: each debt's owner is its unit. What a unit needs of its server (a SET, because
+its client's parameters are others than those of the one before it; a statement) goes in front of it, as a debt of ours.
+"""
+
+from typing import Any, Final
+
+from protocol.backend import ErrorFields
+from protocol.frontend import build_query
+from protocol.ledger import ONE_QUERY, Debt, Owner
+from protocol.parameters import NO_CHANGE, ParameterSet, build_change, difference, is_sendable
+from proxy import dispatch
+from proxy.chores import Chore
+from proxy.log import Tag, tag_client
+from proxy.preparing import Preparing
+from proxy.reword import forget_missing, forget_stale, is_replanned
+from proxy.shapes import find_bucket
+from proxy.states import RESTING, ClientState, Closing, PoolState
+from proxy.units import Unit, let_off
+
+OPEN = PoolState.OPEN
+SMOOTHING: Final = 0.1  # the weight of the newest figure in `pace`
+
+Entries = list[tuple[tuple[Debt, ...], Owner]]
+
+
+class Line:
+    """One server's worth of units."""
+
+    is_notified = True  # nobody reads notices here
+    is_line = True
+    is_choked = is_paced = is_slicing = is_stalled = False
+    session = stall = statements = unit = held = None
+    remain = schema = 0
+    begun = unnamed = b""
+
+    def __init__(self, lines: Any) -> None:
+        self.lines = lines
+        self.pool = lines.pool
+        self.now = lines.pool.now
+        self.followed: ParameterSet = {}  # as a client's; what matters here is `tail`
+        self.tail: ParameterSet = {}  # the parameters that hold behind all that has been sent
+        self.state: ClientState = RESTING
+        self.server: Any = None
+        self.ledger: Any = None  # our server's; still known when that is lost
+        self.load = 0  # units that have been sent and are not answered
+        self.pace = 0.0  # seconds a unit takes, lately
+        self.head_since = self.waiting_since = self.ready_at = self.now()
+        self.was_canceled = False  # a cancel request has been on its way to this server, since it is ours
+        self.is_held = False
+        self.preparing = Preparing(self)
+
+    # What the pool, the console and the janitor want of a client.
+
+    @property
+    def units(self) -> list[Unit]:
+        """Those that have been sent, the one that runs first."""
+        return find_units(self.server.ledger) if self.server is not None else []
+
+    @property
+    def _first(self) -> Any:
+        """The client whose unit runs, or who waits for longest."""
+        waiting = self.units or self.lines.waiting()
+        return waiting[0].client if waiting else None
+
+    @property
+    def tag(self) -> Tag:
+        first = self._first
+        return first.tag if first is not None else tag_client(("", 0), self.pool.database, self.pool.user)
+
+    @property
+    def request_at(self) -> float:
+        """When the unit that runs began to."""
+        return float(self.head_since)
+
+    @request_at.setter
+    def request_at(self, moment: float) -> None:
+        self.head_since = moment
+
+    xact_at = request_at
+
+    @property
+    def user(self) -> str:
+        return str(self.pool.user)
+
+    @property
+    def address(self) -> Any:
+        first = self._first
+        return first.address if first is not None else ("", 0)
+
+    def __repr__(self) -> str:
+        return f"line of {self.pool} with {self.load} units"
+
+    def move(self, to: ClientState) -> None:
+        self.state = to
+
+    def close(self, why: Closing) -> None:
+        """Whoever is to blame goes: the client whose unit runs."""
+        first = self._first
+        if first is not None:
+            first.close(why)
+
+    def refuse(self, error: ErrorFields, why: Closing, note: str = "") -> None:
+        """A time has run out: for the unit that runs, or for those that have waited for too long."""
+        if self.server is not None:
+            first = self._first
+            if first is not None:
+                first.refuse(error, why, note)
+        else:
+            self.lines.refuse_late(self, error, why, note)
+
+    def deliver(self, data: bytes) -> None:
+        """What nobody asked for reaches nobody."""
+
+    def failed(self, error: ErrorFields, aliases: object = None) -> bytes | None:
+        return None
+
+    def answered(self, server: Any) -> None:
+        """Of something of ours."""
+
+    # Having a server.
+
+    @property
+    def is_open(self) -> bool:
+        """May more units be sent?"""
+        server = self.server
+        return (
+            server is not None
+            and server.doomed is None
+            and not server.cancels
+            and server.last_error is None
+            and not server.is_choked
+            and not self.is_held
+            and self.pool.state is OPEN
+        )
+
+    def want(self, followed: ParameterSet) -> None:
+        """Get a server, now or when it is our turn; best one whose parameters are these."""
+        if self.server is None and self not in self.pool.waiting:
+            self.followed = followed
+            server = self.pool.acquire(self)
+            if server is not None:
+                self._take(server)
+
+    def resume(self, server: Any) -> None:
+        """The pool has a server for us."""
+        self._take(server)
+        self.lines.serve()
+        if not self.load:
+            server.rest()  # whoever waited has left
+
+    def _take(self, server: Any) -> None:
+        self.followed = self.tail = server.followed
+        self.was_canceled = False
+        self.ledger = server.ledger
+        dispatch.attach(self, server)
+        self.pool.stats.server_assignment_count -= 1  # those of the units are counted
+        server.unnamed = None
+
+    def send(self, units: list[Unit], now: float) -> None:
+        """They go to our server, with one write."""
+        pieces: list[bytes] = []
+        entries: Entries = []
+        waited, tail = 0.0, self.tail
+        for unit in units:
+            client = unit.client
+            if client is None:  # it has left
+                continue
+            if unit.statement is not None or client.followed is not tail:
+                if not self._prepare(unit, pieces, entries):
+                    continue
+                tail = self.tail
+            unit.line = self
+            waited += now - unit.since
+            unit.since = now
+            entries.append((unit.debts, unit))
+            pieces.append(unit.data)
+            self.load += 1
+        stats = self.pool.stats
+        stats.wait_time += waited
+        stats.server_assignment_count += len(units)
+        self.flush(pieces, entries)
+
+    def flush(self, pieces: list[bytes], entries: Entries) -> None:
+        """What has been gathered is sent."""
+        server = self.server
+        if entries:
+            if server.ledger.head[1] is None:
+                self.head_since = self.now()
+            server.unnamed = None
+            server.ledger.expect_units(entries)
+            server.transport.write(b"".join(pieces))
+
+    # What a unit needs of our server.
+
+    def _prepare(self, unit: Unit, pieces: list[bytes], entries: Entries) -> bool:
+        """See to it that our server is as `unit` needs it. False: it does not go now, and not here perhaps."""
+        if unit.client.followed is not self.tail and not self._agree(unit.client, pieces, entries):
+            self.lines.send_alone(unit)
+            return False
+        return unit.statement is None or self.preparing.has(unit, pieces, entries)
+
+    def _agree(self, client: Any, pieces: list[bytes], entries: Entries) -> bool:
+        """Put a SET in front, where the parameters of `client` are others than those before. False: it must not travel
+        along, since it may fail."""
+        change = difference(client.followed, self.tail, self.pool.world.followed)
+        if change is NO_CHANGE:
+            self.tail = client.followed
+            return True
+        is_sayable = all(map(is_sendable, change.sets.values()))
+        if not is_sayable or not dispatch.may_travel(change, self.pool, self.tail):
+            return False
+        self.tail = wanted = client.followed
+        pieces.append(build_query(build_change(change)))
+        entries.append((ONE_QUERY, Chore(lambda chore: self._agreed(wanted, chore))))
+        return True
+
+    def _agreed(self, wanted: ParameterSet, chore: Chore) -> None:
+        """A change has been answered. It was to be certain; if it is not, whoever stands behind it has relied on it."""
+        server = self.server
+        if chore.error is None:
+            dispatch.reach(server, wanted)
+            return
+        server.doomed = Closing.SET_FAILED
+        for unit in self.units:
+            client = unit.client
+            if client is not None and client.followed is wanted:
+                client.refuse(chore.error, Closing.SET_FAILED)
+
+    def distrust(self, error: ErrorFields) -> None:
+        """The statements of our server are not what we took them for."""
+        if is_replanned(error):
+            forget_stale(self.pool, self.server)
+        else:
+            forget_missing(self.server)
+
+    # Answers.
+
+    def take_answers(self, data: bytes) -> bytes:
+        """Whole answers, each to its owner. What is left."""
+        server = self.server
+        paid, pos = server.ledger.pay_answers(data)
+        if not paid:
+            return data
+        server.is_streaming = True  # it does not come to rest before all have what is theirs
+        self.hand_over(paid)
+        server.is_streaming = False
+        return data[pos:]
+
+    def hand_over(self, paid: list[tuple[Any, bytes]]) -> None:
+        """To each owner its whole answer."""
+        now = self.now()
+        share = self._note_time(now, len(paid))
+        spent, sent, count, limit, bucket = 0.0, 0, 0, self.lines.max_wait, find_bucket(share)
+        for unit, answer in paid:
+            client = unit.client
+            if client is None:
+                self._hand_to_nobody(unit, answer)
+                continue
+            spent += now - unit.since
+            sent += len(answer)
+            count += 1
+            shape = unit.shape
+            shape.calls += 1
+            shape.spent += share
+            shape.bytes += len(answer)
+            shape.times[bucket] += 1
+            if share > limit or len(answer) > shape.book.max_size:
+                shape.doubt(share, len(answer))
+            client.unit = None
+            client.state = RESTING
+            client.ready_at = now
+            client.transport.write(answer)
+            if client.carry:
+                let_off(client, now)
+        self.load -= count
+        stats = self.pool.stats
+        stats.lone_count += count
+        stats.lone_time += spent
+        stats.sent += sent
+        self._has_room(now)
+
+    def _hand_to_nobody(self, owner: Any, answer: bytes) -> None:
+        """A unit whose client has left, or a chore."""
+        if isinstance(owner, Unit):
+            self.load -= 1
+        else:
+            owner.answered(self.server)
+
+    def _note_time(self, now: float, count: int) -> float:
+        """`count` units have been answered: how long one took."""
+        share = float(now - self.head_since) / count
+        self.head_since = now
+        self.pace += (share - self.pace) * SMOOTHING
+        return share
+
+    def advance(self, unit: Unit) -> float:
+        """The head has been answered, with what came before: the next one runs."""
+        now = float(self.now())
+        self.load -= 1
+        unit.shape.note(self._note_time(now, 1), unit.size)
+        self._has_room(now)
+        return now
+
+    def _has_room(self, now: float) -> None:
+        self.server.ready_at = self.ready_at = now
+        if self.is_held:
+            self.let_go()
+        if self.lines.pending and self.load <= self.lines.low:
+            self.lines.plan()
+
+    def lose_server(self, why: Closing, said: ErrorFields | None, *, was_told: bool, cut: Any) -> None:
+        """Our server is gone. What it ran may be why, and hears of it; those behind had not begun, and stand in line
+        again. (All of them only read: to run one twice harms nobody.)"""
+        units = find_units(self.ledger)
+        self.load, self.is_held, self.state = 0, False, RESTING
+        for unit in reversed(units[1:]):
+            if unit.client is not None and unit.may_run_again:
+                self.lines.put_first(unit.make_again())
+        self.preparing.give_up()
+        for unit in units:
+            client, unit.client = unit.client, None
+            if client is not None:
+                let_off(client, self.now())
+                client.lose_server(why, said, was_told=unit.was_told, cut=cut)
+        self.lines.plan()
+
+    # Flow control.
+
+    def hold(self) -> None:
+        """Somebody does not read his answer, and too much of it lies here; or our server does not read."""
+        server = self.server
+        if server is not None and not server.is_choked:
+            self.is_held = True
+            server.hold()
+
+    def let_go(self) -> None:
+        server = self.server
+        if self.is_held and server is not None:
+            self.is_held = False
+            server.let_go()
+        if self.lines.pending:
+            self.lines.plan()
+
+
+def find_units(ledger: Any) -> list[Unit]:
+    """Those that are owed something, the one that runs first."""
+    return [owner for owner in dict.fromkeys(ledger.owners()) if isinstance(owner, Unit)]

@@ -1,0 +1,70 @@
+"""
+Named statements that a line's server lacks.
+
+Theory. A client believes that it has its statement, and that its columns are what they were. So a server that lacks it
+is given it by us, as a unit of our own (Parse, Describe, Sync), and whoever needs it waits until it is known to be what
+it was: that is once per statement and server. If it cannot be had, or is another by now, a server of the client's own
+says so in PostgreSQL's words (prepare.py).
+"""
+
+from typing import Any
+
+from protocol.prepared import Statement
+from proxy.batch import Batch
+from proxy.units import Unit
+
+
+class Preparing:
+    """Of one line: who waits for which statement."""
+
+    __slots__ = ("_line", "_waiting")
+
+    def __init__(self, line: Any) -> None:
+        self._line = line
+        self._waiting: dict[Statement, list[Unit]] = {}
+
+    def has(self, unit: Unit, pieces: list[bytes], entries: Any) -> bool:
+        """Does the server have what `unit` runs? Else it waits, or goes elsewhere."""
+        server, statement = self._line.server, unit.statement
+        if statement in self._waiting:
+            self._waiting[statement].append(unit)
+            return False
+        known = server.statements
+        if known.get(statement) and statement not in server.arriving:
+            known[statement] = known.pop(statement)  # the one used last stands last
+            return True
+        if statement.is_outdated or statement in server.arriving:
+            self._line.lines.send_alone(unit)
+            return False
+        self._line.flush(pieces, entries)
+        pieces.clear()
+        entries.clear()
+        self._bring(unit)
+        return False
+
+    def _bring(self, unit: Unit) -> None:
+        line, statement = self._line, unit.statement
+        self._waiting[statement] = [unit]
+        batch = Batch(line, line.server, b"", b"", 0)
+        batch.inject(0, statement, then=lambda: self._came(statement), alone=True)
+        batch.send()
+
+    def _came(self, statement: Statement) -> None:
+        """It is there, or it is not."""
+        units, line = self._waiting.pop(statement, []), self._line
+        is_there = line.server is not None and line.server.statements.get(statement) and not statement.is_outdated
+        for unit in reversed(units):
+            if unit.client is None:
+                continue
+            if is_there:
+                line.lines.put_first(unit)
+            else:
+                line.lines.send_alone(unit)
+
+    def give_up(self) -> None:
+        """The server is gone: others may have them."""
+        waiting, self._waiting = self._waiting, {}
+        for units in waiting.values():
+            for unit in reversed(units):
+                if unit.client is not None:
+                    self._line.lines.put_first(unit)
