@@ -7,8 +7,8 @@ COPY, a cut message) is left to `Ledger.settle`. Nothing is guessed: every heade
 bytes.
 """
 
+from collections import deque
 from struct import Struct
-from typing import Any
 
 from . import codes
 from .backend import PARSE_COMPLETE_MESSAGE
@@ -26,6 +26,7 @@ from .debts import (
     READY,
     SYNC,
     Debt,
+    Entry,
     Owner,
 )
 
@@ -44,11 +45,23 @@ _header = Struct("!BI").unpack_from
 
 
 class WholeAnswers:
-    """The half of a ledger that pays by the unit. Its attributes are the ledger's."""
+    """The half of a ledger that pays by the unit, and what of it both halves need."""
 
-    __slots__ = ()
+    __slots__ = ("_behind", "_next", "_now", "_swallowed", "backlog", "doubts", "head", "is_settled")
 
-    def pay_whole(self: Any, data: bytes) -> Owner:
+    head: Entry
+    backlog: int
+    doubts: int
+    is_settled: bool
+    _now: tuple[Debt, ...]
+    _next: int
+    _behind: deque[tuple[tuple[Debt, ...], Owner]]
+    _swallowed: int
+
+    def _end_unit(self) -> None:
+        raise NotImplementedError
+
+    def pay_whole(self, data: bytes) -> Owner:
         """If `data` is short, pays the head's unit to its end, went well and holds nothing else: paid, and whose it is.
 
         Most answers are. Then this one walk is all there is to judge: a third of the work of `settle` by message.
@@ -79,7 +92,7 @@ class WholeAnswers:
             self._swallowed = 0
         return owner
 
-    def _is_whole_batch(self: Any, data: bytes, last: int) -> bool:
+    def _is_whole_batch(self, data: bytes, last: int) -> bool:
         """`pay_whole` for more than one debt: do the messages before `last` pay all but the one for ReadyForQuery?"""
         debts, at, pos = self._now, self._next - 1, 0
         if not debts or debts[at] is not self.head[0]:
@@ -98,7 +111,7 @@ class WholeAnswers:
             pos += length + 1
         return pos == last and at + 1 == len(debts) and answers[codes.READY_FOR_QUERY] is READY
 
-    def pay_answers(self: Any, data: bytes) -> tuple[list[tuple[Owner, bytes]], int]:
+    def pay_answers(self, data: bytes) -> tuple[list[tuple[Owner, bytes]], int]:
         """The whole short answers at the beginning of `data` that went well, each with its owner; and where they end.
 
         Only those to single queries and to rounds of Bind and Execute, behind which others stand in line (lines.py).
@@ -138,7 +151,7 @@ class WholeAnswers:
             self.backlog = entered
         return paid, pos
 
-    def _close(self: Any) -> None:
+    def _close(self) -> None:
         """Nothing is owed any more."""
         self._now = ()
         self._next = 0
@@ -146,7 +159,7 @@ class WholeAnswers:
         self.is_settled = True
         self._swallowed = self.backlog = 0
 
-    def expect_units(self: Any, entries: list[tuple[tuple[Debt, ...], Owner]]) -> None:
+    def expect_units(self, entries: list[tuple[tuple[Debt, ...], Owner]]) -> None:
         """`expect` for several whole units of different owners, of which none begins a COPY."""
         behind = self._behind
         behind.extend(entries)

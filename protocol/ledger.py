@@ -76,26 +76,13 @@ class Ledger(WholeAnswers):
     What one client sent at once stands there as one entry, (debts, owner), so a batch is entered in one step.
     """
 
-    __slots__ = (
-        "_behind",
-        "_next",
-        "_now",
-        "_swallowed",
-        "backlog",
-        "copying",
-        "doubts",
-        "failed_at",
-        "head",
-        "is_settled",
-        "skipping",
-        "voided",
-    )
+    __slots__ = ("copying", "failed_at", "skipping", "voided")
 
     def __init__(self) -> None:
-        self.head: Entry = NOBODYS
-        self._now: tuple[Debt, ...] = ()  # the debts that stand with the head, paid ones too
+        self.head = NOBODYS
+        self._now = ()  # the debts that stand with the head, paid ones too
         self._next = 0  # where in `_now` the debt after the head is
-        self._behind: deque[tuple[tuple[Debt, ...], Owner]] = deque()
+        self._behind = deque()
         self.backlog = 0  # how many debts stand in `_behind`
         self.is_settled = True  # nothing owed, nothing half asked: a ReadyForQuery was the last word of both sides
         self.copying = False  # the server reads COPY data and no CopyDone has been sent yet

@@ -43,8 +43,8 @@ FIT, SEVERAL, WRITES, CALLS, UNREAD = Verdict
 _WORDS_BEFORE_PARENTHESES: Final = frozenset(
     b"all and any array as between by case cast cross cube distinct else except exists filter from full group grouping "
     b"having ilike in inner intersect interval into is join lateral left like limit materialized natural not offset "
-    b"on or order outer over partition right rollup row rows select sets similar some symmetric then union unique using "
-    b"values when where window with within "
+    b"on or order outer over partition right rollup row rows select sets similar some symmetric then union unique "
+    b"using values when where window with within "
     # types with a size
     b"bit char character dec decimal float nchar numeric time timestamp varbit varchar varying".split()
 )

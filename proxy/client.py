@@ -65,8 +65,8 @@ class Client(Holding, Leaving, asyncio.Protocol):
     __slots__ = (
         "__weakref__", "address", "begun", "carry", "connected_at", "followed", "held", "held_care", "held_debts",
         "is_choked", "is_notified", "is_paced", "is_slicing", "is_stalled", "key", "number", "origin", "pool",
-        "probe", "ready_at", "remain", "request_at", "schema", "server", "session", "stall", "state", "statements", "tags",
-        "transport", "unit", "unnamed", "unnamed_said", "unnamed_text", "user", "waiting_since", "xact_at",
+        "probe", "ready_at", "remain", "request_at", "schema", "server", "session", "stall", "state", "statements",
+        "tags", "transport", "unit", "unnamed", "unnamed_said", "unnamed_text", "user", "waiting_since", "xact_at",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -129,20 +129,16 @@ class Client(Holding, Leaving, asyncio.Protocol):
         if _SHORT_QUERIES.get(data[:HEADER_SIZE]) != len(data) or self.carry or self.remain:
             self._receive(data)
         elif self.state is RESTING:
-            if pool.lines is not None and pool.lines.take(self, data):
-                return
-            if pool.is_plain(data[HEADER_SIZE:-1]):
-                self._ask(data, pool)
-            else:
-                self._receive(data)
+            if pool.lines is None or not pool.lines.take(self, data):
+                (self._ask if pool.is_plain(data[HEADER_SIZE:-1]) else self._receive)(data)
         elif self.state is ACTIVE and pool.is_plain_inside(data[HEADER_SIZE:-1]):
             self._ask_on(data, pool)
         else:
             self._receive(data)
 
-    def _ask(self, data: bytes, pool: Any) -> None:
+    def _ask(self, data: bytes) -> None:
         """Nothing is pending, and this is one short simple query, whole, alone and plain: a third of `_receive`."""
-        server = pool.acquire(self)
+        server = self.pool.acquire(self)
         if server is None:  # `_wait`, for the usual case
             self.held, self.held_debts, self.held_care = data, ONE_QUERY, PASS
             self.is_notified = False

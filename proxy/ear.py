@@ -319,7 +319,7 @@ class Ear:
     def failed(self, error: ErrorFields) -> None:
         """Its last words: what follows is `lose_server`."""
 
-    def lose_server(self, why: Closing, said: ErrorFields | None, *, was_told: bool, is_cut: bool) -> None:
+    def lose_server(self, why: Closing, said: ErrorFields | None, *, was_told: bool, cut: Any) -> None:
         """Our server is gone, whoever closed it: another one, if anybody still listens."""
         self.state = RESTING
         self.request = None

@@ -1,15 +1,15 @@
 """
 A line: units of several clients behind one another on one server connection.
 
-Theory. A backend runs one unit after another, and owes one ReadyForQuery for each. A unit that cannot leave a transaction
-open may therefore stand behind a stranger's in the server's socket: PostgreSQL finishes one and finds the next without
-going to sleep, and several units travel with one system call.
+Theory. A backend runs one unit after another, and owes one ReadyForQuery for each. A unit that cannot leave a
+transaction open may therefore stand behind a stranger's in the server's socket: PostgreSQL finishes one and finds the
+next without going to sleep, and several units travel with one system call.
 
 To its pool a `Line` is a client like any other: it takes a server or stands in the queue, first come first served, and
 gives the server back as soon as nothing is owed. To its server it is the client too. So limits, pausing, retiring,
 fairness to those who need a server of their own: all of it holds as it did.
 
-Answers are routed by the ledger, as ever: each debt's owner is its unit. What a unit needs of its server (a SET, because
+Answers are routed by the ledger, as ever: each debt's owner is its unit. What a unit needs of its server (a SET, since
 its client's parameters are others than those of the one before it; a statement) goes in front of it, as a debt of ours.
 """
 

@@ -69,8 +69,7 @@ class Lines:
     # Who may share.
 
     def take(self, client: Any, data: bytes) -> bool:
-        """`client` rests, and `data` is one short simple query. Does it stand in line now? Else it needs a server of its
-        own."""
+        """`client` rests, `data` is one short simple query. Does it stand in line now? Else it needs its own server."""
         shape = self.known.get(simplify(data)) or self._find_query(data)
         if not shape.is_trusted or not self._may_share(client):
             return self._is_learning(client, data, shape)
@@ -116,7 +115,9 @@ class Lines:
         if not shape.is_trusted or not self._may_share(client):
             return self._is_learning(client, data, shape)
         client.unnamed = client.unnamed_said
-        self._enter(client, Round(client, data, shape, self.now(), said=data, debts=debts, care=UNNAMED, statement=None))
+        self._enter(
+            client, Round(client, data, shape, self.now(), said=data, debts=debts, care=UNNAMED, statement=None)
+        )
         return True
 
     def _take_named(self, client: Any, data: bytes, debts: tuple[Debt, ...]) -> bool:
@@ -129,7 +130,9 @@ class Lines:
             return self._is_learning(client, data, shape)
         said = rounds.rename(data, statement.name, begin, stop)
         self.pool.stats.bind_count += 1
-        self._enter(client, Round(client, said, shape, self.now(), said=data, debts=debts, care=CARE, statement=statement))
+        self._enter(
+            client, Round(client, said, shape, self.now(), said=data, debts=debts, care=CARE, statement=statement)
+        )
         return True
 
     def _enter(self, client: Any, unit: Unit) -> None:
@@ -192,9 +195,9 @@ class Lines:
                     if load < least:
                         best, least = line, load
         if least and (working < self.spread.width or (best is None and self._is_slow())):
-            line = self._open_line(spare)
-            if line is not None:
-                best, least, room = line, 0, room + self.depth
+            newcomer = self._open_line(spare)
+            if newcomer is not None:
+                best, least, room = newcomer, 0, room + self.depth
         if best is None:
             return None, 0
         own, count = self.depth - least, len(self.pending)

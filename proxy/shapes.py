@@ -38,8 +38,8 @@ class Shape:
     """One shape."""
 
     __slots__ = (
-        "book", "bytes", "calls", "good", "is_fit", "is_trusted", "key", "needed", "slow_at", "spent", "strikes", "times",
-        "verdict", "waited",
+        "book", "bytes", "calls", "good", "is_fit", "is_trusted", "key", "needed", "slow_at", "spent", "strikes",
+        "times", "verdict", "waited",
     )  # fmt: skip
 
     def __init__(self, key: str | None, verdict: Verdict, book: "Book | None" = None) -> None:

@@ -1,21 +1,22 @@
 """
 Over how many servers lines are spread.
 
-Theory. Where an administrator says so (`pipeline_servers`), over so many. Else it is found by trying, since it depends on
-how many cores PostgreSQL has and what the queries do: every `PERIOD` under load the number of queries answered in it is
-compared with that of the period before, and the width moves on in the direction that made it grow, by one. That is
-climbing a hill by steps; it never stands still for long, and walks around the top once it is there. A step must gain
-`GAIN` or it is taken back, so that where all widths are alike the smaller one is kept.
+Theory. Where an administrator says so (`pipeline_servers`), over so many. Else it is found by trying, since it depends
+on how many cores PostgreSQL has and on what the queries do. Under load one step is tried every now and then: the number
+of queries answered in a period with it is compared with that of the period before. A step up must gain something
+(`GAIN`) or it is taken back; a step down stays unless it costs something. So where all widths are alike the smallest is
+kept, which leaves most servers to those who need one of their own.
 """
 
 from typing import Final
 
 PERIOD: Final = 2.0  # seconds
 GAIN: Final = 1.05
+LOSS: Final = 0.98
 FIRST: Final = 2
 WIDEST: Final = 64
 IDLE_RATE: Final = 1_000  # queries per second below which nothing can be learnt
-REST: Final = 15  # periods after a step that was taken back
+REST: Final = 5  # periods between two trials
 
 
 class Spread:
@@ -28,6 +29,7 @@ class Spread:
         self._count = 0
         self._best = 0.0  # rate at the width before the step under trial; 0: no step is
         self._rest = 0
+        self._step = 1  # the next trial's direction
 
     def set_limit(self, servers: int) -> None:
         """`servers` of the configuration; 0: find it."""
@@ -46,13 +48,15 @@ class Spread:
         self._judge(rate)
 
     def _judge(self, rate: float) -> None:
+        """`rate` is that of the period that is over."""
         if self._best:
-            if rate < self._best * GAIN:
-                self.width -= 1
-                self._rest = REST
-            self._best = 0.0
+            if rate < self._best * (GAIN if self._step > 0 else LOSS):
+                self.width -= self._step
+                self._step = -self._step
+            self._best, self._rest = 0.0, REST
         elif self._rest:
             self._rest -= 1
-        elif self.width < WIDEST:
+        else:
+            self._step = 1 if self.width == 1 else -1 if self.width == WIDEST else self._step
             self._best = rate
-            self.width += 1
+            self.width += self._step

@@ -36,6 +36,7 @@ class Unit:
     debts: tuple[Debt, ...] = ONE_QUERY
     care: int = PASS
     statement: Any = None
+    said: bytes = b""  # what the client said, where `data` is something else
     runs: int = 1  # which try this is
     is_canceled: bool = False  # its client wants it to end
     was_told: bool = False  # its client has heard the FATAL its server ended with
@@ -47,11 +48,6 @@ class Unit:
         self.since = now  # when it was asked; once it is sent, when that was
         self.line: Any = None  # where it was sent
         self.size = 0  # of the answer so far, where that comes in pieces
-
-    @property
-    def said(self) -> bytes:
-        """What the client said."""
-        return self.data
 
     @property
     def server(self) -> Any:
@@ -78,7 +74,7 @@ class Unit:
         """It shall have a server of its client's own."""
         client, self.client = self.client, None
         let_off(client, client.pool.now())
-        client.ask_alone(self.said, self.debts, self.care)
+        client.ask_alone(self.said or self.data, self.debts, self.care)
 
     # What its client calls.
 

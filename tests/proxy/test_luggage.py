@@ -230,6 +230,7 @@ PACKED = {
 }  # fmt: skip
 MADE_ANEW = {
     "__weakref__", "server", "session", "stall", "tags", "transport", "waiting_since", "xact_at", "is_notified",
+    "probe", "unit",
 }  # fmt: skip
 KEEPS_IT_HERE = {
     "carry", "held", "held_care", "held_debts", "is_choked", "is_paced", "is_slicing", "is_stalled", "remain", "schema",
@@ -242,7 +243,7 @@ def test_of_every_attribute_of_a_client_it_is_known_whether_it_travels():
 
 def test_and_of_every_attribute_of_a_statement():
     packed = {"body", "context", "description", "is_outdated", "is_sql", "needs", "said"}
-    assert set(Statement.__slots__) == packed | {"__weakref__", "name", "reading"}
+    assert set(Statement.__slots__) == packed | {"__weakref__", "name", "reading", "shape"}
 
 
 # Who cannot travel.
