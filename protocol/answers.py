@@ -29,11 +29,16 @@ from .debts import (
     Entry,
     Owner,
 )
+from .framing import HEADER_SIZE
 
 SHORT = 4096  # bytes of an answer that is looked at as a whole
 _READY = (b"Z\0\0\0\5I", b"Z\0\0\0\5T")  # ReadyForQuery after something that went well, outside a transaction or in one
 _READY_SIZE = len(_READY[0])
 _ONE_ROW = tuple(b"C\0\0\0\rSELECT 1\0" + ready for ready in _READY)  # how most answers end
+_ONE_ROW_OUTSIDE = _ONE_ROW[0]
+_ONE_ROW_WHOLE = len(_ONE_ROW_OUTSIDE)
+_CUT = (0, 0)
+_DATA_ROW, _ROW_DESCRIPTION = codes.DATA_ROW, codes.ROW_DESCRIPTION
 _ONE_ROW_SIZE = len(_ONE_ROW[0]) - _READY_SIZE
 _READY_OUTSIDE = _READY[0]
 _BIND_COMPLETE = b"2\0\0\0\4"
@@ -47,10 +52,11 @@ _header = Struct("!BI").unpack_from
 class WholeAnswers:
     """The half of a ledger that pays by the unit, and what of it both halves need."""
 
-    __slots__ = ("_behind", "_next", "_now", "_swallowed", "backlog", "doubts", "head", "is_settled")
+    __slots__ = ("_behind", "_next", "_now", "_swallowed", "backlog", "columns", "doubts", "head", "is_settled")
 
     head: Entry
     backlog: int
+    columns: bytes  # the last RowDescription among answers of several units
     doubts: int
     is_settled: bool
     _now: tuple[Debt, ...]
@@ -115,41 +121,55 @@ class WholeAnswers:
         """The whole short answers at the beginning of `data` that went well, each with its owner; and where they end.
 
         Only those to single queries and to rounds of Bind and Execute, behind which others stand in line (lines.py).
+        Most have one row, and the same columns as the answer before: then one look at a header is enough.
         """
         paid: list[tuple[Owner, bytes]] = []
-        pos, size, behind, header = 0, len(data), self._behind, _header
-        debts, owner, entered = self._now, self.head[1], self.backlog
+        pos, behind, columns, header = 0, self._behind, self.columns, _header
+        debts, owner, is_fresh = self._now, self.head[1], self._next == 1
         while not self.doubts:
             start = pos
             if debts is ONE_QUERY:
                 least = _LEAST_IN_QUERY
             else:
-                opening = _OPENINGS.get(debts[0]) if debts and debts[-1] is SYNC and (paid or self._next == 1) else None
+                opening = _OPENINGS.get(debts[0]) if debts and debts[-1] is SYNC and (paid or is_fresh) else None
                 if opening is None or not data.startswith(opening, pos):
                     break
                 pos += len(opening)
                 least = _LEAST_IN_ROUND
-            last = min(size, start + SHORT) - _READY_SIZE
-            while pos <= last:
-                kind, length = header(data, pos)
-                if length < least[kind]:
+            if data.startswith(columns, pos):
+                pos += len(columns)
+            kind, length = header(data, pos) if pos + HEADER_SIZE <= len(data) else _CUT
+            if kind == _DATA_ROW and length >= LEAST_LENGTH and data.startswith(_ONE_ROW_OUTSIDE, pos + length + 1):
+                pos += length + 1 + _ONE_ROW_WHOLE
+            else:
+                pos = self._find_end(data, pos, start + SHORT, least)
+                if not pos:
+                    pos = start
                     break
-                pos += length + 1
-            if pos > last or not data.startswith(_READY_OUTSIDE, pos):
-                pos = start
-                break
-            pos += _READY_SIZE
+                columns = self.columns
             paid.append((owner, data[start:pos]))
             if not behind:
                 self._close()
                 return paid, pos
             debts, owner = behind.popleft()
-            entered -= len(debts)
         if paid:
             self._now, self._next, self.head = debts, 1, (debts[0], owner)
             self._swallowed = 0
-            self.backlog = entered
+            self.backlog = sum([len(each) for each, _ in behind])
         return paid, pos
+
+    def _find_end(self, data: bytes, pos: int, limit: int, least: tuple[int, ...]) -> int:
+        """Where the answer ends of which a message begins at `pos`: behind its ReadyForQuery, and not beyond `limit`.
+        0: it is not whole, or not of the usual kind. `least` has the least length by kind of message."""
+        last = min(len(data), limit) - _READY_SIZE
+        while pos <= last:
+            kind, length = _header(data, pos)
+            if length < least[kind]:
+                return pos + _READY_SIZE if data.startswith(_READY_OUTSIDE, pos) else 0
+            if kind == _ROW_DESCRIPTION and pos + length <= last:
+                self.columns = data[pos : pos + length + 1]
+            pos += length + 1
+        return 0
 
     def _close(self) -> None:
         """Nothing is owed any more."""

@@ -25,7 +25,8 @@ from protocol.tokens import MARK, NAME, WORD, tokens
 MAX_LENGTH: Final = 1_000  # bytes of a text that is looked at
 _ENCODINGS: Final = frozenset({"utf8", "sql_ascii", "latin1", "latin9", "win1252"})  # in which a quote is a quote
 
-_ZEROS: Final = bytes.maketrans(b"123456789", b"000000000")
+ZEROS: Final = bytes.maketrans(b"123456789", b"000000000")
+"""A message in which each digit is a `0`: alike only for texts of one shape, and of one length."""
 
 
 class Verdict(enum.Enum):
@@ -80,18 +81,13 @@ def is_readable(encoding: str) -> bool:
     return encoding.lower().replace("-", "") in _ENCODINGS
 
 
-def simplify(message: bytes) -> bytes:
-    """`message` with a `0` in the place of each digit: alike only for texts of one shape, and of one length."""
-    return message.translate(_ZEROS)
-
-
 def fold(text: bytes) -> str | None:
     """The shape of `text`: alike for texts that differ in their values. None: it has none that is cheap and certain.
 
     Linear, 0.5 us. The text is that of a client with standard_conforming_strings on and a readable encoding. Looks at a
     str, since `in` takes a fifth there.
     """
-    zeros = text.translate(_ZEROS).replace(b"00000000", b"0").replace(b"0000", b"0").replace(b"00", b"0")
+    zeros = text.translate(ZEROS).replace(b"00000000", b"0").replace(b"0000", b"0").replace(b"00", b"0")
     shape = zeros.replace(b"00", b"0").decode("latin-1")
     if "\\" in shape:
         return None

@@ -129,7 +129,7 @@ class Client(Holding, Leaving, asyncio.Protocol):
         if _SHORT_QUERIES.get(data[:HEADER_SIZE]) != len(data) or self.carry or self.remain:
             self._receive(data)
         elif self.state is RESTING:
-            if pool.lines is None or not pool.lines.take(self, data):
+            if (lines := pool.lines) is None or not lines.take(self, data):
                 (self._ask if pool.is_plain(data[HEADER_SIZE:-1]) else self._receive)(data)
         elif self.state is ACTIVE and pool.is_plain_inside(data[HEADER_SIZE:-1]):
             self._ask_on(data, pool)

@@ -24,7 +24,6 @@ from proxy.chores import Chore
 from proxy.log import Tag, tag_client
 from proxy.preparing import Preparing
 from proxy.reword import forget_missing, forget_stale, is_replanned
-from proxy.shapes import find_bucket
 from proxy.states import RESTING, ClientState, Closing, PoolState
 from proxy.units import Unit, let_off
 
@@ -171,13 +170,15 @@ class Line:
         """They go to our server, with one write."""
         pieces: list[bytes] = []
         entries: Entries = []
-        waited, tail = 0.0, self.tail
+        waited, tail, left = 0.0, self.tail, 0
         for unit in units:
             client = unit.client
             if client is None:  # it has left
+                left += 1
                 continue
             if unit.statement is not None or client.followed is not tail:
                 if not self._prepare(unit, pieces, entries):
+                    left += 1
                     continue
                 tail = self.tail
             unit.line = self
@@ -185,10 +186,10 @@ class Line:
             unit.since = now
             entries.append((unit.debts, unit))
             pieces.append(unit.data)
-            self.load += 1
+        self.load += len(units) - left
         stats = self.pool.stats
         stats.wait_time += waited
-        stats.server_assignment_count += len(units)
+        stats.server_assignment_count += len(units) - left
         self.flush(pieces, entries)
 
     def flush(self, pieces: list[bytes], entries: Entries) -> None:
@@ -258,39 +259,46 @@ class Line:
         return data[pos:]
 
     def hand_over(self, paid: list[tuple[Any, bytes]]) -> None:
-        """To each owner its whole answer."""
+        """To each owner its whole answer. The writes come last: each may wake somebody who takes our core away."""
         now = self.now()
         share = self._note_time(now, len(paid))
-        spent, sent, count, limit, bucket = 0.0, 0, 0, self.lines.max_wait, find_bucket(share)
+        writes = []
+        spent, sent, count, size, shape = 0.0, 0, 0, 0, None
         for unit, answer in paid:
             client = unit.client
             if client is None:
-                self._hand_to_nobody(unit, answer)
+                self._hand_to_nobody(unit)
                 continue
             spent += now - unit.since
-            sent += len(answer)
+            if unit.shape is not shape:
+                if shape is not None:
+                    shape.note_all(count, share, size)
+                    self.load -= count
+                    sent += size
+                    count = size = 0
+                shape = unit.shape
             count += 1
-            shape = unit.shape
-            shape.calls += 1
-            shape.spent += share
-            shape.bytes += len(answer)
-            shape.times[bucket] += 1
-            if share > limit or len(answer) > shape.book.max_size:
-                shape.doubt(share, len(answer))
+            size += len(answer)
             client.unit = None
             client.state = RESTING
             client.ready_at = now
+            writes.append((client, answer))
+        if shape is not None:
+            shape.note_all(count, share, size)
+        self.load -= count
+        stats = self.pool.stats
+        stats.lone_count += len(writes)
+        stats.lone_time += spent
+        stats.sent += sent + size
+        self._has_room(now)
+        if self.lines.pending and self.load <= self.lines.low:
+            self.lines.serve()  # our server first: it works while we write
+        for client, answer in writes:
             client.transport.write(answer)
             if client.carry:
                 let_off(client, now)
-        self.load -= count
-        stats = self.pool.stats
-        stats.lone_count += count
-        stats.lone_time += spent
-        stats.sent += sent
-        self._has_room(now)
 
-    def _hand_to_nobody(self, owner: Any, answer: bytes) -> None:
+    def _hand_to_nobody(self, owner: Any) -> None:
         """A unit whose client has left, or a chore."""
         if isinstance(owner, Unit):
             self.load -= 1

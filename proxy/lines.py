@@ -23,7 +23,7 @@ from typing import Any
 from protocol.framing import HEADER_SIZE
 from protocol.ledger import BIND, Debt
 from protocol.parameters import ParameterSet
-from protocol.sharing import is_readable, simplify
+from protocol.sharing import ZEROS, is_readable
 from proxy import rounds, stuck
 from proxy.config.kinds import PoolMode, SessionState
 from proxy.line import Line
@@ -31,7 +31,7 @@ from proxy.probes import Probe
 from proxy.requests import CARE, UNNAMED
 from proxy.shapes import Book, Shape
 from proxy.spread import Spread
-from proxy.states import IDLE, LINED, Closing
+from proxy.states import IDLE, LINED, LINKED, Closing
 from proxy.units import Round, Unit
 
 MAX_SETS = 1_000  # sets of parameters known to be good for lines
@@ -44,6 +44,7 @@ class Lines:
     def __init__(self, pool: Any, limits: Any) -> None:
         self.pool = pool
         self.now = pool.now
+        self._linked = pool.places[LINKED]
         self.pending: deque[Unit] = deque()
         self.members: list[Line] = []
         self.spread = Spread(self.now())
@@ -70,23 +71,26 @@ class Lines:
 
     def take(self, client: Any, data: bytes) -> bool:
         """`client` rests, `data` is one short simple query. Does it stand in line now? Else it needs its own server."""
-        shape = self.known.get(simplify(data)) or self._find_query(data)
-        if not shape.is_trusted or not self._may_share(client):
+        shape = self.known.get(data.translate(ZEROS)) or self._find_query(data)
+        is_usual = client.followed is self._last_set and client.session is None and client.stall is None
+        if not (shape.is_trusted and (is_usual or self._may_share(client)) and (self.pending or self._linked)):
             return self._is_learning(client, data, shape)
-        client.unit = unit = Unit(client, data, shape, self.now())
+        client.unit = Unit(client, data, shape, self.now())
         client.state = LINED
-        self.pending.append(unit)
+        self.pending.append(client.unit)
         if not self.is_planned:
             self.plan()
         return True
 
     def _may_share(self, client: Any) -> bool:
-        """Is there company, and nothing about this client that only a server of its own may see?"""
-        if not (self.pool._linked or self.pending) or client.stall is not None:
-            return False
-        if client.session is not None and not client.session.is_at_ease:
+        """Is there nothing about this client that only a server of its own may see?"""
+        if client.stall is not None or (client.session is not None and not client.session.is_at_ease):
             return False
         return client.followed is self._last_set or self._is_sharing(client.followed)
+
+    def _has_company(self, client: Any, shape: Shape) -> bool:
+        """May it share, and is there anybody to share with?"""
+        return shape.is_trusted and self._may_share(client) and bool(self.pending or self._linked)
 
     def _is_sharing(self, followed: ParameterSet) -> bool:
         """May clients with these parameters share? A quote must be a quote in what they say."""
@@ -112,7 +116,7 @@ class Lines:
             return self._take_named(client, data, debts)
         text = data[HEADER_SIZE + 1 : data.find(0, HEADER_SIZE + 1)]
         shape = self.book.find(text)
-        if not shape.is_trusted or not self._may_share(client):
+        if not self._has_company(client, shape):
             return self._is_learning(client, data, shape)
         client.unnamed = client.unnamed_said
         self._enter(
@@ -126,7 +130,7 @@ class Lines:
             return False
         statement, begin, stop = found
         shape = statement.shape or self.book.find_statement(statement)
-        if not shape.is_trusted or not self._may_share(client):
+        if not self._has_company(client, shape):
             return self._is_learning(client, data, shape)
         said = rounds.rename(data, statement.name, begin, stop)
         self.pool.stats.bind_count += 1

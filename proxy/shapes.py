@@ -17,7 +17,7 @@ from math import exp, log
 from typing import Any, Final
 
 from protocol.framing import HEADER_SIZE
-from protocol.sharing import FIT, Verdict, fold, judge, simplify
+from protocol.sharing import FIT, ZEROS, Verdict, fold, judge
 
 NEEDED: Final = 3  # good answers in a row before a shape is trusted
 NEEDED_AT_MOST: Final = 1_000
@@ -58,17 +58,24 @@ class Shape:
 
     def note(self, seconds: float, size: int) -> None:
         """A server took `seconds` for an answer of `size`."""
-        self.calls += 1
-        self.spent += seconds
-        self.bytes += size
-        self.times[find_bucket(seconds)] += 1
+        self.note_all(1, seconds, size)
         book = self.book
         assert book is not None
-        if size > book.max_size or seconds > book.max_time:
-            self.doubt(seconds, size)
-        elif not self.is_trusted and self.is_fit:
+        is_good = size <= book.max_size and seconds <= book.max_time
+        if is_good and not self.is_trusted and self.is_fit:
             self.good += 1
             self.is_trusted = self.good >= self.needed
+
+    def note_all(self, count: int, seconds: float, size: int) -> None:
+        """`count` answers of `size` in all, and a server took `seconds` for each."""
+        self.calls += count
+        self.spent += seconds * count
+        self.bytes += size
+        self.times[find_bucket(seconds)] += count
+        book = self.book
+        assert book is not None
+        if seconds > book.max_time or size > book.max_size * count:
+            self.doubt(seconds, size // count)
 
     def doubt(self, seconds: float, size: int) -> None:
         """An answer was slow, or large."""
@@ -115,7 +122,7 @@ class Book:
         if b"'" not in data and shape is not self._unread:
             if len(self.known) >= MAX_KNOWN:
                 self.known.clear()
-            self.known[simplify(data)] = shape
+            self.known[data.translate(ZEROS)] = shape
         return shape
 
     def find_none(self, data: bytes) -> Shape:

@@ -31,12 +31,13 @@ MAX_RUNS = 3
 class Unit:
     """A simple query of `client`, in line."""
 
-    __slots__ = ("__dict__", "client", "data", "line", "shape", "since", "size")  # (in the dict: what seldom is so)
+    __slots__ = ("__dict__", "client", "data", "line", "shape", "since")  # (in the dict: what seldom is so)
 
     debts: tuple[Debt, ...] = ONE_QUERY
     care: int = PASS
     statement: Any = None
     said: bytes = b""  # what the client said, where `data` is something else
+    size: int = 0  # of the answer so far, where that comes in pieces
     runs: int = 1  # which try this is
     is_canceled: bool = False  # its client wants it to end
     was_told: bool = False  # its client has heard the FATAL its server ended with
@@ -47,7 +48,6 @@ class Unit:
         self.shape = shape
         self.since = now  # when it was asked; once it is sent, when that was
         self.line: Any = None  # where it was sent
-        self.size = 0  # of the answer so far, where that comes in pieces
 
     @property
     def server(self) -> Any:
