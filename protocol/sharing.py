@@ -12,7 +12,7 @@ the text: every run of digits becomes `0`, every plain string `'?'`. What is jud
 holds for all texts that have it: a name in which a digit stands is none of the harmless ones. Strings are found by
 their quotes alone. That is exact as long as no comment, quoted name, dollar quote or backslash is about, within which
 a quote means something else. Where one of their openers is left over there is no shape; and a false string can only
-begin behind such an opener, which is then left over.
+begin behind such an opener, which is then left over. (A `$` in front of a digit opens nothing: no tag begins so.)
 """
 
 import enum
@@ -29,6 +29,7 @@ _ENCODINGS: Final = frozenset({"utf8", "sql_ascii", "latin1", "latin9", "win1252
 _ZEROS: Final = bytes.maketrans(b"123456789", b"000000000")
 
 
+_PARAMETER: Final = re.compile(r"(?<![A-Za-z0-9_$\x80-\xff])\$0++(?![A-Za-z_$\x80-\xff])")
 _has_odd_number: Final = re.compile(rb"(?<![A-Za-z0-9_$\x80-\xff])0[0.]*+(?:[eE][-+]?+0++)?+[A-Za-z_\x80-\xff]").search
 """A digit and a word in one: `1e5for update`. To PostgreSQL until 14 that is two, to the next versions an error."""
 
@@ -113,7 +114,9 @@ def fold(text: bytes) -> str | None:
         if len(parts) % 2 == 0:
             return None
         shape = "'?'".join(parts[::2])
-    return None if '"' in shape or "$" in shape or "--" in shape or "/*" in shape else shape
+    if "$" in shape and "$" in _PARAMETER.sub("", shape):
+        return None
+    return None if '"' in shape or "--" in shape or "/*" in shape else shape
 
 
 def judge(shape: str | None, vouched: Iterable[bytes] = ()) -> Verdict:
