@@ -127,7 +127,8 @@ class Client(Holding, Leaving, asyncio.Protocol):
         pool = self.pool
         pool.stats.received += len(data)
         if _SHORT_QUERIES.get(data[:HEADER_SIZE]) != len(data) or self.carry or self.remain:
-            self._receive(data)
+            if self.state is not RESTING or (lines := pool.lines) is None or not lines.take_named(self, data):
+                self._receive(data)
         elif self.state is RESTING:
             if (lines := pool.lines) is None or not lines.take(self, data):
                 (self._ask if pool.is_plain(data[HEADER_SIZE:-1]) else self._receive)(data)
@@ -194,16 +195,15 @@ class Client(Holding, Leaving, asyncio.Protocol):
         if len(data) > self.pool.world.settings.max_packet_size:
             return False
         debts = rounds.recognise_named(data)
-        if debts is not None and not self._is_shared(data, debts):
+        if debts is not None:
             self._send(data, debts, CARE, 0)
-        if debts is None and (debts := rounds.recognise_unnamed(self, data)) and not self._is_shared(data, debts):
+            return True
+        debts = rounds.recognise_unnamed(self, data)
+        if debts is None:
+            return False
+        if self.state is not RESTING or (lines := self.pool.lines) is None or not lines.take_unnamed(self, data, debts):
             self._send(data, debts, UNNAMED, 0)
-        return debts is not None
-
-    def _is_shared(self, data: bytes, debts: tuple[Debt, ...]) -> bool:
-        """Does the round stand in a line now?"""
-        lines = self.pool.lines
-        return lines is not None and self.state is RESTING and lines.take_round(self, data, debts)
+        return True
 
     def pause_writing(self) -> None:
         self.is_choked = True

@@ -176,7 +176,7 @@ class Line:
             if client is None:  # it has left
                 left += 1
                 continue
-            if unit.statement is not None or client.followed is not tail:
+            if client.followed is not tail or (unit.statement is not None and not self._has(unit.statement)):
                 if not self._prepare(unit, pieces, entries):
                     left += 1
                     continue
@@ -203,6 +203,15 @@ class Line:
             server.transport.write(b"".join(pieces))
 
     # What a unit needs of our server.
+
+    def _has(self, statement: Any) -> bool:
+        """Does our server have it for certain? Then it is the one used last."""
+        server = self.server
+        known = server.statements
+        if not known.get(statement) or server.arriving:
+            return False
+        known[statement] = known.pop(statement)
+        return True
 
     def _prepare(self, unit: Unit, pieces: list[bytes], entries: Entries) -> bool:
         """See to it that our server is as `unit` needs it. False: it does not go now, and not here perhaps."""

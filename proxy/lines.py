@@ -21,7 +21,7 @@ from collections import deque
 from typing import Any
 
 from protocol.framing import HEADER_SIZE
-from protocol.ledger import BIND, Debt
+from protocol.ledger import Debt
 from protocol.parameters import ParameterSet
 from protocol.sharing import ZEROS, is_readable
 from proxy import rounds, stuck
@@ -88,10 +88,6 @@ class Lines:
             return False
         return client.followed is self._last_set or self._is_sharing(client.followed)
 
-    def _has_company(self, client: Any, shape: Shape) -> bool:
-        """May it share, and is there anybody to share with?"""
-        return shape.is_trusted and self._may_share(client) and bool(self.pending or self._linked)
-
     def _is_sharing(self, followed: ParameterSet) -> bool:
         """May clients with these parameters share? A quote must be a quote in what they say."""
         known = self._sets.get(id(followed))
@@ -110,33 +106,30 @@ class Lines:
         client.probe = Probe(client, shape, data) if shape.is_fit and not shape.is_trusted else None
         return False
 
-    def take_round(self, client: Any, data: bytes, debts: tuple[Debt, ...]) -> bool:
-        """The same for a round of the extended protocol (rounds.py)."""
-        if debts[0] is BIND:
-            return self._take_named(client, data, debts)
-        text = data[HEADER_SIZE + 1 : data.find(0, HEADER_SIZE + 1)]
-        shape = self.book.find(text)
-        if not self._has_company(client, shape):
+    def take_named(self, client: Any, data: bytes) -> bool:
+        """The same for a round of a named statement (rounds.py), if `data` is one."""
+        found = rounds.find_named(client, data)
+        if found is None or client.carry or client.remain:
+            return False
+        statement, debts, stop = found
+        shape = statement.shape
+        if shape is None or shape.book is not self.book:
+            shape = self.book.find_statement(statement)
+        is_usual = client.followed is self._last_set and client.session is None and client.stall is None
+        if not (shape.is_trusted and (is_usual or self._may_share(client)) and (self.pending or self._linked)):
             return self._is_learning(client, data, shape)
-        client.unnamed = client.unnamed_said
-        self._enter(
-            client, Round(client, data, shape, self.now(), said=data, debts=debts, care=UNNAMED, statement=None)
-        )
+        self.pool.stats.bind_count += 1
+        said = rounds.rename(data, statement.name, stop)
+        self._enter(client, Round(client, said, shape, self.now(), data, debts, CARE, statement))
         return True
 
-    def _take_named(self, client: Any, data: bytes, debts: tuple[Debt, ...]) -> bool:
-        found = rounds.find_named(client, data)
-        if found is None:
-            return False
-        statement, begin, stop = found
-        shape = statement.shape or self.book.find_statement(statement)
-        if not self._has_company(client, shape):
+    def take_unnamed(self, client: Any, data: bytes, debts: tuple[Debt, ...]) -> bool:
+        """The same for a round of the unnamed statement, which has been noted already."""
+        shape = self.book.find(data[HEADER_SIZE + 1 : data.find(0, HEADER_SIZE + 1)])
+        if not (shape.is_trusted and self._may_share(client) and (self.pending or self._linked)):
             return self._is_learning(client, data, shape)
-        said = rounds.rename(data, statement.name, begin, stop)
-        self.pool.stats.bind_count += 1
-        self._enter(
-            client, Round(client, said, shape, self.now(), said=data, debts=debts, care=CARE, statement=statement)
-        )
+        client.unnamed = client.unnamed_said
+        self._enter(client, Round(client, data, shape, self.now(), b"", debts, UNNAMED, None))
         return True
 
     def _enter(self, client: Any, unit: Unit) -> None:

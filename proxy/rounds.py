@@ -16,6 +16,7 @@ from protocol import codes
 from protocol.effects import PLAIN
 from protocol.frontend import PORTAL, SYNC_MESSAGE, build_describe, build_execute
 from protocol.ledger import BIND, DESCRIBE, EXECUTE, PARSE, SYNC, Debt
+from protocol.prepared import Statement
 
 _BIND, _PARSE = codes.BIND, codes.PARSE
 _EXECUTE_ALL = build_execute(b"") + SYNC_MESSAGE
@@ -27,6 +28,7 @@ TAILS: Final[dict[bytes, tuple[Debt, ...]]] = {
 """What may follow the Bind, and what the round earns."""
 _WITH_PARSE: Final = {debts: (PARSE, *debts) for debts in TAILS.values()}
 MAX_REPEATED: Final = 65536  # bytes of a batch that is remembered until it is answered
+MAX_SHARED: Final = 1024  # bytes of a round that may stand in a line; max_packet_size is never less
 LONGEST: Final = max(map(len, TAILS))
 
 _length_at = Struct("!I").unpack_from
@@ -64,23 +66,23 @@ def recognise_unnamed(client: Any, data: bytes) -> tuple[Debt, ...] | None:
     return _WITH_PARSE[debts]
 
 
-def find_named(client: Any, data: bytes) -> tuple[Any, int, int] | None:
-    """The statement that a round of `recognise_named` runs, and where its name stands; None if there is more to it."""
+def find_named(client: Any, data: bytes) -> tuple[Statement, tuple[Debt, ...], int] | None:
+    """If `data` is a short round of one of the client's statements and its portal has no name: the statement, what the
+    round earns, and where the name ends. None: it is something else, or there is more to it."""
     names = client.statements
-    if names is None or names.pending or client.tags:
+    if names is None or data[0] != _BIND or not 16 < len(data) < MAX_SHARED or data[5] or names.pending or client.tags:
         return None
-    begin = data.find(0, 5) + 1
-    stop = data.find(0, begin)
-    statement = names.get(data[begin:stop])
-    if statement is None or statement.is_outdated or statement.reading is not PLAIN or statement.said:
+    debts = TAILS.get(data[_length_at(data, 1)[0] + 1 :])
+    stop = data.find(0, 6)
+    statement = names.get(data[6:stop])
+    if debts is None or statement is None or statement.is_outdated or statement.reading is not PLAIN or statement.said:
         return None
-    return statement, begin, stop
+    return statement, debts, stop
 
 
-def rename(data: bytes, name: bytes, begin: int, stop: int) -> bytes:
-    """The round with `name` in the place of what stands there."""
-    length = _length_at(data, 1)[0] + len(name) - (stop - begin)
-    return b"".join((_head(b"B", length), data[5:begin], name, data[stop:]))
+def rename(data: bytes, name: bytes, stop: int) -> bytes:
+    """The round of `find_named`, with `name` in the place of what ends at `stop`."""
+    return b"".join((_head(b"B", _length_at(data, 1)[0] + len(name) + 6 - stop), b"\0", name, data[stop:]))
 
 
 def send_named(client: Any, server: Any, data: bytes, prefix: bytes) -> bool:

@@ -174,20 +174,21 @@ class Round(Unit):
     __slots__ = ("care", "debts", "said", "statement")  # fmt: skip
 
     def __init__(
-        self, client: Any, data: bytes, shape: Any, now: float, *,
+        self, client: Any, data: bytes, shape: Any, now: float,
         said: bytes, debts: tuple[Debt, ...], care: int, statement: Any,
     ) -> None:  # fmt: skip
-        super().__init__(client, data, shape, now)
+        self.client = client  # (not by `super`: this is asked often)
+        self.data = data
+        self.shape = shape
+        self.since = now
+        self.line = None
         self.said = said
         self.debts = debts
         self.care = care
         self.statement = statement  # the named one that it runs, if it does
 
     def _copy(self, client: Any) -> Unit:
-        return Round(
-            client, self.data, self.shape, self.since,
-            said=self.said, debts=self.debts, care=self.care, statement=self.statement,
-        )  # fmt: skip
+        return Round(client, self.data, self.shape, self.since, self.said, self.debts, self.care, self.statement)
 
 
 def let_off(client: Any, now: float) -> None:
