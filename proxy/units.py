@@ -7,7 +7,7 @@ of the first try but an error that was not its own:
 
 - PostgreSQL's cancel hits whatever runs when it arrives, and behind the one that is meant may stand a stranger;
 - the server did not have the statement it runs, or its plan was stale: then a server of its client's own knows better;
-- its line was stuck behind somebody who waits for a lock (see stuck.py).
+- it stood behind somebody who waits for a lock, and has not begun (stuck.py).
 
 Who is hit in this way never learns of it: the error is swallowed, the unit stands in line again as a new one, and the
 old one, whose client is None from then on, takes what still comes. So does that of a client that has left.
