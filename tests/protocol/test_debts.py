@@ -64,7 +64,7 @@ def test_stepped_over_is_what_pays_nothing_and_means_nothing(debt):
 def test_the_numbers_index_the_tables():
     assert list(Debt) == list(range(len(ANSWERS))) == list(range(len(DULL)))
     assert sorted(Answer) == list(range(1, len(Answer) + 1))
-    assert UNASKED == max(Answer)
+    assert max(Answer) == UNASKED
     assert PART < PAYS < min(READY, ERROR, COPY_IN, ASIDE)  # "answer > PAYS": it means something to a server's stream
 
 
