@@ -2,10 +2,11 @@
 What is known of the shapes of texts: may they share a line, and have they shown that they are fast and small?
 
 Theory. A text that may share by its words need not be fit for it: it may read a million rows. So a shape must first be
-seen, run on servers of its clients' own (probes.py): `NEEDED` fast and small answers in a row, and it is trusted. Three
-slow ones close together, a single one that is slow beyond doubt or a large one, and the trust is lost, and has to be
-earned anew by twice as many as the last time: who swings between fast and slow shares less and less. (One slow answer
-says little: this process may have been waiting for a core.)
+seen, run on servers of its clients' own (probes.py): `NEEDED` fast and small answers in a row, and it is trusted. A
+large answer, or a time that is typically too long, and the trust is lost, and has to be earned anew by twice as many as
+the last time; who kept it for long begins anew. So who swings between fast and slow shares less and less. One slow
+answer says nothing: this process may have been waiting for a core. What is typical follows what is seen in steps, up
+faster than down, so it comes to lie above two thirds of the times, however far out the others are.
 
 A text is looked up twice: as it is but for its digits (`known`, one dictionary and 0.2 us), and if that is not known by
 its shape (protocol/sharing.py). What is known is bounded; who came first is forgotten first.
@@ -21,9 +22,9 @@ from protocol.sharing import FIT, ZEROS, Verdict, fold, judge
 
 NEEDED: Final = 3  # good answers in a row before a shape is trusted
 NEEDED_AT_MOST: Final = 1_000
-STRIKES: Final = 3  # slow answers, each within `CLOSE` of the one before
-CLOSE: Final = 20
-SLACK: Final = 10  # times the limit: slow beyond doubt
+LONG: Final = 10_000  # answers, after which a new loss counts as the first
+UP: Final = 1.25
+DOWN: Final = 0.9
 MAX_SHAPES: Final = 2_000  # remembered per pool
 MAX_KNOWN: Final = 4_000  # texts without their digits
 BUCKETS: Final = 80  # of times: four to a doubling, from a microsecond on
@@ -38,11 +39,11 @@ class Shape:
     """One shape."""
 
     __slots__ = (
-        "book", "bytes", "calls", "good", "is_fit", "is_trusted", "key", "needed", "slow_at", "spent", "strikes",
-        "times", "verdict", "waited",
+        "book", "bytes", "calls", "good", "is_fit", "is_trusted", "key", "needed", "since", "spent", "times",
+        "typical", "verdict", "waited",
     )  # fmt: skip
 
-    def __init__(self, key: str | None, verdict: Verdict, book: "Book | None" = None) -> None:
+    def __init__(self, key: str | None, verdict: Verdict, book: "Book") -> None:
         self.key = key
         self.verdict = verdict
         self.book = book
@@ -50,7 +51,8 @@ class Shape:
         self.is_trusted = False
         self.good = 0  # answers in a row
         self.needed = NEEDED
-        self.strikes = self.slow_at = 0
+        self.since = 0  # `calls` when it was trusted
+        self.typical = 0.0  # time of an answer
         self.calls = 0
         self.spent = self.waited = 0.0  # by servers; by clients, for one
         self.bytes = 0
@@ -60,11 +62,12 @@ class Shape:
         """A server took `seconds` for an answer of `size`."""
         self.note_all(1, seconds, size)
         book = self.book
-        assert book is not None
-        is_good = size <= book.max_size and seconds <= book.max_time
-        if is_good and not self.is_trusted and self.is_fit:
-            self.good += 1
-            self.is_trusted = self.good >= self.needed
+        if self.is_trusted or not self.is_fit:
+            return
+        self.good = self.good + 1 if size <= book.max_size and seconds <= book.max_time else 0
+        if self.good >= self.needed:
+            self.is_trusted = True
+            self.typical, self.since = seconds, self.calls
 
     def note_all(self, count: int, seconds: float, size: int) -> None:
         """`count` answers of `size` in all, and a server took `seconds` for each."""
@@ -72,28 +75,18 @@ class Shape:
         self.spent += seconds * count
         self.bytes += size
         self.times[find_bucket(seconds)] += count
+        self.typical *= UP if seconds > self.typical else DOWN
         book = self.book
-        assert book is not None
-        if seconds > book.max_time or size > book.max_size * count:
-            self.doubt(seconds, size // count)
-
-    def doubt(self, seconds: float, size: int) -> None:
-        """An answer was slow, or large."""
-        book = self.book
-        assert book is not None
-        if size <= book.max_size and seconds <= book.max_time * SLACK:
-            self.strikes = self.strikes + 1 if self.calls - self.slow_at <= CLOSE else 1
-            self.slow_at = self.calls
-            if self.strikes < STRIKES:
-                return
-        self.distrust()
+        if self.typical > book.max_time or size > book.max_size * count:
+            self.distrust()
 
     def distrust(self) -> None:
         """It has to show again that it is fast and small."""
         if self.is_trusted:
-            self.needed = min(2 * self.needed, NEEDED_AT_MOST)
+            self.needed = min(2 * self.needed, NEEDED_AT_MOST) if self.calls - self.since < LONG else NEEDED
         self.is_trusted = False
-        self.good = self.strikes = 0
+        self.good = 0
+        self.typical = 0.0
 
     def find_percentile(self, part: float) -> float:
         """Seconds that so large a part of the answers did not exceed, within a fifth."""
