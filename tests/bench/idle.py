@@ -11,14 +11,13 @@ sockets is in no process's RSS and is the same for every pooler.
 Each client is one connection on this side too, so the limit of open files is raised to what is allowed.
 """
 
-import argparse
 import asyncio
 import json
 import resource
 
-from tests.bench import loop
+from tests.bench import helper, loop
+from tests.bench.crowd import Client, hang_up, log_in
 from tests.bench.figures import Figures
-from tests.bench.load import Client, hang_up, log_in
 from tests.bench.processes import rss_bytes
 from tests.bench.wire import Address
 
@@ -36,7 +35,7 @@ async def open_idle(address: Address, count: int) -> list[Client]:
     """That many clients, logged in and silent. Complaint when one is refused."""
     crowd: list[Client] = []
     while len(crowd) < count:
-        crowd += await log_in(address, min(GROUP, count - len(crowd)), lambda _: None)
+        crowd += await log_in(address, min(GROUP, count - len(crowd)))
     return crowd
 
 
@@ -54,18 +53,13 @@ async def measure(address: Address, pid: int, count: int, settle: float) -> Figu
 
 def main() -> None:
     """Parse the command line, print the figure as JSON."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").strip().partition("\n\n")[0])
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--user", default="postgres")
-    parser.add_argument("--database", default="bench")
+    parser = helper.parser(__doc__)
     parser.add_argument("--pid", type=int, required=True, help="the pooler's process")
     parser.add_argument("--clients", type=int, default=5000)
     parser.add_argument("--settle", type=float, default=1.0, help="seconds of quiet before memory is read")
     args = parser.parse_args()
     raise_open_files()
-    address = Address(args.host, args.port, args.user, args.database)
-    print(json.dumps(loop.run(measure(address, args.pid, args.clients, args.settle))))
+    print(json.dumps(loop.run(measure(helper.address_of(args), args.pid, args.clients, args.settle))))
 
 
 if __name__ == "__main__":
