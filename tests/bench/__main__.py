@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.bench.cluster import cluster
-from tests.bench.idle import raise_open_files
+from tests.bench.crowd import raise_open_files
 from tests.bench.machine import describe_machine
 from tests.bench.measure import Bench, Measure, Tier
 from tests.bench.measures import MEASURES

@@ -20,7 +20,7 @@ from tests.bench.processes import Failed, last_line, other_user, run
 from tests.bench.wire import Address, Line, is_answering
 
 SETTINGS = {
-    "max_connections": "300",
+    "max_connections": "400",
     "shared_buffers": "512MB",
     "max_wal_size": "4GB",
     "fsync": "off",

@@ -1,5 +1,5 @@
 """
-Measures that count and do not time: system calls of a transaction, memory of an idle client.
+Measures that count and do not time: system calls of a transaction, memory of a client.
 
 Theory. What is counted is the same on a busy machine, so once is enough. strace slows a pooler several times; to leave
 out what belongs to logging in and hanging up, a run of few transactions is counted too and the two are subtracted.
@@ -11,7 +11,7 @@ from tests.bench.measure import Bench, Work
 from tests.bench.syscalls import counting
 from tests.bench.targets import Target
 
-IDLE_TIME = 120.0  # seconds that all idle clients may take
+CROWD_TIME = 120.0  # seconds that a crowd may take
 FEW = 10  # transactions per client of the small run
 TRACED_RATE = 3000  # transactions a second that a pooler does about, while it is traced
 
@@ -33,12 +33,12 @@ def syscalls(clients: int, *options: str) -> Work:
     return work
 
 
-def idle(clients: int) -> Work:
+def memory(clients: int) -> Work:
     """On a fresh pooler: memory freed by earlier clients would be used again."""
 
     def work(bench: Bench, target: Target) -> Figures:
-        with bench.freshly(target, "idle") as fresh:
-            options = ["--pid", str(fresh.pid), "--clients", str(bench.part(clients))]
-            return helper.call("idle", fresh.address, options, IDLE_TIME)
+        with bench.freshly(target, "memory") as fresh:
+            options = ["--pid", str(fresh.pid), "--clients", str(bench.part(clients)), "--seconds", str(bench.seconds)]
+            return helper.call("memory", fresh.address, options, CROWD_TIME)
 
     return work

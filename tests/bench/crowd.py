@@ -3,10 +3,12 @@ Clients by the thousand: each one asyncio protocol, which asks little of the mac
 
 Theory. A client logs in and then calls back at each ReadyForQuery. It looks at the last six bytes of what comes and at
 nothing else, which leaves more of a small machine to those who are measured. `make` builds a client: one that logs in
-by trust, or one that knows a password (scram.ScramClient).
+by trust, or one that knows a password (scram.ScramClient). Each is a connection on this side too, so the limit of open
+files is raised to what is allowed.
 """
 
 import asyncio
+import resource
 from collections.abc import Callable
 from typing import cast
 
@@ -104,3 +106,10 @@ def hang_up(crowd: list[Client]) -> None:
         if client.ended.done():
             client.ended.result()
         client.leave()
+
+
+def raise_open_files() -> int:
+    """Raise the soft limit of open files to the hard one; the limit that now holds."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard

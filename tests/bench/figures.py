@@ -45,6 +45,7 @@ UNITS: dict[str, str] = {
     "seconds": "duration, s",
     "cpu_ms": "pooler CPU, ms",
     "idle_bytes": "RSS/idle client, bytes",
+    "active_bytes": "RSS/active client, bytes, at most",
 }
 
 

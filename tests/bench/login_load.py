@@ -14,9 +14,8 @@ import json
 from time import perf_counter
 
 from tests.bench import helper, loop
-from tests.bench.crowd import Client, Make, be_silent, hang_up, log_in, open_client, wait_welcomed
+from tests.bench.crowd import Client, Make, be_silent, hang_up, log_in, open_client, raise_open_files, wait_welcomed
 from tests.bench.figures import Figures
-from tests.bench.idle import raise_open_files
 from tests.bench.scram import ScramClient
 from tests.bench.wire import Address
 

@@ -11,7 +11,7 @@ are no rows that say what another says already, and some are taken only when the
 from collections.abc import Sequence
 
 from tests.bench.bulk import EQUAL, MIXED, WIDE, copy_in, copy_out, select
-from tests.bench.counts import idle, syscalls
+from tests.bench.counts import memory, syscalls
 from tests.bench.encrypted import add_tls, add_tls_and_scram, encrypted_copy_out, encrypted_pgbench
 from tests.bench.loads import at_rate, closed, mixed, own, prepared
 from tests.bench.logins import connects, logins, scram_connects, scram_logins, scram_storm, storm
@@ -79,8 +79,14 @@ MEASURES: Sequence[Measure] = (
         targets=POOLERS,
         is_once=True,
     ),
-    Measure("idle-5000", "memory of 5,000 idle clients on a fresh pooler", idle(5000), FULL, POOLERS, is_once=True),
     Measure(
-        "idle-10000", "memory of 10,000 idle clients on a fresh pooler", idle(10_000), targets=POOLERS, is_once=True
+        "memory-5000", "memory of 5,000 clients, idle and then all asking", memory(5000), FULL, POOLERS, is_once=True
+    ),
+    Measure(
+        "memory-10000",
+        "memory of 10,000 clients, idle and then all asking",
+        memory(10_000),
+        targets=POOLERS,
+        is_once=True,
     ),
 )

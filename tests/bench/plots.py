@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 NAME = "bench.svg"
-STYLES = {  # colour and mark of each curve
-    DIRECT: ("#888888", "s"),
-    THEIRS: ("#d1495b", "^"),
-    OURS: ("#30638e", "o"),
-    LINES: ("#00798c", "D"),
+STYLES = {  # words, colour and mark of each curve
+    DIRECT: ("PostgreSQL alone", "#888888", "s"),
+    THEIRS: ("PgBouncer", "#d1495b", "^"),
+    OURS: ("pgshuttle", "#30638e", "o"),
+    LINES: ("pgshuttle, shared lines", "#e09f1f", "D"),
 }
 PANES = (("tps", "transactions per second", "linear"), ("p99_ms", "99th percentile of latency, ms", "log"))
 
@@ -67,10 +67,11 @@ def _draw_pane(axes: "Axes", curves: dict[str, Points], label: str, scale: str) 
     for target, points in curves.items():
         if not points:
             continue
-        colour, mark = STYLES[target]
-        axes.plot(*zip(*points, strict=True), color=colour, marker=mark, markersize=4, label=target)
+        words, colour, mark = STYLES[target]
+        axes.plot(*zip(*points, strict=True), color=colour, marker=mark, markersize=4, label=words)
     axes.set_xscale("log", base=2)
     axes.set_yscale(scale)
+    axes.yaxis.set_major_formatter("{x:,g}")
     ticks = sorted({clients for points in curves.values() for clients, _ in points})
     axes.set_xticks(ticks, [str(clients) for clients in ticks])
     axes.set_xlabel("clients (pgbench -S)")

@@ -2,8 +2,9 @@
 The run as a Markdown page and as JSON.
 
 Theory. The JSON file is the record: every sample, the machine, what was skipped and why. The Markdown page is a
-view of it: a table for each figure, medians side by side and their ratios, then each goal with reached, missed or not
-measured. What could not be measured is n/a in the table and has its reason below: a silent gap would read as a victory.
+view of it: the run in short, a table for each figure with medians side by side and their ratios, then each goal with
+reached, missed or not measured. What could not be measured is n/a in the table and has its reason below: a silent gap
+would read as a victory.
 """
 
 import json
@@ -11,12 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import product
 
+from tests.bench.digest import build_digest
 from tests.bench.figures import UNITS, Results
 from tests.bench.goals import GOALS, Goal
+from tests.bench.tables import format_figure, format_ratio, table
 from tests.bench.targets import DIRECT, LINES, OURS, THEIRS
 
 REACHED = {True: "reached", False: "**missed**", None: "not measured"}
-NOTHING, NOT_TO_BE_HAD = "-", "n/a"
+NOT_TO_BE_HAD = "n/a"
 
 
 @dataclass
@@ -42,6 +45,13 @@ class Report:
         if words not in self.notes:
             self.notes.append(words)
 
+    def cell(self, measure: str, figure: str, target: str) -> str:
+        """The median over rounds; n/a when it could not be had."""
+        middle = self.results.middle(measure, figure, target)
+        if middle is None and any((measure, target) in places for places in self.gaps.values()):
+            return NOT_TO_BE_HAD
+        return format_figure(middle)
+
     def to_json(self) -> str:
         """All of it: machine, notes, gaps, goals with their values, samples."""
         whole = {
@@ -60,26 +70,11 @@ class Report:
         parts = ["# Benchmark", _list(f"{name}: {value}" for name, value in self.machine.items())]
         if self.picture:
             parts.append(f"![transactions per second and 99th percentile of latency against clients]({self.picture})")
-        parts += _figure_tables(self)
+        parts += ["## In short", build_digest(self.results, self.cell), *_figure_tables(self)]
         parts += ["## Measures", _list(f"{name}: {meaning}" for name, meaning in self.says.items())]
         if self.gaps or self.notes:
             parts += ["## Skipped or failed", _list([*map(_gap_sentence, self.gaps.items()), *self.notes])]
         return "\n\n".join([*parts, "## Goals", _goal_table(self.results)]) + "\n"
-
-
-def format_figure(value: float | None) -> str:
-    """Three significant digits, thousands with a comma, `-` for nothing: 17,312 or 0.0571 or 4.21."""
-    if value is None:
-        return NOTHING
-    if abs(value) >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.3g}"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> str:
-    """A Markdown table: the first columns are `words`, the others numbers and to the right."""
-    aligned = ["---"] * words + ["---:"] * (len(head) - words)
-    return "\n".join("| " + " | ".join(row) + " |" for row in [head, aligned, *rows])
 
 
 def _figure_tables(report: Report) -> list[str]:
@@ -98,22 +93,11 @@ def _figure_table(report: Report, figure: str, measures: Sequence[str]) -> str:
     pairs = [pair for pair in pairs if any(ratio(measure, figure, *pair) is not None for measure in measures)]
     head = ["measure", *report.targets, *(f"{mine} / {other}" for mine, other in pairs)]
     rows = (
-        [measure, *(_cell(report, measure, figure, one) for one in report.targets)]
-        + [_format_ratio(ratio(measure, figure, *pair)) for pair in pairs]
+        [measure, *(report.cell(measure, figure, one) for one in report.targets)]
+        + [format_ratio(ratio(measure, figure, *pair)) for pair in pairs]
         for measure in measures
     )
     return table(head, [*rows])
-
-
-def _cell(report: Report, measure: str, figure: str, target: str) -> str:
-    middle = report.results.middle(measure, figure, target)
-    if middle is None and any((measure, target) in places for places in report.gaps.values()):
-        return NOT_TO_BE_HAD
-    return format_figure(middle)
-
-
-def _format_ratio(ratio: float | None) -> str:
-    return NOTHING if ratio is None else f"{ratio:.2f}"
 
 
 def _gap_sentence(gap: tuple[str, Sequence[tuple[str, str]]]) -> str:

@@ -61,6 +61,6 @@ def test_the_picture_shows_each_target_that_was_measured_and_is_small(tmp_path: 
     assert draw(results, list(OPENERS), "on a machine", tmp_path) == NAME
     picture = (tmp_path / NAME).read_text()
     assert len(picture) < SMALL
-    assert ">pgbouncer</text>" in picture
+    assert ">PgBouncer</text>" in picture
     assert ">pgshuttle</text>" not in picture
     assert ">on a machine</text>" in picture

@@ -5,18 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.__main__ import parse_arguments, rotated
+from tests.bench.__main__ import parse_arguments
 from tests.bench.bulk import EQUAL, WIDE, copy_payload
 from tests.bench.cluster import Cluster
+from tests.bench.digest import ROWS
 from tests.bench.figures import UNITS, Results, Sample, percentile
 from tests.bench.goals import GOALS, Goal
 from tests.bench.measure import Bench, Tier
 from tests.bench.measures import MEASURES
 from tests.bench.pgbench import parse
 from tests.bench.processes import Failed
-from tests.bench.report import Report, format_figure, table
+from tests.bench.report import Report
 from tests.bench.syscalls import parse_total
-from tests.bench.targets import OPENERS, Target
+from tests.bench.tables import format_figure, table
+from tests.bench.targets import OPENERS
 from tests.bench.wire import Address
 
 PGBENCH_SAYS = """\
@@ -159,6 +161,22 @@ def test_what_a_target_cannot_do_is_not_available_and_its_reason_is_said_once() 
     }
 
 
+def test_the_run_in_short_has_a_row_for_each_figure_that_was_measured_and_says_what_could_not_be() -> None:
+    report = Report({}, list(OPENERS))
+    report.results = Results(
+        Sample("prepared-64", "tps", target, 0, value)
+        for target, value in (("direct", 100.0), ("pgshuttle", 80.0), ("pgshuttle-lines", 150.0))
+    )
+    report.leave_out("prepared-64", "pgbouncer", "too old")
+    rows = [line for line in report.to_markdown().splitlines() if "prepared`" in line]
+    assert rows == ["| `pgbench -S -M prepared`, 64 clients, transactions/s | 100 | n/a | 80 | 150 | - | - | 1.50 |"]
+
+
+def test_the_run_in_short_speaks_of_measures_and_figures_that_exist() -> None:
+    assert {row.measure for row in ROWS} <= {measure.name for measure in MEASURES}
+    assert {row.figure for row in ROWS} <= set(UNITS)
+
+
 def test_a_picture_is_on_the_page_when_there_is_one() -> None:
     assert "](bench.svg)" in Report({}, [], picture="bench.svg").to_markdown()
     assert "![" not in Report({}, []).to_markdown()
@@ -187,17 +205,6 @@ def test_pgbench_without_its_closing_words_has_failed() -> None:
 def test_pgbench_that_did_nothing_has_failed() -> None:
     with pytest.raises(Failed, match="not one transaction"):
         parse("number of transactions actually processed: 0\n")
-
-
-def test_each_target_is_first_in_its_turn() -> None:
-    targets = [Target(name, Address("127.0.0.1", 1)) for name in ("direct", "pgbouncer", "pgshuttle")]
-    assert [[target.name[2] for target in rotated(targets, by)] for by in range(4)] == [
-        ["r", "b", "s"],
-        ["b", "s", "r"],
-        ["s", "r", "b"],
-        ["r", "b", "s"],
-    ]
-    assert rotated([], 1) == []
 
 
 def test_a_quick_run_does_less_and_what_is_said_counts() -> None:
