@@ -8,6 +8,7 @@ would read as a victory.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import product
@@ -74,7 +75,7 @@ class Report:
         parts += ["## Measures", _list(f"{name}: {meaning}" for name, meaning in self.says.items())]
         if self.gaps or self.notes:
             parts += ["## Skipped or failed", _list([*map(_gap_sentence, self.gaps.items()), *self.notes])]
-        return "\n\n".join([*parts, "## Goals", _goal_table(self.results)]) + "\n"
+        return "\n\n".join([*parts, "## Goals", _goal_table(self.results), _goal_count(self.results)]) + "\n"
 
 
 def _figure_tables(report: Report) -> list[str]:
@@ -119,6 +120,12 @@ def _goal_table(results: Results) -> str:
 
 def _goal_row(goal: Goal, results: Results) -> list[str]:
     return [goal.says, goal.target, goal.asked, REACHED[goal.is_reached(results)], format_figure(goal.value(results))]
+
+
+def _goal_count(results: Results) -> str:
+    """`3 reached, 1 missed, 29 not measured`."""
+    count = Counter(goal.is_reached(results) for goal in GOALS)
+    return ", ".join(f"{count[verdict]} {words.strip('*')}" for verdict, words in REACHED.items())
 
 
 def _goal_record(goal: Goal, results: Results) -> dict[str, object]:

@@ -143,8 +143,10 @@ def test_the_page_puts_each_goal_to_the_figures() -> None:
         Sample("simple-64", "tps", target, 0, value)
         for target, value in (("pgbouncer", 100.0), ("pgshuttle-lines", 150.0))
     )
+    page = report.to_markdown()
     row = "| reads, 64 clients: throughput | pgshuttle-lines | at least 1.8 of pgbouncer's | **missed** | 1.5 |"
-    assert row in report.to_markdown()
+    assert row in page
+    assert page.endswith(f"\n\n0 reached, 1 missed, {len(GOALS) - 1} not measured\n")
 
 
 def test_what_a_target_cannot_do_is_not_available_and_its_reason_is_said_once() -> None:
