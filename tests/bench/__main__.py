@@ -15,6 +15,7 @@ import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from time import monotonic
 
 from tests.bench.cluster import cluster
 from tests.bench.crowd import raise_open_files
@@ -36,6 +37,7 @@ def main() -> None:
     args = parse_arguments(sys.argv[1:])
     args.out.mkdir(parents=True, exist_ok=True)
     raise_open_files()
+    started = monotonic()
     with cluster() as upstream, contextlib.ExitStack() as stack:
         bench = Bench(upstream, args.out, args.seconds, QUICK_SHARE if args.quick else 1.0)
         machine = {
@@ -50,6 +52,7 @@ def main() -> None:
                 play(bench, report, targets, args.only, round_)
         except KeyboardInterrupt:
             report.note("interrupted: not all rounds were run")
+    machine["took"] = f"{monotonic() - started:.0f} s"
     write(report, args.out)
 
 

@@ -1,5 +1,7 @@
 """What pgbench's logs and PgBouncer's version say, and a client's password: no program is started here."""
 
+from pathlib import Path
+
 import pytest
 
 from protocol.passwords import ScramVerifier, parse_stored
@@ -42,7 +44,7 @@ def test_a_line_that_is_none_of_pgbench_is_said(line: str) -> None:
         parsed(line)
 
 
-def test_the_logs_of_all_threads_are_read(tmp_path) -> None:
+def test_the_logs_of_all_threads_are_read(tmp_path: Path) -> None:
     (tmp_path / "log.1234").write_text(CLOSED)
     (tmp_path / "log.1234.1").write_text(CLOSED)
     assert read_logs(tmp_path) == {0: [1, 1], 1: [14696, 14696]}
