@@ -7,8 +7,9 @@ STAMP := $(VENV)/.stamp
 DRIVERS := $(VENV)/.stamp-drivers
 NODE := $(VENV)/node
 FUZZER := $(VENV)/.stamp-fuzz
+PLOTTER := $(VENV)/.stamp-bench
 FUZZ_SECONDS ?= 60
-FIRST_RINGS ?= tests/protocol tests/proxy tests/fuzz $(wildcard tests/test_*.py)
+FIRST_RINGS ?= tests/protocol tests/proxy tests/fuzz tests/bench $(wildcard tests/test_*.py)
 WORKERS ?= 4
 SOURCES := proxy protocol deploy tests
 # Each file of tests is one worker's, from its first test to its last (see tests/hall.py). More workers than processors:
@@ -25,7 +26,7 @@ help:
 	@echo "make run     a local PostgreSQL and the proxy in front of it, until Ctrl-C"
 	@echo "make test    all tests"
 	@echo "make check   format, lint, types, and the tests that need no PostgreSQL"
-	@echo "make bench   compare with PostgreSQL alone and with PgBouncer"
+	@echo "make bench   compare with PostgreSQL alone and with PgBouncer (BENCH=\"--quick\": more options)"
 	@echo "make fuzz    hunt every parser for FUZZ_SECONDS ($(FUZZ_SECONDS)) each, as many at a time as there are processors"
 	@echo "make clean   remove what the others made, the local cluster too"
 	@echo "WORKERS=...  how many processes run the tests ($(WORKERS))"
@@ -70,8 +71,13 @@ check: $(STAMP)
 	$(BIN)/mypy --strict proxy protocol deploy
 	$(if $(FIRST_RINGS),$(PYTEST) -q $(FIRST_RINGS))
 
-bench: $(STAMP)
-	$(BIN)/python -m tests.bench
+# Without matplotlib the bench draws no picture, and says so.
+$(PLOTTER): $(STAMP)
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	touch $@
+
+bench: $(PLOTTER)
+	$(BIN)/python -m tests.bench $(BENCH)
 
 # Where there is no atheris for this Python or system, a mutator without a guide hunts instead (tests/fuzz/hunt.py).
 $(FUZZER): $(STAMP)

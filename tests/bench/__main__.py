@@ -5,8 +5,9 @@ The benchmark: direct PostgreSQL, PgBouncer and pgshuttle side by side in one ru
 
 Theory. All targets stand in front of one PostgreSQL for the whole run. In each round each measure is taken from
 each target in turn, and the order of the targets rotates, so that none of them always comes after a pause. A
-measure that fails on one target is noted and the run goes on. Writes bench.md and bench.json to DIR and prints the
-page. Exit code 0 unless PostgreSQL itself does not start.
+measure that fails on one target is noted and the run goes on; Ctrl-C ends the run early with what there is. Writes
+bench.md, bench.json and, with matplotlib, bench.svg to DIR and prints the page. Exit code 0 unless PostgreSQL itself
+does not start.
 """
 
 import argparse
@@ -14,16 +15,21 @@ import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from time import monotonic
 
 from tests.bench.cluster import cluster
-from tests.bench.idle import raise_open_files
+from tests.bench.crowd import raise_open_files
 from tests.bench.machine import describe_machine
-from tests.bench.measures import MEASURES, Bench, Measure
+from tests.bench.measure import Bench, Measure, Tier
+from tests.bench.measures import MEASURES
 from tests.bench.pgbench import timed
+from tests.bench.plots import draw
 from tests.bench.processes import Failed
 from tests.bench.report import Report
 from tests.bench.targets import OPENERS, POOLERS, Target
 from tests.bench.wire import Complaint
+
+QUICK_SHARE = 0.1  # of rows and clients
 
 
 def main() -> None:
@@ -31,20 +37,34 @@ def main() -> None:
     args = parse_arguments(sys.argv[1:])
     args.out.mkdir(parents=True, exist_ok=True)
     raise_open_files()
+    started = monotonic()
     with cluster() as upstream, contextlib.ExitStack() as stack:
-        rows = (100_000, 30_000, 500) if args.quick else (1_000_000, 300_000, 5_000)
-        bench = Bench(upstream, args.out, args.seconds, *rows)
+        bench = Bench(upstream, args.out, args.seconds, QUICK_SHARE if args.quick else 1.0)
         machine = {
             **describe_machine(upstream.programs),
             "run": f"rounds: {args.rounds}; {bench.says}",
             "poolers": POOLERS,
         }
         report = Report(machine, args.targets, {measure.name: measure.says for measure in args.only})
-        targets = open_targets(bench, report, stack)
-        for round_ in range(args.rounds):
-            play(bench, report, targets, args.only, round_)
-    (args.out / "bench.json").write_text(report.to_json())
-    (args.out / "bench.md").write_text(report.to_markdown())
+        try:
+            targets = open_targets(bench, report, args.only, stack)
+            for round_ in range(args.rounds):
+                play(bench, report, targets, args.only, round_)
+        except KeyboardInterrupt:
+            report.note("interrupted: not all rounds were run")
+    machine["took"] = f"{monotonic() - started:.0f} s"
+    write(report, args.out)
+
+
+def write(report: Report, folder: Path) -> None:
+    """The picture, the record and the page; the page is printed too."""
+    try:
+        words = "{date}; {processor}; {PostgreSQL}; {PgBouncer}".format(**report.machine)
+        report.picture = draw(report.results, report.targets, words, folder)
+    except Failed as reason:
+        report.note(str(reason))
+    (folder / "bench.json").write_text(report.to_json())
+    (folder / "bench.md").write_text(report.to_markdown())
     print(report.to_markdown())
 
 
@@ -57,14 +77,15 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--only", type=_measures, help="these measures: " + ", ".join(m.name for m in MEASURES))
     parser.add_argument("--targets", type=_target_names, default=list(OPENERS), help=", ".join(OPENERS))
     parser.add_argument("--rounds", type=int, help="how often each is measured (3; quick: 1)")
-    parser.add_argument("--seconds", type=float, help="length of each timed load (5; quick: 1)")
+    parser.add_argument("--seconds", type=float, help="length of each timed load (2; quick: 1)")
     parser.add_argument(
         "--out", type=Path, default=Path(".local/bench"), help="folder for bench.md, bench.json and logs"
     )
     args = parser.parse_args(words)
-    args.only = args.only or [measure for measure in MEASURES if measure.is_quick or not args.quick]
+    tiers = {Tier.QUICK} if args.quick else {Tier.QUICK, Tier.FULL}
+    args.only = args.only or [measure for measure in MEASURES if measure.tier in tiers]
     args.rounds = args.rounds or (1 if args.quick else 3)
-    args.seconds = args.seconds or (1.0 if args.quick else 5.0)
+    args.seconds = args.seconds or (1.0 if args.quick else 2.0)
     args.out = args.out.resolve()
     return args
 
@@ -85,8 +106,10 @@ def _known(words: str, known: Sequence[str]) -> list[str]:
     return names
 
 
-def open_targets(bench: Bench, report: Report, stack: contextlib.ExitStack) -> list[Target]:
-    """Start and warm each target that can be had; the others are noted."""
+def open_targets(
+    bench: Bench, report: Report, measures: Sequence[Measure], stack: contextlib.ExitStack
+) -> list[Target]:
+    """Start and warm each target that can be had; the others are left out of all measures."""
     targets = []
     for name in report.targets:
         try:
@@ -94,7 +117,10 @@ def open_targets(bench: Bench, report: Report, stack: contextlib.ExitStack) -> l
             timed(bench.cluster.programs, target.address, 32, 1, ["-S"])
             targets.append(target)
         except (Failed, OSError) as reason:
-            note(report, f"{name}: {reason}")
+            print(f"{name}: {reason}", file=sys.stderr)
+            for measure in measures:
+                if name in measure.targets:
+                    report.leave_out(measure.name, name, str(reason))
     return targets
 
 
@@ -104,7 +130,7 @@ def play(bench: Bench, report: Report, targets: list[Target], measures: Sequence
         if measure.is_once and round_ > 0:
             continue
         for target in rotated(targets, round_ + number):
-            if target.pid or not measure.needs_pooler:
+            if target.name in measure.targets:
                 take(bench, report, measure, target, round_)
 
 
@@ -122,13 +148,8 @@ def take(bench: Bench, report: Report, measure: Measure, target: Target, round_:
     try:
         report.results.add(measure.name, target.name, round_, measure.work(bench, target))
     except (Failed, Complaint, OSError) as reason:
-        note(report, f"{measure.name} on {target.name}: {reason}")
-
-
-def note(report: Report, words: str) -> None:
-    """Say it now, and again in the report."""
-    print(words, file=sys.stderr)
-    report.notes.append(words)
+        print(f"{measure.name} on {target.name}: {reason}", file=sys.stderr)
+        report.leave_out(measure.name, target.name, str(reason))
 
 
 if __name__ == "__main__":

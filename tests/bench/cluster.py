@@ -20,14 +20,14 @@ from tests.bench.processes import Failed, last_line, other_user, run
 from tests.bench.wire import Address, Line, is_answering
 
 SETTINGS = {
-    "max_connections": "300",
-    "shared_buffers": "256MB",
+    "max_connections": "400",
+    "shared_buffers": "512MB",
     "max_wal_size": "4GB",
     "fsync": "off",
     "autovacuum": "off",
 }
 TRUST = "host all all 127.0.0.1/32 trust\n"
-SCALE = 10  # of pgbench: a million accounts, ten branches
+SCALE = 20  # of pgbench: two million accounts, and as many branches as a pool has servers
 START_TIME = 20.0  # seconds that a target may take to start
 
 

@@ -10,27 +10,21 @@ their clients.
 The clients are a pgbench that speaks TLS, which the one beside the bench's PostgreSQL may not do, and a bare socket.
 """
 
-import base64
-import hashlib
-import hmac
 import shutil
 import ssl
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 from tests.bench import pgbench
 from tests.bench.figures import Figures
-from tests.bench.processes import Failed, cpu_seconds
-from tests.bench.targets import OPENERS, Target
-from tests.bench.wire import SSL_REQUEST, Address, Line
+from tests.bench.measure import MICRO, MILLI, Bench, Work, metered
+from tests.bench.processes import Failed
+from tests.bench.scram import PASSWORD, write_verifier
+from tests.bench.targets import Addition, Target
+from tests.bench.wire import SSL_REQUEST, Line, with_options
 from tests.certificates import Authority
 
-PASSWORD = "of the bench"
 ITERATIONS = 4096
-MICRO, MILLI = 1e6, 1e3
 
 
 def add_tls(folder: Path) -> str:
@@ -42,17 +36,7 @@ def add_tls(folder: Path) -> str:
 
 def add_tls_and_scram(folder: Path) -> str:
     """The same, and everybody logs in with a password."""
-    (folder / "userlist.txt").write_text(f'"postgres" "{_verifier(PASSWORD)}"\n')
-    return add_tls(folder) + "auth_type = scram-sha-256\n"
-
-
-def _verifier(password: str) -> str:
-    salt = b"sixteen bytes..."
-    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, ITERATIONS)
-    stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
-    parts = (salt, stored, hmac.digest(salted, b"Server Key", "sha256"))
-    encoded = [base64.b64encode(part).decode() for part in parts]
-    return f"SCRAM-SHA-256${ITERATIONS}:{encoded[0]}${encoded[1]}:{encoded[2]}"
+    return add_tls(folder) + write_verifier(folder, ITERATIONS)
 
 
 class EncryptedLine(Line):
@@ -67,35 +51,29 @@ class EncryptedLine(Line):
         self._socket = context.wrap_socket(self._socket)
 
 
-def encrypted_pgbench(clients: int, cost: str, add: Callable[[Path], str], *options: str) -> Callable[..., Figures]:
+def encrypted_pgbench(clients: int, cost: str, add: Addition, *options: str) -> Work:
     """pgbench over TLS; the CPU of one transaction goes under the name `cost`."""
 
-    def work(bench: Any, target: Target) -> Figures:
-        with OPENERS[target.name](bench.cluster.address, _log(bench, target), add) as fresh:
-            cpu = cpu_seconds(fresh.pid)
-            done = pgbench.timed(_programs(), _conninfo(fresh.address), clients, bench.seconds, options)
-            return {"tps": done.tps, cost: (cpu_seconds(fresh.pid) - cpu) / done.transactions * MICRO}
+    def work(bench: Bench, target: Target) -> Figures:
+        with bench.freshly(target, "tls", add) as fresh, metered(fresh) as meter:
+            address = with_options(fresh.address, sslmode="require", password=PASSWORD)
+            done = pgbench.timed(_programs(), address, clients, bench.seconds, options)
+        return {"tps": done.tps, cost: meter.cpu / done.transactions * MICRO}
 
     return work
 
 
-def encrypted_copy_out(bench: Any, target: Target) -> Figures:
+def encrypted_copy_out(bench: Bench, target: Target) -> Figures:
     """Rows of 1 kB, until the bench's seconds are gone; each figure per COPY."""
     text = f"COPY (SELECT g, repeat('x', 1000) FROM generate_series(1, {bench.wide_rows}) AS g) TO STDOUT"
-    with OPENERS[target.name](bench.cluster.address, _log(bench, target), add_tls) as fresh:
-        with EncryptedLine(fresh.address) as line:
-            line.ask(text)
-            count, cpu, started = 0, cpu_seconds(fresh.pid), perf_counter()
-            while not count or perf_counter() - started < bench.seconds:
+    with bench.freshly(target, "tls", add_tls) as fresh, EncryptedLine(fresh.address) as line:
+        line.ask(text)
+        count, end = 0, perf_counter() + bench.seconds
+        with metered(fresh) as meter:
+            while not count or perf_counter() < end:
                 line.ask(text)
                 count += 1
-            took = (perf_counter() - started) / count
-        return {"seconds": took, "cpu_ms": (cpu_seconds(fresh.pid) - cpu) / count * MILLI}
-
-
-def _log(bench: Any, target: Target) -> Path:
-    folder: Path = bench.folder
-    return folder / f"{target.name}-tls.log"
+    return {"seconds": meter.seconds / count, "cpu_ms": meter.cpu / count * MILLI}
 
 
 def _programs() -> Path:
@@ -104,8 +82,3 @@ def _programs() -> Path:
     if found is None:
         raise Failed("there is no pgbench that speaks TLS (Debian: apt-get install postgresql-contrib)")
     return Path(found).parent
-
-
-def _conninfo(address: Address) -> Address:
-    """pgbench takes a whole connection string where a database's name is due."""
-    return replace(address, database=f"dbname={address.database} sslmode=require password='{PASSWORD}'")

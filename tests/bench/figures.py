@@ -28,19 +28,24 @@ class Sample:
     value: float
 
 
-# Every figure a measure may give: its unit, in words for the table.
+# Every figure a measure may give, in the order of the page: its unit, in words for the table.
 UNITS: dict[str, str] = {
     "tps": "transactions/s",
+    "cpu_us": "pooler CPU, us/transaction",
+    "syscalls": "syscalls/transaction",
     "latency_ms": "mean latency, ms",
     "p50_ms": "median latency, ms",
-    "p99_ms": "99th percentile, ms",
+    "p99_ms": "99th percentile of latency, ms",
+    "p999_ms": "99.9th percentile of latency, ms",
+    "reads_p99_ms": "99th percentile of the reads, ms",
+    "writes_p99_ms": "99th percentile of the writes, ms",
     "logins": "logins/s",
-    "cpu_us": "pooler CPU, us/transaction",
+    "all_in_seconds": "until all are in, s",
     "login_cpu_us": "pooler CPU, us/login",
     "seconds": "duration, s",
     "cpu_ms": "pooler CPU, ms",
-    "syscalls": "syscalls/transaction",
     "idle_bytes": "RSS/idle client, bytes",
+    "active_bytes": "RSS/active client, bytes, at most",
 }
 
 

@@ -29,7 +29,7 @@ def run(command: Sequence[str | Path], *, seconds: float) -> str:
     except subprocess.TimeoutExpired as error:
         raise Failed(f"{Path(words[0]).name} took longer than {seconds:g} s") from error
     if done.returncode:
-        raise Failed(f"{Path(words[0]).name} exited with {done.returncode}: {last_line(done.stderr)}")
+        raise Failed(f"{Path(words[0]).name} exited with {done.returncode}: {find_reason(done.stderr)}")
     return done.stdout
 
 
@@ -74,6 +74,12 @@ def other_user() -> str | None:
 
     known = {entry.pw_name for entry in pwd.getpwall()}
     return next(name for name in ("postgres", "nobody") if name in known)
+
+
+def find_reason(text: str) -> str:
+    """The first line that PostgreSQL or a pooler has sent as an error, else the last one that says anything."""
+    told = (line.strip() for line in text.splitlines() if "FATAL: " in line or "ERROR: " in line)
+    return next(told, last_line(text))
 
 
 def last_line(text: str) -> str:

@@ -9,7 +9,7 @@ and right as long as no row of the asked text ends in those six bytes: the texts
 """
 
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from struct import Struct
 
 PROTOCOL_3_0 = 3 << 16
@@ -36,6 +36,12 @@ class Address:
     port: int
     user: str = "postgres"
     database: str = "bench"
+
+
+def with_options(address: Address, **options: str) -> Address:
+    """The same for libpq, which takes a whole connection string where a database's name is due."""
+    words = " ".join(f"{name}='{value}'" for name, value in options.items())
+    return replace(address, database=f"dbname={address.database} {words}")
 
 
 def build_startup(address: Address) -> bytes:
