@@ -6,23 +6,27 @@ their headers and stops at the first that needs a look, so the caller pays per i
 dull depends on the moment, hence the table of 256 flags that the caller brings.
 
 Every header is verified, always: a row may hold bytes that look like a ReadyForQuery, so a guess is never
-enough. What that costs (CPython 3.11, nanoseconds per message):
+enough. There are four ways, with their price for a message (nanoseconds, CPython 3.11):
 
-    plain   a header unpacked, its length and type judged                            135
-    walk    the five bytes of the header are the key of a table that says the step    85
-    gallop  equal headers in a row, verified many at once                              4
+    plain    the header is unpacked, its length and its type are judged                        135
+    walk     the header is the key of a table that tells the step                               90
+    match    a regular expression knows the headers of tiny messages and takes their bodies     30, and 2 a byte
+    gallop   equal headers at equal distances are verified many at once                          4
 
-A few messages are all plain, and most answers have no more. Then rows are walked as long as their headers are in
-the table, which is as long as they are short and of one type; any other header ends the walk, and the end of the
-data too, since a cut header is in no table. Rows often come in runs of equal length. Then every header in the run is
-the same five bytes at the same distance, so five strided slices hold all first bytes, all second ones, and so on; how
-many of these are what they should be is how far the run is verified. Between stretches of the walk one look tells
-whether such a run may have begun.
+A few messages are all plain, and most answers have no more. In a longer row of dull ones `_hurry` tries the other
+ways in turn: they know rows and COPY data only, and any other header ends the hurry. So does the end of the data, since
+a cut header is in no table.
+
+Rows often come in runs of equal length. Then every header in the run is the same five bytes at the same distance:
+one strided slice holds all their first bytes, one all their second, and so on. Where the first of these five differs
+from what it should be, there the run ends. Whether one begins, a single look tells.
 
 Nothing is copied here, and a stream may be cut anywhere: `scan` says where the next message begins, which
 may lie beyond the data (a long row, cut) or just before its end (a cut header).
 """
 
+import re
+from collections.abc import Callable
 from struct import Struct
 
 from . import codes
@@ -30,22 +34,32 @@ from .errors import ProtocolError
 
 HEADER_SIZE = 5
 LEAST_LENGTH = HEADER_SIZE - 1  # a length counts itself
-HURRY_AFTER = 8  # dull messages: from then on it is worth a try
-HURRY_AGAIN_AFTER = 64  # those that are neither short nor equal cost a failed try, about 0.5 us, this often only
-SHORT = 1024  # bytes; for longer messages the walk would win nothing that matters
-STRETCH = range(64)  # of the walk
+HURRY_AFTER = 8  # dull messages: most answers have fewer
+HURRY_AGAIN_AFTER = 64  # where the messages are neither short nor equal, a hurry is in vain and costs about 1 us
+SHORT = 1024  # bytes, whereof the walk knows messages; longer ones cost more to carry than to step over
+TINY = 68  # bytes, whereof the match knows messages, from the shortest to the longest
+MATCH_BELOW = 34  # bytes of the mean message: where they are longer, the walk is quicker
+MATCH_MOST = 500  # messages in one match, which needs 200 bytes of memory for each
+STRETCH = 32  # messages walked before the other ways are tried again
 GALLOP_LEAST, GALLOP_MOST = 64, 4096  # messages verified at once, at first and at most: slices of up to 4 kB each
 
+_STRETCH = range(STRETCH)
 _header = Struct("!BI").unpack_from  # type byte, then a length that counts itself
-_LONGEST = (SHORT - 1).to_bytes(LEAST_LENGTH, "big")
+_LEAST_IN_MASSES = {codes.DATA_ROW: 10, codes.COPY_DATA: 5}  # lengths: one column that is null; one byte
 
 
-def _steps(kind: int) -> dict[bytes, int]:
+def _build_steps(kind: int) -> dict[bytes, int]:
     return {bytes([kind]) + length.to_bytes(4, "big"): length + 1 for length in range(LEAST_LENGTH, SHORT)}
 
 
-_STEPS = {kind: _steps(kind) for kind in (codes.DATA_ROW, codes.COPY_DATA)}
-"""How long a message is that begins so: the short ones of the types that come in masses."""
+def _build_match(kind: int, least: int) -> Callable[[bytes, int], "re.Match[bytes] | None"]:
+    tails = (re.escape(bytes([length])) + b".{%d}+" % (length - LEAST_LENGTH) for length in range(least, TINY))
+    return re.compile(b"(?:%c\\0\\0\\0(?:%b)){0,%d}" % (kind, b"|".join(tails), MATCH_MOST), re.DOTALL).match
+
+
+_STEPS = {kind: _build_steps(kind) for kind in _LEAST_IN_MASSES}
+"""By type, how long a message is that begins so."""
+_MATCHES = {kind: _build_match(kind, least) for kind, least in _LEAST_IN_MASSES.items()}
 
 
 def flags(kinds: str | bytes) -> bytes:
@@ -81,15 +95,19 @@ def scan(data: bytes, pos: int, dull: bytes, limit: int) -> tuple[int, int, int]
 
 
 def _hurry(data: bytes, pos: int, step: int, limit: int) -> int:
-    """The end of the messages like the one at `pos`, which is `step` long, as far as walk and gallop get."""
-    steps = _STEPS.get(data[pos]) if limit >= SHORT else None
+    """The end of the messages like that at `pos`, which takes `step` bytes: at least its own end."""
+    kind = data[pos]
     pos = _gallop(data, pos, step)
-    if steps is None:
+    if kind not in _STEPS or limit < SHORT:
         return pos
+    steps, match = _STEPS[kind], _MATCHES[kind]
     try:
         while True:
-            for _ in STRETCH:
+            start = pos
+            for _ in _STRETCH:
                 pos += steps[data[pos : pos + 5]]
+            if pos - start < MATCH_BELOW * STRETCH and (tiny := match(data, pos)):
+                pos = tiny.end()
             pos = _gallop(data, pos, steps[data[pos : pos + 5]])
     except KeyError:
         return pos
