@@ -107,7 +107,7 @@ def _hurry(data: bytes, pos: int, step: int, limit: int) -> int:
             for _ in _STRETCH:
                 pos += steps[data[pos : pos + 5]]
             if pos - start < MATCH_BELOW * STRETCH and (tiny := match(data, pos)):
-                pos = tiny.end()
+                pos = max(pos, tiny.end())  # a match behind the data is taken for one at its end
             pos = _gallop(data, pos, steps[data[pos : pos + 5]])
     except KeyError:
         return pos
