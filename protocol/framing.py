@@ -8,14 +8,14 @@ dull depends on the moment, hence the table of 256 flags that the caller brings.
 Every header is verified, always: a row may hold bytes that look like a ReadyForQuery, so a guess is never
 enough. There are four ways, with their price for a message (nanoseconds, CPython 3.11):
 
-    plain    the header is unpacked, its length and its type are judged                        135
-    walk     the header is the key of a table that tells the step                               90
-    match    a regular expression knows the headers of tiny messages and takes their bodies     30, and 2 a byte
-    gallop   equal headers at equal distances are verified many at once                          4
+    plain    the header is unpacked, its length and its type are judged                               135
+    walk     the header is the key of a table that tells the step                                      90
+    match    a regular expression knows the headers of lengths near the mean, the nearest first   40 - 80
+    gallop   equal headers at equal distances are verified many at once                                 4
 
-A few messages are all plain, and most answers have no more. In a longer row of dull ones `_hurry` tries the other
-ways in turn: they know rows and COPY data only, and any other header ends the hurry. So does the end of the data, since
-a cut header is in no table.
+A few messages are all plain, and most answers have no more. Where dull ones go on, `_hurry` tries the other ways in
+turn: they know rows and COPY data only, and any other header ends the hurry. So does the end of the data, since a cut
+header is in no table.
 
 Rows often come in runs of equal length. Then every header in the run is the same five bytes at the same distance:
 one strided slice holds all their first bytes, one all their second, and so on. Where the first of these five differs
@@ -26,7 +26,7 @@ may lie beyond the data (a long row, cut) or just before its end (a cut header).
 """
 
 import re
-from collections.abc import Callable
+from functools import lru_cache
 from struct import Struct
 
 from . import codes
@@ -37,29 +37,22 @@ LEAST_LENGTH = HEADER_SIZE - 1  # a length counts itself
 HURRY_AFTER = 8  # dull messages: most answers have fewer
 HURRY_AGAIN_AFTER = 64  # where the messages are neither short nor equal, a hurry is in vain and costs about 1 us
 SHORT = 1024  # bytes, whereof the walk knows messages; longer ones cost more to carry than to step over
-TINY = 68  # bytes, whereof the match knows messages, from the shortest to the longest
-MATCH_BELOW = 34  # bytes of the mean message: where they are longer, the walk is quicker
+TINY = 256  # bytes, whereof the match knows messages
+STRETCH, LONG_STRETCH = 32, 256  # messages walked before the other ways are tried, and while these are in vain
+BAND = 8  # bytes: mean lengths that close share a match
+REACH = 32  # bytes around the mean that a match knows; each costs 2 ns when it is not the one
 MATCH_MOST = 500  # messages in one match, which needs 200 bytes of memory for each
-STRETCH = 32  # messages walked before the other ways are tried again
 GALLOP_LEAST, GALLOP_MOST = 64, 4096  # messages verified at once, at first and at most: slices of up to 4 kB each
 
-_STRETCH = range(STRETCH)
 _header = Struct("!BI").unpack_from  # type byte, then a length that counts itself
-_LEAST_IN_MASSES = {codes.DATA_ROW: 10, codes.COPY_DATA: 5}  # lengths: one column that is null; one byte
 
 
 def _build_steps(kind: int) -> dict[bytes, int]:
     return {bytes([kind]) + length.to_bytes(4, "big"): length + 1 for length in range(LEAST_LENGTH, SHORT)}
 
 
-def _build_match(kind: int, least: int) -> Callable[[bytes, int], "re.Match[bytes] | None"]:
-    tails = (re.escape(bytes([length])) + b".{%d}+" % (length - LEAST_LENGTH) for length in range(least, TINY))
-    return re.compile(b"(?:%c\\0\\0\\0(?:%b)){0,%d}" % (kind, b"|".join(tails), MATCH_MOST), re.DOTALL).match
-
-
-_STEPS = {kind: _build_steps(kind) for kind in _LEAST_IN_MASSES}
-"""By type, how long a message is that begins so."""
-_MATCHES = {kind: _build_match(kind, least) for kind, least in _LEAST_IN_MASSES.items()}
+_STEPS = {kind: _build_steps(kind) for kind in (codes.DATA_ROW, codes.COPY_DATA)}
+"""How long a message is that begins so, by the type of those that come in masses."""
 
 
 def flags(kinds: str | bytes) -> bytes:
@@ -95,22 +88,44 @@ def scan(data: bytes, pos: int, dull: bytes, limit: int) -> tuple[int, int, int]
 
 
 def _hurry(data: bytes, pos: int, step: int, limit: int) -> int:
-    """The end of the messages like that at `pos`, which takes `step` bytes: at least its own end."""
+    """The end of the messages of the type of that at `pos`, which takes `step` bytes: at least its own end."""
     kind = data[pos]
     pos = _gallop(data, pos, step)
-    if kind not in _STEPS or limit < SHORT:
-        return pos
-    steps, match = _STEPS[kind], _MATCHES[kind]
+    return _walk(data, pos, kind) if kind in _STEPS and limit >= SHORT else pos
+
+
+def _walk(data: bytes, pos: int, kind: int) -> int:
+    """The end of the short messages of this type from `pos` on."""
+    steps, stretch = _STEPS[kind], STRETCH
     try:
         while True:
             start = pos
-            for _ in _STRETCH:
+            for _ in range(stretch):
                 pos += steps[data[pos : pos + 5]]
-            if pos - start < MATCH_BELOW * STRETCH and (tiny := match(data, pos)):
-                pos = max(pos, tiny.end())  # a match behind the data is taken for one at its end
+            walked, start = pos - start, pos
+            pos = _match(data, pos, kind, walked // stretch)
+            stretch = STRETCH if pos - start > walked else min(stretch * 2, LONG_STRETCH)
             pos = _gallop(data, pos, steps[data[pos : pos + 5]])
     except KeyError:
         return pos
+
+
+def _match(data: bytes, pos: int, kind: int, mean: int) -> int:
+    """The end of the messages of this type whose lengths are near the mean, from `pos` on."""
+    if pos > len(data) or mean >= TINY:
+        return pos
+    found = _build_pattern(kind, mean // BAND).match(data, pos)
+    return found.end() if found else pos
+
+
+@lru_cache(maxsize=2 * TINY // BAND)
+def _build_pattern(kind: int, band: int) -> "re.Pattern[bytes]":
+    """About 1 ms, once for each: most will never be needed. It may match nothing, and never goes back."""
+    mean = band * BAND + BAND // 2
+    lengths = range(max(LEAST_LENGTH + 1, mean - REACH), min(TINY, mean + REACH))
+    nearest_first = sorted(lengths, key=lambda length: abs(length - mean))
+    tails = (re.escape(bytes([length])) + b".{%d}+" % (length - LEAST_LENGTH) for length in nearest_first)
+    return re.compile(b"(?:%c\\0\\0\\0(?:%b)){0,%d}" % (kind, b"|".join(tails), MATCH_MOST), re.DOTALL)
 
 
 def _gallop(data: bytes, pos: int, step: int) -> int:

@@ -170,11 +170,20 @@ def test_a_stream_may_end_anywhere_whichever_way_the_scan_has_got_there(way):
         assert scanned_in_pieces([data[:end]], NO_LIMIT) == walked(data[:end], NO_LIMIT)
 
 
-def test_one_match_takes_no_more_messages_than_its_memory_allows():
-    for match in framing._MATCHES.values():
-        kind = next(kind for kind, each in framing._MATCHES.items() if each is match)
-        data = message(chr(kind), b"123456") * 3 * framing.MATCH_MOST
-        assert match(data, 0).end() == framing.MATCH_MOST * 11
+@pytest.mark.parametrize("kind", "Dd")
+def test_one_match_takes_no_more_messages_than_its_memory_allows(kind):
+    data = message(kind, b"123456") * 3 * framing.MATCH_MOST
+    assert framing._match(data, 0, ord(kind), 11) == framing.MATCH_MOST * 11
+
+
+@pytest.mark.parametrize("kind", "Dd")
+def test_a_match_knows_every_length_near_the_mean_and_no_other_header(kind):
+    for mean in range(4, framing.TINY):
+        for length in range(4, 300):
+            data = message(kind, b"\x44" * (length - 4)) + b"rest"
+            end = framing._match(data, 0, ord(kind), mean)
+            assert end in (0, length + 1)
+            assert end or abs(length - mean) >= framing.REACH - framing.BAND or not 5 <= length < framing.TINY
 
 
 sizes = st.one_of(
