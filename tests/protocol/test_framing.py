@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol import framing
@@ -209,6 +209,7 @@ def streams(draw: Callable[[st.SearchStrategy[Any]], Any]) -> bytes:
     return b"".join(pieces)
 
 
+@settings(deadline=None)  # streams of very different sizes
 @given(streams(), st.lists(st.integers(0, 1 << 20), max_size=6), st.sampled_from([NO_LIMIT, 1024, 1023, 300, 30]))
 def test_scanning_agrees_with_walking_wherever_the_stream_is_cut(data, places, limit):
     pieces = cut(data, places)
