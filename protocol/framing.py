@@ -13,9 +13,9 @@ enough. There are four ways, with their price for a message (nanoseconds, CPytho
     match    a regular expression knows the headers of lengths near the mean, the nearest first   40 - 80
     gallop   equal headers at equal distances are verified many at once                                 4
 
-A few messages are all plain, and most answers have no more. Where dull ones go on, `_hurry` tries the other ways in
-turn: they know rows and COPY data only, and any other header ends the hurry. So does the end of the data, since a cut
-header is in no table.
+A few messages are all plain, and most answers have no more. Where dull ones go on and on, `_hurry` tries the other
+ways in turn: walk and match know rows and COPY data only, and any other header ends the hurry. So does the end of the
+data, since a cut header is in no table.
 
 Rows often come in runs of equal length. Then every header in the run is the same five bytes at the same distance:
 one strided slice holds all their first bytes, one all their second, and so on. Where the first of these five differs
@@ -34,7 +34,8 @@ from .errors import ProtocolError
 
 HEADER_SIZE = 5
 LEAST_LENGTH = HEADER_SIZE - 1  # a length counts itself
-HURRY_AFTER = 8  # dull messages: most answers have fewer
+HURRY_AFTER = 8  # dull messages, if there is more to come than
+HURRY_FROM = 4096  # bytes: for most answers the other ways are not worth a look
 HURRY_AGAIN_AFTER = 64  # where the messages are neither short nor equal, a hurry is in vain and costs about 1 us
 SHORT = 1024  # bytes, whereof the walk knows messages; longer ones cost more to carry than to step over
 TINY = 256  # bytes, whereof the match knows messages
@@ -80,7 +81,7 @@ def scan(data: bytes, pos: int, dull: bytes, limit: int) -> tuple[int, int, int]
                 raise ProtocolError("invalid message type 0")
             return kind, pos, end
         count += 1
-        if count == HURRY_AFTER:
+        if count == HURRY_AFTER and stop - pos > HURRY_FROM:
             end = _hurry(data, pos, length + 1, limit)
             count = HURRY_AFTER - HURRY_AGAIN_AFTER
         pos = end
