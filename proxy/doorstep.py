@@ -6,25 +6,34 @@ small object, no task and no timer. The first bytes decide. A startup packet tha
 be asked, is answered in this very call (express.py); a request for encryption, which libpq sends first, is declined
 here where we have none; anything else begins a conversation (visit.py). Who says nothing for `client_login_timeout` is
 told so: the janitor looks at the front of `proxy.doorsteps`, where the oldest stand.
+
+Where the kernel keeps a caller until he has said something (tcp_defer_accept) his first bytes are here before he is.
+So they are read from the bare socket, and a request for encryption is declined at once: he goes on while the event
+loop still makes a transport of him, and there is a turn of the loop less in every login.
 """
 
 import asyncio
-from typing import Any, cast
+import socket
+from typing import Any
 
 from protocol.startup import build_gss_request, build_ssl_request
 from proxy.encryption import MAX_ENCRYPTION_REQUESTS, find_offer
 from proxy.inbox import Inbox
+from proxy.log import UNIX
 from proxy.strangers import TOO_MANY
 from proxy.visit import Visit
 
+FIRST_BYTES = 4096  # read from the bare socket; what is more comes later
+
 _FOR_TLS = build_ssl_request()
 _ENCRYPTION = frozenset({_FOR_TLS, build_gss_request()})
+_DECLINED = b"N"
 
 
 class Doorstep(asyncio.Protocol):
     """One connection between being accepted and its first bytes."""
 
-    __slots__ = ("_declined", "_proxy", "address", "arrived_at", "transport")
+    __slots__ = ("_declined", "_proxy", "_said", "address", "arrived_at", "transport")
 
     transport: asyncio.Transport
 
@@ -33,18 +42,35 @@ class Doorstep(asyncio.Protocol):
         self.address = address
         self.arrived_at: float = proxy.clock.now()
         self._declined = 0  # requests for encryption
+        self._said = b""  # before there was a transport
+
+    def overhear(self, connected: socket.socket) -> None:
+        """What it has said already, if the kernel has waited for that. A socket that fails here does so again."""
+        if self.address[0] == UNIX or not self._proxy.settings.tcp_defer_accept:
+            return
+        try:
+            said = connected.recv(FIRST_BYTES, socket.MSG_DONTWAIT)
+            if said in _ENCRYPTION and not self._may_have(said):
+                connected.send(_DECLINED, socket.MSG_DONTWAIT)
+                self._declined = 1
+            else:
+                self._said = said
+        except OSError:
+            return
 
     # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
+        self.transport = transport  # type: ignore[assignment]
         self._proxy.doorsteps[self] = None
         self._proxy.strangers.check()
+        if self._said and not transport.is_closing():
+            self.data_received(self._said)
 
     def data_received(self, data: bytes) -> None:
         if data in _ENCRYPTION and self._declined < MAX_ENCRYPTION_REQUESTS and not self._may_have(data):
             self._declined += 1
-            self.transport.write(b"N")
+            self.transport.write(_DECLINED)
             return
         if not self._proxy.express.admit(data, self):
             self._converse(data)
