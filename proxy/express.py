@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from protocol.parameters import ParameterSet
+from proxy.client import Client
 from proxy.config.entries import Database
 from proxy.config.ini import Config
 from proxy.config.kinds import AuthType
 from proxy.encryption import needs_tls
-from proxy.login import Visitor, join_welcome, log_attempt, settle
+from proxy.login import LONG_KEYS_SINCE, Visitor, enroll, frame_welcome, log_attempt
 from proxy.states import PoolState
 
 MAX_PASSES: Final = 1000  # packets remembered
@@ -27,6 +28,7 @@ MAX_PACKET: Final = 1000  # bytes of one that is
 Greeting = tuple[ParameterSet, bytes]
 Rules = tuple[Config, Any]  # the configuration and the users
 
+DYING: Final = PoolState.DYING
 _UNASKED: Final = frozenset({AuthType.TRUST, AuthType.ANY})
 
 
@@ -37,21 +39,23 @@ class Pass:
     visitor: Visitor
     database: Database
     pool: Any
+    wishes: tuple[tuple[str, str], ...]
     greeting: Greeting
+    welcome: tuple[bytes, bytes]  # what is in front of the cancel key, and behind it
 
     def holds(self, proxy: Any) -> bool:
         """Would the long way come to the same end, without waiting for anything?"""
         pool = self.pool
         limits = pool.limits
         return (
-            pool.state is not PoolState.DYING
+            pool.state is not DYING
             and pool.failure is None
-            and pool.greetings.get(tuple(self.visitor.wishes.items())) is self.greeting
+            and pool.greetings.get(self.wishes) is self.greeting
             and self.database.name not in proxy.disabled
             and limits.max_db_client_connections is None
             and limits.max_user_client_connections is None
             and proxy.client_count + proxy.pools.elders.clients < proxy.settings.max_client_conn
-            and not proxy.is_suspended
+            and not proxy.suspension.is_on
         )
 
 
@@ -82,7 +86,8 @@ class Express:
         if not self._is_in_force(self._rules):
             self._passes.clear()
             self._rules = rules
-        greeting = pool.greetings.get(tuple(visitor.wishes.items()))
+        wishes = tuple(visitor.wishes.items())
+        greeting = pool.greetings.get(wishes)
         database = proxy.find_database(visitor.database)
         if not 0 < len(packet) <= MAX_PACKET or greeting is None or database is None:
             return
@@ -90,7 +95,8 @@ class Express:
             return  # the answer hangs on more than the packet
         if len(self._passes) >= MAX_PASSES:
             self._passes.clear()
-        self._passes[packet] = Pass(visitor, database, pool, greeting)
+        welcome = frame_welcome(greeting[1], visitor.minor, proxy.settings.login_notify_message)
+        self._passes[packet] = Pass(visitor, database, pool, wishes, greeting, welcome)
 
     def admit(self, packet: bytes, door: Any) -> bool:
         """Make whoever stands at `door` a client, if `packet` is all he had to say; else nothing has happened."""
@@ -101,10 +107,13 @@ class Express:
             del self._passes[packet]
             return False
         visitor, transport = known.visitor, door.transport
-        log_attempt(proxy, door.address, visitor.database, visitor.user, visitor.replication.asked)
-        client = settle(proxy, known.pool, visitor, known.greeting[0], door.address)
-        client.connected_at = door.arrived_at
+        if proxy.settings.log_connections:
+            log_attempt(proxy, door.address, visitor.database, visitor.user, visitor.replication.asked)
+        key = proxy.cancels.mint_key(is_long=visitor.minor >= LONG_KEYS_SINCE)
+        client = Client(known.pool, visitor.user, key, known.greeting[0], door.address)
+        client.connected_at, client.transport = door.arrived_at, transport
         transport.set_protocol(client)
-        client.connection_made(transport)
-        transport.write(join_welcome(visitor, known.greeting[1], client.key, proxy.settings.login_notify_message))
+        before, behind = known.welcome
+        transport.write(before + key + behind)  # it goes on while we do the books
+        enroll(proxy, client)
         return True

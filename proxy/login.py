@@ -32,6 +32,7 @@ from protocol.startup import Startup, negotiate, parse_options
 from proxy.auth.claim import Claim
 from proxy.auth.gate import ASK_NOTHING, needs_secrets
 from proxy.auth.lookup import wait_claim
+from proxy.cancel import find_key_length
 from proxy.client import Client
 from proxy.config.entries import CONSOLES, Database
 from proxy.fitting import wait_spelled
@@ -186,10 +187,16 @@ def _build_parameters(told: ParameterSet) -> bytes:
 def join_welcome(visitor: Visitor, parameters: bytes, key: bytes, message: str = "") -> bytes:
     """The same, of ParameterStatus messages that are built already; with what the operator wants to tell everybody,
     where PostgreSQL says what its login triggers have to say."""
+    before, behind = frame_welcome(parameters, visitor.minor, message)
+    return b"".join([visitor.prefix, before, key, behind])
+
+
+def frame_welcome(parameters: bytes, minor: int, message: str = "") -> tuple[bytes, bytes]:
+    """What is in front of the cancel key and behind it, for all who are told the same."""
     notice = build_notice("NOTICE", sqlstate.SUCCESSFUL_COMPLETION, message) if message else b""
-    return b"".join(
-        [visitor.prefix, _AUTHENTICATION_OK, parameters, build_backend_key(key), notice, READY_IDLE_MESSAGE]
-    )
+    size = find_key_length(is_long=minor >= LONG_KEYS_SINCE)
+    header = build_backend_key(bytes(size))[:-size]
+    return _AUTHENTICATION_OK + parameters + header, notice + READY_IDLE_MESSAGE
 
 
 async def wait_greeting(
@@ -243,10 +250,15 @@ def settle(proxy: Any, pool: Any, visitor: Visitor, followed: ParameterSet, addr
     """Nothing stands in the way any more: the visitor is a client."""
     key = proxy.cancels.mint_key(is_long=visitor.minor >= LONG_KEYS_SINCE)
     client = Client(pool, visitor.user, key, followed, address)
+    enroll(proxy, client)
+    return client
+
+
+def enroll(proxy: Any, client: Client) -> None:
+    """It is in the books from here on."""
     proxy.client_arrived(client)
     if proxy.log.level >= DEBUG:
         proxy.log.for_socket(client.tag).debug("logged in")
-    return client
 
 
 def log_attempt(
