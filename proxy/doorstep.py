@@ -50,7 +50,7 @@ class Doorstep(asyncio.Protocol):
             return
         try:
             said = connected.recv(FIRST_BYTES, socket.MSG_DONTWAIT)
-            if said in _ENCRYPTION and not self._may_have(said):
+            if said in _ENCRYPTION and self._is_declined(said):
                 connected.send(_DECLINED, socket.MSG_DONTWAIT)
                 self._declined = 1
             else:
@@ -68,7 +68,7 @@ class Doorstep(asyncio.Protocol):
             self.data_received(self._said)
 
     def data_received(self, data: bytes) -> None:
-        if data in _ENCRYPTION and self._declined < MAX_ENCRYPTION_REQUESTS and not self._may_have(data):
+        if data in _ENCRYPTION and self._declined < MAX_ENCRYPTION_REQUESTS and self._is_declined(data):
             self._declined += 1
             self.transport.write(_DECLINED)
             return
@@ -76,9 +76,9 @@ class Doorstep(asyncio.Protocol):
             self._converse(data)
         self._leave()
 
-    def _may_have(self, request: bytes) -> bool:
-        """Is it TLS that is asked for, and offered? Then it is a conversation."""
-        return request == _FOR_TLS and find_offer(self._proxy, self.address) is not None
+    def _is_declined(self, request: bytes) -> bool:
+        """Where TLS is asked for, and offered, it is a conversation."""
+        return request != _FOR_TLS or find_offer(self._proxy, self.address) is None
 
     def connection_lost(self, error: Exception | None) -> None:
         """A port scan, or a health check: not worth a line in the log."""

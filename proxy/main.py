@@ -172,7 +172,7 @@ class Proxy:
     # Clients arrive.
 
     def arrive(self, connected: socket.socket, address: Address) -> None:
-        if address.host != UNIX:
+        if self.settings.tcp_socket_buffer and address.host != UNIX:
             tune_buffers(connected, self.settings)
         receive(self, connected, address)
 

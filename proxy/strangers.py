@@ -53,7 +53,8 @@ class Strangers:
 
     def check(self) -> None:
         """Somebody has come: is there room?"""
-        while len(self) > self.limit:
+        limit = self.limit
+        while len(self._proxy.doorsteps) + len(self.visits) > limit:
             self._drop(self._find_victim())
 
     def _find_victim(self) -> Any:
