@@ -85,7 +85,7 @@ class Leaving:
             self._log_closing(why)
             self._part(why, cancel=cancel)
 
-    def _depart(self) -> None:
+    def _depart(self: Any) -> None:
         """It has said goodbye, and nothing of its is anywhere: neither in a queue nor on a server."""
         pool, transport = self.pool, self.transport
         world = pool.world

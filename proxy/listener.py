@@ -119,7 +119,7 @@ class Connected(socket.socket):
 
     __slots__ = ()
 
-    __init__ = _socket.socket.__init__  # type: ignore[assignment]
+    __init__ = _socket.socket.__init__
     family = _socket.socket.family  # type: ignore[assignment]
     type = _socket.socket.type  # type: ignore[assignment]
 
