@@ -17,6 +17,7 @@ import socket
 from typing import Any
 
 from protocol.startup import build_gss_request, build_ssl_request
+from proxy.asking import Asked, admit, ask, challenge
 from proxy.encryption import MAX_ENCRYPTION_REQUESTS, find_offer
 from proxy.inbox import Inbox
 from proxy.log import UNIX
@@ -33,7 +34,7 @@ _DECLINED = b"N"
 class Doorstep(asyncio.Protocol):
     """One connection between being accepted and its first bytes."""
 
-    __slots__ = ("_declined", "_proxy", "_said", "address", "arrived_at", "transport")
+    __slots__ = ("_asked", "_declined", "_proxy", "_said", "address", "arrived_at", "transport")
 
     transport: asyncio.Transport
 
@@ -42,6 +43,7 @@ class Doorstep(asyncio.Protocol):
         self.address = address
         self.arrived_at: float = proxy.clock.now()
         self._declined = 0  # requests for encryption
+        self._asked: Asked | None = None
         self._said = b""  # before there was a transport
 
     def overhear(self, connected: socket.socket) -> None:
@@ -72,16 +74,33 @@ class Doorstep(asyncio.Protocol):
             self._declined += 1
             self.transport.write(_DECLINED)
             return
-        if not self._proxy.express.admit(data, self):
+        if self._asked is not None:
+            self._hear(self._asked, data)
+        elif self._proxy.express.admit(data, self):
+            self._leave()
+        else:
+            self._asked = ask(self._proxy, data, self)
+            if self._asked is None:
+                self._converse(data)
+
+    def _hear(self, asked: Asked, data: bytes) -> None:
+        """What it answers to our question."""
+        if not asked.exchange.is_open:
+            if not challenge(asked, data, self):
+                self._converse(data)
+        elif admit(self._proxy, asked, data, self):
+            self._leave()
+        else:
             self._converse(data)
-        self._leave()
 
     def _is_declined(self, request: bytes) -> bool:
         """Where TLS is asked for, and offered, it is a conversation."""
         return request != _FOR_TLS or find_offer(self._proxy, self.address) is None
 
     def connection_lost(self, error: Exception | None) -> None:
-        """A port scan, or a health check: not worth a line in the log."""
+        """A port scan, or a health check: not worth a line in the log, unless it has said who it is."""
+        if self._asked is not None:
+            self._converse(b"").connection_lost(error)
         self._leave()
         self._proxy.check_drained()
 
@@ -90,7 +109,6 @@ class Doorstep(asyncio.Protocol):
     def expire(self) -> None:
         """It has been silent for too long: the conversation begins, and is over at once."""
         self._converse(b"")
-        self._leave()
 
     # What the crowd of strangers calls.
 
@@ -100,14 +118,16 @@ class Doorstep(asyncio.Protocol):
         self.transport.write(TOO_MANY)
         self.transport.close()
 
-    def _converse(self, data: bytes) -> None:
+    def _converse(self, data: bytes) -> Inbox:
+        self._leave()
         inbox = Inbox()
         self.transport.set_protocol(inbox)
         inbox.connection_made(self.transport)
-        visit = Visit(self._proxy, inbox, self.address, self.arrived_at, self._declined)
+        visit = Visit(self._proxy, inbox, self.address, self.arrived_at, self._declined, self._asked)
         self._proxy.tasks.start(visit.run(), name="login")
         if data:
             inbox.data_received(data)
+        return inbox
 
     def _leave(self) -> None:
         self._proxy.doorsteps.pop(self, None)

@@ -71,11 +71,19 @@ async def wait_visitor(
     replication = parse_replication(startup.parameters.get("replication"))
     wishes = {} if replication else read_wishes(startup, proxy)
     rule = ASK_NOTHING if is_owner else proxy.gate.choose_rule(inbox, startup, address, replication)
+    proxy.gate.tell(rule, startup, address)
     claim = await wait_claim(proxy, startup, address[0]) if needs_secrets(rule) else Claim(startup.user, ())
     prefix = await proxy.gate.wait_proof(inbox, rule, claim, address)
     minor = answer[0] if answer is not None else startup.minor
     passed = pick_passed(startup, proxy) if replication else {}
     return Visitor(startup.user, startup.database, wishes, prefix, minor, replication, passed, is_owner, claim)
+
+
+async def wait_proven(inbox: Inbox, proxy: Any, asked: Any, address: tuple[str, int]) -> Visitor:
+    """The same for somebody who has been asked on the doorstep (asking.py)."""
+    startup, claim = asked.startup, asked.exchange.claim
+    prefix = await proxy.gate.wait_proof(inbox, asked.rule, claim, address, asked.exchange)
+    return Visitor(startup.user, startup.database, asked.wishes, prefix, startup.minor, claim=claim)
 
 
 def pick_passed(startup: Startup, proxy: Any) -> dict[str, str]:

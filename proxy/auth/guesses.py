@@ -62,6 +62,14 @@ class Record:
         return min(FIRST * 2.0 ** min(over - 1, 30), longest) if over > 0 else 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A question that has been put, and how many had failed before."""
+
+    pair: Pair
+    before: int
+
+
 class Ledger(Generic[K]):
     """Records of one kind. `free` failures cost nothing; `most` attempts wait at a time."""
 
@@ -112,14 +120,20 @@ class Guesses:
         self.failed = self.delayed = self.refused = 0  # so far
 
     @asynccontextmanager
-    async def attempt(self, address: tuple[str, int], user: str, inbox: Inbox) -> AsyncIterator[None]:
-        """Around the questions to somebody who says he is `user`. Refused: too many there wait for their turn."""
+    async def attempt(
+        self, address: tuple[str, int], user: str, inbox: Inbox, begun: Attempt | None = None
+    ) -> AsyncIterator[None]:
+        """
+        Around the questions to somebody who says he is `user`. Refused: too many there wait for their turn. `begun`: he
+        has been asked already, and did not have to wait for that.
+        """
         if self._proxy.settings.auth_type in _UNASKED:
             yield
             return
         pair = (neighbourhood(address), user)
-        await self._wait(pair, self._find_delay(pair), inbox)
-        before = self._count(pair)
+        if begun is None:
+            await self._wait(pair, self._find_delay(pair), inbox)
+        before = self._count(pair) if begun is None else begun.before
         try:
             yield
         except Refused as no:
@@ -130,6 +144,18 @@ class Guesses:
             raise
         await self._wait(pair, self._find_delay_for_others(pair, before), inbox)
         self._succeed(pair)
+
+    def begin(self, address: tuple[str, int], user: str) -> Attempt | None:
+        """The same for a question that is put at once; None: it must wait. One that ends badly goes to `attempt`."""
+        pair = (neighbourhood(address), user)
+        return None if self._find_delay(pair) else Attempt(pair, self._count(pair))
+
+    def end_well(self, attempt: Attempt) -> bool:
+        """The answer was right. False: before anybody learns that it must wait, in `attempt`."""
+        if self._find_delay_for_others(attempt.pair, attempt.before):
+            return False
+        self._succeed(attempt.pair)
+        return True
 
     @property
     def longest(self) -> float | None:

@@ -14,6 +14,7 @@ from protocol.passwords import Plain, ScramVerifier, Stored
 from proxy.auth.claim import Claim
 from proxy.auth.keys import Gathered, KeyKeeper, Verifiers
 
+
 def find_verifiers(claim: Claim, keeper: KeyKeeper) -> Verifiers | None:
     """All at once; None: a secret must be hashed first."""
     known = keeper.gathered.get(claim.user)
