@@ -29,7 +29,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from base64 import b64encode
+from binascii import b2a_base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -92,7 +92,7 @@ class ScramClient:
         self._nonce = (nonce or _new_nonce()).encode()
         self._header = _gs2_header(self.mechanism, channel_binding)
         bound = channel_binding if self.mechanism == MECHANISM_PLUS else None
-        self._bound = b64encode(self._header + (bound or b""))
+        self._bound = _to_base64(self._header + (bound or b""))
         name = user.replace("=", "=3D").replace(",", "=2C")
         self._first_bare = b"n=" + encode_text(name) + b",r=" + self._nonce
 
@@ -120,7 +120,7 @@ class ScramClient:
         """client-final-message, made with the keys of our password under the challenge."""
         self._server_signature = _sign(keys.server_key, self._signed)
         proof = _xor(keys.client_key, _sign(keys.stored_key, self._signed))
-        return self._without_proof + b",p=" + b64encode(proof)
+        return self._without_proof + b",p=" + _to_base64(proof)
 
     def check_final(self, server_final: bytes) -> None:
         """Read server-final-message; ProtocolError unless the server has proved that it knows our password's keys."""
@@ -153,7 +153,8 @@ class ScramServer:
     ) -> None:
         assert verifiers, "a SCRAM server needs a verifier: see mock_verifier"
         assert mechanism in offered_with(channel_binding), "not offered"
-        assert len({(each.salt, each.iterations) for each in verifiers}) == 1, "verifiers of different salts"
+        like = verifiers[0].salt, verifiers[0].iterations
+        assert all((each.salt, each.iterations) == like for each in verifiers[1:]), "verifiers of different salts"
         self._verifiers = verifiers
         self._nonce = (nonce or _new_nonce()).encode()
         self._is_bound = mechanism == MECHANISM_PLUS
@@ -169,13 +170,13 @@ class ScramServer:
         if authzid:
             raise ProtocolError("the client uses a SCRAM authorization identity, which is not supported")
         self._check_binding(flag, binding_type)
-        self._bound = b64encode(header + (self._channel_binding or b"" if self._is_bound else b""))
+        self._bound = _to_base64(header + (self._channel_binding or b"" if self._is_bound else b""))
         nonce = _read(_CLIENT_FIRST_BARE, bare, "first message of the client")[1]
         if len(nonce) > MAX_CLIENT_NONCE:
             raise ProtocolError(f"the client's SCRAM nonce is longer than {MAX_CLIENT_NONCE} bytes")
         self._nonces = nonce + self._nonce
         salt, iterations = self._verifiers[0].salt, self._verifiers[0].iterations
-        server_first = b"r=%b,s=%b,i=%d" % (self._nonces, b64encode(salt), iterations)
+        server_first = b"r=%b,s=%b,i=%d" % (self._nonces, _to_base64(salt), iterations)
         self._opening = bare + b"," + server_first
         return server_first
 
@@ -210,7 +211,7 @@ class ScramServer:
             raise ProtocolError(f"malformed SCRAM message: the proof is not base64 of {KEY_LENGTH} bytes")
         signed = self._opening + b"," + match[1]
         self.keys = self._prove(proof, signed)
-        return b"v=" + b64encode(_sign(self.keys.server_key, signed))
+        return b"v=" + _to_base64(_sign(self.keys.server_key, signed))
 
     def _unbound(self) -> Exception:
         """The client's last message repeats another header than its first, or is bound to another certificate."""
@@ -274,6 +275,10 @@ def _gs2_header(mechanism: str, channel_binding: bytes | None) -> bytes:
 
 def _new_nonce() -> str:
     return secrets.token_urlsafe(18)
+
+
+def _to_base64(value: bytes) -> bytes:
+    return b2a_base64(value, newline=False)
 
 
 def _sign(key: bytes, text: bytes) -> bytes:

@@ -42,7 +42,7 @@ _MAY_ASK: Final = frozenset({AuthType.SCRAM, AuthType.MD5, AuthType.HBA})
 _BY_SCRAM: Final = frozenset({AuthMethod.SCRAM, AuthMethod.MD5})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Asked:
     """Somebody who has said who he is, and what he was told to prove it with."""
 

@@ -15,15 +15,18 @@ from typing import Final
 
 from protocol import sqlstate
 from protocol.backend import build_sasl, build_sasl_continue, build_sasl_final
+from protocol.body import build_string
 from protocol.errors import Refused
 from protocol.frontend import parse_sasl_initial, parse_sasl_response
 from protocol.passwords import LearntKeys, Plain, ScramKeys
-from protocol.scram import MAX_MESSAGE_LENGTH, ScramServer, offered_with
+from protocol.scram import MAX_MESSAGE_LENGTH, MECHANISM, ScramServer, offered_with
 from proxy.auth.claim import Claim
 from proxy.auth.keys import Verifiers
 
 MAX_SASL_MESSAGE: Final = MAX_MESSAGE_LENGTH + 64  # its length, and the mechanism's name
 
+_USUAL: Final = build_string(MECHANISM)  # what its first answer begins with
+_LENGTH_AT, _DATA_AT = len(_USUAL), len(_USUAL) + 4
 _PLAIN_OFFER: Final = build_sasl(offered_with(None))
 
 
@@ -62,6 +65,8 @@ class Exchange:
         return challenge
 
     def _choose(self, answer: bytes) -> tuple[str, bytes]:
+        if answer[:_LENGTH_AT] == _USUAL and int.from_bytes(answer[_LENGTH_AT:_DATA_AT]) == len(answer) - _DATA_AT:
+            return MECHANISM, answer[_DATA_AT:]
         initial = parse_sasl_initial(answer)
         if initial.mechanism not in offered_with(self._binding) or initial.data is None:
             raise Refused(sqlstate.PROTOCOL_VIOLATION, "client selected an invalid SASL authentication mechanism")

@@ -28,7 +28,7 @@ from collections.abc import AsyncIterator, Hashable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import ip_network
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from protocol import sqlstate
 from protocol.errors import Refused
@@ -62,8 +62,7 @@ class Record:
         return min(FIRST * 2.0 ** min(over - 1, 30), longest) if over > 0 else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """A question that has been put, and how many had failed before."""
 
     pair: Pair
@@ -87,6 +86,11 @@ class Ledger(Generic[K]):
         if record is not None and record.failures and now - record.failed_at > MEMORY:
             record.failures = 0
         return record
+
+    def is_clean(self, key: K) -> bool:
+        """Has it not failed since it was right last?"""
+        record = self._records.get(key)
+        return record is None or not record.failures
 
     def open(self, key: K, now: float) -> Record:
         """The same, made if there is none; the last in line to be forgotten."""
@@ -148,11 +152,13 @@ class Guesses:
     def begin(self, address: tuple[str, int], user: str) -> Attempt | None:
         """The same for a question that is put at once; None: it must wait. One that ends badly goes to `attempt`."""
         pair = (neighbourhood(address), user)
+        if self.pairs.is_clean(pair) and self.addresses.is_clean(pair[0]):
+            return Attempt(pair, 0)
         return None if self._find_delay(pair) else Attempt(pair, self._count(pair))
 
     def end_well(self, attempt: Attempt) -> bool:
         """The answer was right. False: before anybody learns that it must wait, in `attempt`."""
-        if self._find_delay_for_others(attempt.pair, attempt.before):
+        if not self.pairs.is_clean(attempt.pair) and self._find_delay_for_others(attempt.pair, attempt.before):
             return False
         self._succeed(attempt.pair)
         return True

@@ -104,7 +104,8 @@ def _find_open_question(proxy: Any, startup: Startup) -> Question | None:
 
 def _make_claim(proxy: Any, user: str, host: str, question: Question | None, found: Found | None) -> Claim:
     users, who = proxy.users, (host, user)
-    mocks, turn = users.count_salts(proxy.keeper.draw(user)), proxy.lookups.turns.find(who)
+    mocks = users.count_salts(proxy.keeper.draw(user)) if users.several else 1
+    turn = proxy.lookups.turns.find(who)
 
     def miss() -> None:
         proxy.lookups.turns.next(who)
