@@ -58,6 +58,8 @@ class Introduction:
 
     __slots__ = ("_loop", "_proxy", "_said", "address", "arrived_at", "socket")
 
+    has_begun = False  # to log in
+
     def __init__(self, proxy: Any, connected: socket.socket, address: Address) -> None:
         self._proxy = proxy
         self._loop = asyncio.get_running_loop()

@@ -60,13 +60,18 @@ class Doorstep(asyncio.Protocol):
         except OSError:
             return
 
+    @property
+    def has_begun(self) -> bool:
+        """Has it said who it is?"""
+        return self._asked is not None
+
     # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
         self._proxy.doorsteps[self] = None
         self._proxy.strangers.check()
-        if self._said and not transport.is_closing():
+        if self._said and self in self._proxy.doorsteps:
             self.data_received(self._said)
 
     def data_received(self, data: bytes) -> None:

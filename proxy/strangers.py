@@ -51,6 +51,11 @@ class Strangers:
         limit: int = settings.max_half_open or max(settings.max_client_conn, LEAST)
         return limit
 
+    @property
+    def logging_in(self) -> int:
+        """How many have said something, some of them on the doorstep still."""
+        return len(self.visits) + sum(door.has_begun for door in self._proxy.doorsteps)
+
     def check(self) -> None:
         """Somebody has come: is there room?"""
         limit = self.limit
