@@ -54,7 +54,8 @@ class Strangers:
     @property
     def logging_in(self) -> int:
         """How many have said something, some of them on the doorstep still."""
-        return len(self.visits) + sum(door.has_begun for door in self._proxy.doorsteps)
+        begun: int = sum(door.has_begun for door in self._proxy.doorsteps)
+        return len(self.visits) + begun
 
     def check(self) -> None:
         """Somebody has come: is there room?"""
