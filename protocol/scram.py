@@ -42,6 +42,7 @@ MECHANISM: Final = "SCRAM-SHA-256"
 MECHANISM_PLUS: Final = "SCRAM-SHA-256-PLUS"
 BINDING_TYPE: Final = b"tls-server-end-point"  # RFC 5929 section 4, the only one PostgreSQL knows
 MAX_MESSAGE_LENGTH: Final = 4096
+MAX_USUAL_FIRST: Final = 512  # bytes of a first message that is not looked at closely
 MAX_CLIENT_NONCE: Final = 256  # bytes; libpq sends 24
 MAX_SERVER_NONCE: Final = 512  # bytes, ours included; PostgreSQL sends 48
 MAX_SERVER_ITERATIONS: Final = 1_000_000  # about 0.3 s of a thread, the most a hostile server may cost us
@@ -50,6 +51,7 @@ _NONCE = rb"[\x21-\x2b\x2d-\x7e]+"  # RFC 5802: printable ASCII without the comm
 _BASE64 = rb"[A-Za-z0-9+/=]+"
 _CLIENT_FIRST = re.compile(rb"((n|y|p=([A-Za-z0-9.-]{1,64})),([^,]*),)((m=)?.*)", re.DOTALL)
 _CLIENT_FIRST_BARE = re.compile(rb"n=[^,]*,r=(" + _NONCE + rb")(,.*)?", re.DOTALL)
+_USUAL_FIRST = re.compile(rb"n,,(n=[^,]*,r=([\x21-\x2b\x2d-\x7e]{1,200}))")  # of a client that cannot bind
 _SERVER_FIRST = re.compile(rb"r=(" + _NONCE + rb"),s=(" + _BASE64 + rb"),i=([0-9]{1,10})(,.*)?", re.DOTALL)
 _CLIENT_FINAL = re.compile(rb"(c=(" + _BASE64 + rb"),r=(" + _NONCE + rb")(?:,.*)?),p=(" + _BASE64 + rb")", re.DOTALL)
 _SERVER_FINAL = re.compile(rb"(?:v=(" + _BASE64 + rb")|e=([\x20-\x2b\x2d-\x7e]{1,200}))(,.*)?", re.DOTALL)
@@ -162,6 +164,20 @@ class ScramServer:
 
     def first(self, client_first: bytes) -> bytes:
         """server-first-message, the answer to `client_first`."""
+        usual = None if self._is_bound else _USUAL_FIRST.match(client_first[:MAX_USUAL_FIRST])
+        if usual is not None and len(client_first) == usual.end():
+            bare, nonce = usual.groups()
+            self._bound = _UNBOUND
+        else:
+            bare, nonce = self._look_closer(client_first)
+        self._nonces = nonce + self._nonce
+        salt, iterations = self._verifiers[0].salt, self._verifiers[0].iterations
+        server_first = b"r=%b,s=%b,i=%d" % (self._nonces, _to_base64(salt), iterations)
+        self._opening = bare + b"," + server_first
+        return server_first
+
+    def _look_closer(self, client_first: bytes) -> tuple[bytes, bytes]:
+        """All but its header, and its nonce."""
         header, flag, binding_type, authzid, bare, extension = _read(
             _CLIENT_FIRST, client_first, "first message of the client"
         ).groups()
@@ -174,11 +190,7 @@ class ScramServer:
         nonce = _read(_CLIENT_FIRST_BARE, bare, "first message of the client")[1]
         if len(nonce) > MAX_CLIENT_NONCE:
             raise ProtocolError(f"the client's SCRAM nonce is longer than {MAX_CLIENT_NONCE} bytes")
-        self._nonces = nonce + self._nonce
-        salt, iterations = self._verifiers[0].salt, self._verifiers[0].iterations
-        server_first = b"r=%b,s=%b,i=%d" % (self._nonces, _to_base64(salt), iterations)
-        self._opening = bare + b"," + server_first
-        return server_first
+        return bare, nonce
 
     def _check_binding(self, flag: bytes, binding_type: bytes | None) -> None:
         """RFC 5802 section 6: the flag must suit the mechanism and what we have offered."""
@@ -275,6 +287,9 @@ def _gs2_header(mechanism: str, channel_binding: bytes | None) -> bytes:
 
 def _new_nonce() -> str:
     return secrets.token_urlsafe(18)
+
+
+_UNBOUND: Final = b2a_base64(b"n,,", newline=False)
 
 
 def _to_base64(value: bytes) -> bytes:

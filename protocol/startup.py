@@ -41,6 +41,7 @@ MIN_KEY, MAX_KEY = 8, 260  # a process id of 4 bytes and a secret of 4 to 256
 
 _CODE = Struct("!I")
 _PACKET = Struct("!II")
+_SHORT_NAME = MAX_NAME_LENGTH // 4  # characters: it fits whatever they are
 _OPTION = b"_pq_."
 _WORD = re.compile(r"(?:\\.|[^\\ \t\n\r\v\f])+\\?|\\", re.DOTALL)
 _ESCAPED = re.compile(r"\\(.?)", re.DOTALL)
@@ -101,6 +102,8 @@ def parse_startup(body: bytes) -> Request:
         raise ProtocolError("startup packet: too short for a version")
     (code,) = _CODE.unpack_from(body)
     rest = body[4:]
+    if code >> 16 == 3:
+        return _parse_login(3, code & 0xFFFF, rest)
     if code == CANCEL_REQUEST:
         return _parse_cancel(rest)
     if code in (SSL_REQUEST, GSSENC_REQUEST):
@@ -139,7 +142,8 @@ def _parse_login(major: int, minor: int, body: bytes) -> Startup:
         raise Refused(sqlstate.INVALID_AUTHORIZATION, "no PostgreSQL user name specified in startup packet")
     parameters["database"] = parameters.get("database") or parameters["user"]
     for what in ("user", "database"):
-        _check_name(what, parameters[what])
+        if len(parameters[what]) > _SHORT_NAME:
+            _check_name(what, parameters[what])
     return Startup(major, minor, parameters, options)
 
 

@@ -70,7 +70,8 @@ def ask(proxy: Any, packet: bytes, door: Any) -> Asked | None:
     if asked is None:
         return None
     startup = asked.startup
-    log_attempt(proxy, door.address, startup.database, startup.user, Replication.NONE.asked)
+    if proxy.settings.log_connections:
+        log_attempt(proxy, door.address, startup.database, startup.user, Replication.NONE.asked)
     proxy.gate.tell(asked.rule, startup, door.address)
     door.transport.write(asked.exchange.question)
     return asked
