@@ -92,6 +92,14 @@ class Ledger(Generic[K]):
         record = self._records.get(key)
         return record is None or not record.failures
 
+    def recall(self, key: K) -> bool:
+        """Has it been right before, and not wrong since? Then it is the last in line to be forgotten."""
+        record = self._records.get(key)
+        if record is None or record.failures or not record.is_known:
+            return False
+        self._records.move_to_end(key)
+        return True
+
     def open(self, key: K, now: float) -> Record:
         """The same, made if there is none; the last in line to be forgotten."""
         record = self.find(key, now)
@@ -158,7 +166,9 @@ class Guesses:
 
     def end_well(self, attempt: Attempt) -> bool:
         """The answer was right. False: before anybody learns that it must wait, in `attempt`."""
-        if not self.pairs.is_clean(attempt.pair) and self._find_delay_for_others(attempt.pair, attempt.before):
+        if self.pairs.recall(attempt.pair):
+            return True
+        if self._find_delay_for_others(attempt.pair, attempt.before):
             return False
         self._succeed(attempt.pair)
         return True
