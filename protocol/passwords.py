@@ -202,10 +202,10 @@ def build_verifier(verifier: ScramVerifier) -> str:
 def parse_base64(text: bytes) -> bytes | None:
     """Strictly decoded base64, or None: no blanks, right padding, no stray bits, one spelling per value."""
     try:
-        value = base64.b64decode(text, validate=True)
+        value = binascii.a2b_base64(text, strict_mode=True)
     except binascii.Error:
         return None
-    return value if base64.b64encode(value) == text else None
+    return value if binascii.b2a_base64(value, newline=False) == text else None
 
 
 # md5: docs "Password Authentication" and "Message Flow", AuthenticationMD5Password.

@@ -29,7 +29,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from base64 import b64encode
+from binascii import b2a_base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -42,6 +42,7 @@ MECHANISM: Final = "SCRAM-SHA-256"
 MECHANISM_PLUS: Final = "SCRAM-SHA-256-PLUS"
 BINDING_TYPE: Final = b"tls-server-end-point"  # RFC 5929 section 4, the only one PostgreSQL knows
 MAX_MESSAGE_LENGTH: Final = 4096
+MAX_USUAL_FIRST: Final = 512  # bytes of a first message that is not looked at closely
 MAX_CLIENT_NONCE: Final = 256  # bytes; libpq sends 24
 MAX_SERVER_NONCE: Final = 512  # bytes, ours included; PostgreSQL sends 48
 MAX_SERVER_ITERATIONS: Final = 1_000_000  # about 0.3 s of a thread, the most a hostile server may cost us
@@ -50,6 +51,7 @@ _NONCE = rb"[\x21-\x2b\x2d-\x7e]+"  # RFC 5802: printable ASCII without the comm
 _BASE64 = rb"[A-Za-z0-9+/=]+"
 _CLIENT_FIRST = re.compile(rb"((n|y|p=([A-Za-z0-9.-]{1,64})),([^,]*),)((m=)?.*)", re.DOTALL)
 _CLIENT_FIRST_BARE = re.compile(rb"n=[^,]*,r=(" + _NONCE + rb")(,.*)?", re.DOTALL)
+_USUAL_FIRST = re.compile(rb"n,,(n=[^,]*,r=([\x21-\x2b\x2d-\x7e]{1,200}))")  # of a client that cannot bind
 _SERVER_FIRST = re.compile(rb"r=(" + _NONCE + rb"),s=(" + _BASE64 + rb"),i=([0-9]{1,10})(,.*)?", re.DOTALL)
 _CLIENT_FINAL = re.compile(rb"(c=(" + _BASE64 + rb"),r=(" + _NONCE + rb")(?:,.*)?),p=(" + _BASE64 + rb")", re.DOTALL)
 _SERVER_FINAL = re.compile(rb"(?:v=(" + _BASE64 + rb")|e=([\x20-\x2b\x2d-\x7e]{1,200}))(,.*)?", re.DOTALL)
@@ -92,7 +94,7 @@ class ScramClient:
         self._nonce = (nonce or _new_nonce()).encode()
         self._header = _gs2_header(self.mechanism, channel_binding)
         bound = channel_binding if self.mechanism == MECHANISM_PLUS else None
-        self._bound = b64encode(self._header + (bound or b""))
+        self._bound = _to_base64(self._header + (bound or b""))
         name = user.replace("=", "=3D").replace(",", "=2C")
         self._first_bare = b"n=" + encode_text(name) + b",r=" + self._nonce
 
@@ -120,7 +122,7 @@ class ScramClient:
         """client-final-message, made with the keys of our password under the challenge."""
         self._server_signature = _sign(keys.server_key, self._signed)
         proof = _xor(keys.client_key, _sign(keys.stored_key, self._signed))
-        return self._without_proof + b",p=" + b64encode(proof)
+        return self._without_proof + b",p=" + _to_base64(proof)
 
     def check_final(self, server_final: bytes) -> None:
         """Read server-final-message; ProtocolError unless the server has proved that it knows our password's keys."""
@@ -153,7 +155,8 @@ class ScramServer:
     ) -> None:
         assert verifiers, "a SCRAM server needs a verifier: see mock_verifier"
         assert mechanism in offered_with(channel_binding), "not offered"
-        assert len({(each.salt, each.iterations) for each in verifiers}) == 1, "verifiers of different salts"
+        like = verifiers[0].salt, verifiers[0].iterations
+        assert all((each.salt, each.iterations) == like for each in verifiers[1:]), "verifiers of different salts"
         self._verifiers = verifiers
         self._nonce = (nonce or _new_nonce()).encode()
         self._is_bound = mechanism == MECHANISM_PLUS
@@ -161,6 +164,20 @@ class ScramServer:
 
     def first(self, client_first: bytes) -> bytes:
         """server-first-message, the answer to `client_first`."""
+        usual = None if self._is_bound else _USUAL_FIRST.match(client_first[:MAX_USUAL_FIRST])
+        if usual is not None and len(client_first) == usual.end():
+            bare, nonce = usual.groups()
+            self._bound = _UNBOUND
+        else:
+            bare, nonce = self._look_closer(client_first)
+        self._nonces = nonce + self._nonce
+        salt, iterations = self._verifiers[0].salt, self._verifiers[0].iterations
+        server_first = b"r=%b,s=%b,i=%d" % (self._nonces, _to_base64(salt), iterations)
+        self._opening = bare + b"," + server_first
+        return server_first
+
+    def _look_closer(self, client_first: bytes) -> tuple[bytes, bytes]:
+        """All but its header, and its nonce."""
         header, flag, binding_type, authzid, bare, extension = _read(
             _CLIENT_FIRST, client_first, "first message of the client"
         ).groups()
@@ -169,15 +186,11 @@ class ScramServer:
         if authzid:
             raise ProtocolError("the client uses a SCRAM authorization identity, which is not supported")
         self._check_binding(flag, binding_type)
-        self._bound = b64encode(header + (self._channel_binding or b"" if self._is_bound else b""))
+        self._bound = _to_base64(header + (self._channel_binding or b"" if self._is_bound else b""))
         nonce = _read(_CLIENT_FIRST_BARE, bare, "first message of the client")[1]
         if len(nonce) > MAX_CLIENT_NONCE:
             raise ProtocolError(f"the client's SCRAM nonce is longer than {MAX_CLIENT_NONCE} bytes")
-        self._nonces = nonce + self._nonce
-        salt, iterations = self._verifiers[0].salt, self._verifiers[0].iterations
-        server_first = b"r=%b,s=%b,i=%d" % (self._nonces, b64encode(salt), iterations)
-        self._opening = bare + b"," + server_first
-        return server_first
+        return bare, nonce
 
     def _check_binding(self, flag: bytes, binding_type: bytes | None) -> None:
         """RFC 5802 section 6: the flag must suit the mechanism and what we have offered."""
@@ -210,7 +223,7 @@ class ScramServer:
             raise ProtocolError(f"malformed SCRAM message: the proof is not base64 of {KEY_LENGTH} bytes")
         signed = self._opening + b"," + match[1]
         self.keys = self._prove(proof, signed)
-        return b"v=" + b64encode(_sign(self.keys.server_key, signed))
+        return b"v=" + _to_base64(_sign(self.keys.server_key, signed))
 
     def _unbound(self) -> Exception:
         """The client's last message repeats another header than its first, or is bound to another certificate."""
@@ -274,6 +287,13 @@ def _gs2_header(mechanism: str, channel_binding: bytes | None) -> bytes:
 
 def _new_nonce() -> str:
     return secrets.token_urlsafe(18)
+
+
+_UNBOUND: Final = b2a_base64(b"n,,", newline=False)
+
+
+def _to_base64(value: bytes) -> bytes:
+    return b2a_base64(value, newline=False)
 
 
 def _sign(key: bytes, text: bytes) -> bytes:

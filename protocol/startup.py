@@ -41,6 +41,8 @@ MIN_KEY, MAX_KEY = 8, 260  # a process id of 4 bytes and a secret of 4 to 256
 
 _CODE = Struct("!I")
 _PACKET = Struct("!II")
+_SHORT_NAME = MAX_NAME_LENGTH // 4  # characters: it fits whatever they are
+_OPTION = b"_pq_."
 _WORD = re.compile(r"(?:\\.|[^\\ \t\n\r\v\f])+\\?|\\", re.DOTALL)
 _ESCAPED = re.compile(r"\\(.?)", re.DOTALL)
 
@@ -100,6 +102,8 @@ def parse_startup(body: bytes) -> Request:
         raise ProtocolError("startup packet: too short for a version")
     (code,) = _CODE.unpack_from(body)
     rest = body[4:]
+    if code >> 16 == 3:
+        return _parse_login(3, code & 0xFFFF, rest)
     if code == CANCEL_REQUEST:
         return _parse_cancel(rest)
     if code in (SSL_REQUEST, GSSENC_REQUEST):
@@ -128,15 +132,27 @@ def _parse_login(major: int, minor: int, body: bytes) -> Startup:
             sqlstate.FEATURE_NOT_SUPPORTED,
             f"unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.{LATEST_MINOR}",
         )
-    pairs = _parse_pairs(body)
-    options = tuple(name for name, _ in pairs if name.startswith("_pq_."))
-    parameters = {name: value for name, value in pairs if not name.startswith("_pq_.")}
+    pairs = _split_pairs(body) or _parse_pairs(body)
+    parameters = dict(pairs)
+    options: tuple[str, ...] = ()
+    if _OPTION in body:
+        options = tuple(name for name, _ in pairs if name.startswith("_pq_."))
+        parameters = {name: value for name, value in pairs if not name.startswith("_pq_.")}
     if not parameters.get("user"):
         raise Refused(sqlstate.INVALID_AUTHORIZATION, "no PostgreSQL user name specified in startup packet")
     parameters["database"] = parameters.get("database") or parameters["user"]
     for what in ("user", "database"):
-        _check_name(what, parameters[what])
+        if len(parameters[what]) > _SHORT_NAME:
+            _check_name(what, parameters[what])
     return Startup(major, minor, parameters, options)
+
+
+def _split_pairs(body: bytes) -> list[tuple[str, str]]:
+    """The same as `_parse_pairs`, for a packet that has nothing unusual in it; empty: look closer."""
+    texts = _decode(body).split("\0")
+    names, values = texts[:-2:2], texts[1:-2:2]
+    is_usual = texts[-2:] == ["", ""] and len(names) == len(values) <= MAX_PARAMETERS and all(names)
+    return list(zip(names, values, strict=True)) if is_usual else []
 
 
 def _parse_pairs(body: bytes) -> list[tuple[str, str]]:

@@ -33,12 +33,14 @@ def receive(proxy: Any, connected: socket.socket, address: Address) -> None:
     if is_balancer(proxy, address):
         Introduction(proxy, connected, address)
     else:
-        drive(_let_in(proxy, connected, address))
+        _let_in(proxy, connected, address)
 
 
-async def _let_in(proxy: Any, connected: socket.socket, address: Address) -> None:
+def _let_in(proxy: Any, connected: socket.socket, address: Address) -> None:
+    door = Doorstep(proxy, address)
+    door.overhear(connected)
     try:
-        await asyncio.get_running_loop().connect_accepted_socket(lambda: Doorstep(proxy, address), connected)
+        drive(asyncio.get_running_loop().connect_accepted_socket(lambda: door, connected))
     except OSError:
         connected.close()
 
@@ -55,6 +57,8 @@ class Introduction:
     """One connection of a balancer, between being accepted and the end of its header."""
 
     __slots__ = ("_loop", "_proxy", "_said", "address", "arrived_at", "socket")
+
+    has_begun = False  # to log in
 
     def __init__(self, proxy: Any, connected: socket.socket, address: Address) -> None:
         self._proxy = proxy
@@ -81,7 +85,7 @@ class Introduction:
             self._turn_away(error)
         else:
             self._leave()
-            drive(_let_in(self._proxy, self.socket, address))
+            _let_in(self._proxy, self.socket, address)
 
     def _take(self) -> Address:
         """Of the client, when the header is whole; not a byte more has been read."""

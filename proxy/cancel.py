@@ -20,7 +20,7 @@ waits for its next command drops a pending cancel; so from that moment the serve
 """
 
 import asyncio
-import secrets
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -36,7 +36,12 @@ LONG_KEY_LENGTH = 36  # protocol 3.2 allows 4 + 4 to 256 bytes
 NOT_WAITING = "cancel request for a client that runs nothing"
 WAS_WAITING = "cancel request served while the client waited"
 FAILED = "cancel request failed"
+_FIRST_BYTES = tuple(bytes([byte & 0x3F | 0x40]) for byte in range(256))
 HEAD_STEP = 0.005  # seconds between two looks at a server that is busy with our own SET
+
+
+def find_key_length(*, is_long: bool) -> int:
+    return LONG_KEY_LENGTH if is_long else KEY_LENGTH
 
 
 class Cancels:
@@ -56,10 +61,10 @@ class Cancels:
     def mint_key(self, *, is_long: bool = False) -> bytes:
         """A key no client has."""
         while True:
-            key = secrets.token_bytes(LONG_KEY_LENGTH if is_long else KEY_LENGTH)
+            key = os.urandom(find_key_length(is_long=is_long))
             # To many it is a process id: no such is negative, and none so large. So whoever takes it for the id of his
             # backend, and terminates that, ends nobody.
-            key = bytes([key[0] & 0x3F | 0x40]) + key[1:]
+            key = _FIRST_BYTES[key[0]] + key[1:]
             if self._peers is not None and self._peers.own_number is not None:
                 key = stamp(key, self._peers.own_number)
             if key not in self._clients:

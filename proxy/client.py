@@ -177,7 +177,7 @@ class Client(Holding, Leaving, asyncio.Protocol):
                 self.hold()
             return
         if data == TERMINATE_MESSAGE and self.state is RESTING and not (self.carry or self.remain):
-            self._leave(Closing.CLIENT_REQUEST, cancel=False)  # as `_take` would, for those who come for one query
+            self._depart()  # `_leave`, for those who come for one query
             return
         try:
             if self.carry:

@@ -6,25 +6,35 @@ small object, no task and no timer. The first bytes decide. A startup packet tha
 be asked, is answered in this very call (express.py); a request for encryption, which libpq sends first, is declined
 here where we have none; anything else begins a conversation (visit.py). Who says nothing for `client_login_timeout` is
 told so: the janitor looks at the front of `proxy.doorsteps`, where the oldest stand.
+
+Where the kernel keeps a caller until he has said something (tcp_defer_accept) his first bytes are here before he is.
+So they are read from the bare socket, and a request for encryption is declined at once: he goes on while the event
+loop still makes a transport of him, and there is a turn of the loop less in every login.
 """
 
 import asyncio
-from typing import Any, cast
+import socket
+from typing import Any
 
 from protocol.startup import build_gss_request, build_ssl_request
+from proxy.asking import Asked, admit, ask, challenge
 from proxy.encryption import MAX_ENCRYPTION_REQUESTS, find_offer
 from proxy.inbox import Inbox
+from proxy.log import UNIX
 from proxy.strangers import TOO_MANY
 from proxy.visit import Visit
 
+FIRST_BYTES = 4096  # read from the bare socket; what is more comes later
+
 _FOR_TLS = build_ssl_request()
 _ENCRYPTION = frozenset({_FOR_TLS, build_gss_request()})
+_DECLINED = b"N"
 
 
 class Doorstep(asyncio.Protocol):
     """One connection between being accepted and its first bytes."""
 
-    __slots__ = ("_declined", "_proxy", "address", "arrived_at", "transport")
+    __slots__ = ("_asked", "_declined", "_proxy", "_said", "address", "arrived_at", "transport")
 
     transport: asyncio.Transport
 
@@ -33,29 +43,69 @@ class Doorstep(asyncio.Protocol):
         self.address = address
         self.arrived_at: float = proxy.clock.now()
         self._declined = 0  # requests for encryption
+        self._asked: Asked | None = None
+        self._said = b""  # before there was a transport
+
+    def overhear(self, connected: socket.socket) -> None:
+        """What it has said already, if the kernel has waited for that. A socket that fails here does so again."""
+        if self.address[0] == UNIX or not self._proxy.settings.tcp_defer_accept:
+            return
+        try:
+            said = connected.recv(FIRST_BYTES, socket.MSG_DONTWAIT)
+            if said in _ENCRYPTION and self._is_declined(said):
+                connected.send(_DECLINED, socket.MSG_DONTWAIT)
+                self._declined = 1
+            else:
+                self._said = said
+        except OSError:
+            return
+
+    @property
+    def has_begun(self) -> bool:
+        """Has it said who it is?"""
+        return self._asked is not None
 
     # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
+        self.transport = transport  # type: ignore[assignment]
         self._proxy.doorsteps[self] = None
         self._proxy.strangers.check()
+        if self._said and self in self._proxy.doorsteps:
+            self.data_received(self._said)
 
     def data_received(self, data: bytes) -> None:
-        if data in _ENCRYPTION and self._declined < MAX_ENCRYPTION_REQUESTS and not self._may_have(data):
+        if data in _ENCRYPTION and self._declined < MAX_ENCRYPTION_REQUESTS and self._is_declined(data):
             self._declined += 1
-            self.transport.write(b"N")
+            self.transport.write(_DECLINED)
             return
-        if not self._proxy.express.admit(data, self):
-            self._converse(data)
-        self._leave()
+        if self._asked is not None:
+            self._hear(self._asked, data)
+        elif self._proxy.express.admit(data, self):
+            self._leave()
+        else:
+            self._asked = ask(self._proxy, data, self)
+            if self._asked is None:
+                self._converse(data)
 
-    def _may_have(self, request: bytes) -> bool:
-        """Is it TLS that is asked for, and offered? Then it is a conversation."""
-        return request == _FOR_TLS and find_offer(self._proxy, self.address) is not None
+    def _hear(self, asked: Asked, data: bytes) -> None:
+        """What it answers to our question."""
+        if not asked.exchange.is_open:
+            if not challenge(asked, data, self):
+                self._converse(data)
+        elif admit(self._proxy, asked, data, self):
+            self._leave()
+        else:
+            self._converse(data)
+
+    def _is_declined(self, request: bytes) -> bool:
+        """Where TLS is asked for, and offered, it is a conversation."""
+        return request != _FOR_TLS or find_offer(self._proxy, self.address) is None
 
     def connection_lost(self, error: Exception | None) -> None:
-        """A port scan, or a health check: not worth a line in the log."""
+        """A port scan, or a health check: not worth a line in the log, unless it has said who it is."""
+        if self._asked is not None:
+            self._converse(b"").connection_lost(error)
         self._leave()
         self._proxy.check_drained()
 
@@ -64,7 +114,6 @@ class Doorstep(asyncio.Protocol):
     def expire(self) -> None:
         """It has been silent for too long: the conversation begins, and is over at once."""
         self._converse(b"")
-        self._leave()
 
     # What the crowd of strangers calls.
 
@@ -74,14 +123,16 @@ class Doorstep(asyncio.Protocol):
         self.transport.write(TOO_MANY)
         self.transport.close()
 
-    def _converse(self, data: bytes) -> None:
+    def _converse(self, data: bytes) -> Inbox:
+        self._leave()
         inbox = Inbox()
         self.transport.set_protocol(inbox)
         inbox.connection_made(self.transport)
-        visit = Visit(self._proxy, inbox, self.address, self.arrived_at, self._declined)
+        visit = Visit(self._proxy, inbox, self.address, self.arrived_at, self._declined, self._asked)
         self._proxy.tasks.start(visit.run(), name="login")
         if data:
             inbox.data_received(data)
+        return inbox
 
     def _leave(self) -> None:
         self._proxy.doorsteps.pop(self, None)

@@ -87,6 +87,21 @@ class Leaving:
             self._log_closing(why)
             self._part(why, cancel=cancel)
 
+    def _depart(self: Any) -> None:
+        """It has said goodbye, and nothing of its is anywhere: neither in a queue nor on a server."""
+        pool, transport = self.pool, self.transport
+        world = pool.world
+        if world.settings.log_disconnections:
+            self._log_closing(Closing.CLIENT_REQUEST)
+        self.state = GONE
+        if self.stall is not None:
+            world.find_hub(pool).forget(self)
+        world.client_left(self)
+        if transport.get_write_buffer_size() > 0:
+            self._close_socket(Closing.CLIENT_REQUEST)
+        else:
+            transport.close()
+
     def _part(self, why: Closing, *, cancel: bool) -> None:
         """The one way out: out of the queue, off the server, off the books, socket closed."""
         self.pool.waiting.pop(self, None)

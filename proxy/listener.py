@@ -67,6 +67,7 @@ class Listener:
             self._loop.add_reader(self.socket.fileno(), self._accept)
 
     def _accept(self) -> None:
+        arrive, kind = self._arrive, self._kind
         for _ in range(ACCEPT_AT_ONCE):
             try:
                 descriptor, address = self.socket._accept()  # type: ignore[attr-defined]
@@ -77,13 +78,12 @@ class Listener:
                     self._log.error(f"cannot accept on {self}: {error}")
                 self._pause(error)
                 return
-            connected = Connected(*self._kind, fileno=descriptor)
-            self._arrive(connected, self._address_of(connected, address))
-
-    def _address_of(self, connected: socket.socket, address: object) -> Address:
-        if isinstance(address, tuple):
-            return Address(str(address[0]), int(address[1]))
-        return Address.of_unix(self._port, *peer_of(connected))
+            connected = Connected(*kind, descriptor)
+            connected._io_refs, connected._closed = 0, False
+            if isinstance(address, tuple):
+                arrive(connected, tuple.__new__(Address, address[:2]))
+            else:
+                arrive(connected, Address.of_unix(self._port, *peer_of(connected)))
 
     def _pause(self, error: OSError) -> None:
         self._log.warning(f"accepting on {self} pauses for {PAUSE:g}s: {error.strerror}")
@@ -114,10 +114,12 @@ class Listener:
 
 class Connected(socket.socket):
     """A socket that has been accepted. `socket.accept` makes enums of its family and type, which is an eighth of a
-    login with trust; here they are plain numbers. Whoever takes it over makes it non-blocking."""
+    login with trust; here they are plain numbers, and the two fields that `socket.socket` has beside its descriptor
+    are set by whoever makes one. Whoever takes it over makes it non-blocking."""
 
     __slots__ = ()
 
+    __init__ = _socket.socket.__init__
     family = _socket.socket.family  # type: ignore[assignment]
     type = _socket.socket.type  # type: ignore[assignment]
 

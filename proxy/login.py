@@ -32,6 +32,7 @@ from protocol.startup import Startup, negotiate, parse_options
 from proxy.auth.claim import Claim
 from proxy.auth.gate import ASK_NOTHING, needs_secrets
 from proxy.auth.lookup import wait_claim
+from proxy.cancel import find_key_length
 from proxy.client import Client
 from proxy.config.entries import CONSOLES, Database
 from proxy.fitting import wait_spelled
@@ -70,11 +71,19 @@ async def wait_visitor(
     replication = parse_replication(startup.parameters.get("replication"))
     wishes = {} if replication else read_wishes(startup, proxy)
     rule = ASK_NOTHING if is_owner else proxy.gate.choose_rule(inbox, startup, address, replication)
+    proxy.gate.tell(rule, startup, address)
     claim = await wait_claim(proxy, startup, address[0]) if needs_secrets(rule) else Claim(startup.user, ())
     prefix = await proxy.gate.wait_proof(inbox, rule, claim, address)
     minor = answer[0] if answer is not None else startup.minor
     passed = pick_passed(startup, proxy) if replication else {}
     return Visitor(startup.user, startup.database, wishes, prefix, minor, replication, passed, is_owner, claim)
+
+
+async def wait_proven(inbox: Inbox, proxy: Any, asked: Any, address: tuple[str, int]) -> Visitor:
+    """The same for somebody who has been asked on the doorstep (asking.py)."""
+    startup, claim = asked.startup, asked.exchange.claim
+    prefix = await proxy.gate.wait_proof(inbox, asked.rule, claim, address, asked.exchange)
+    return Visitor(startup.user, startup.database, asked.wishes, prefix, startup.minor, claim=claim)
 
 
 def pick_passed(startup: Startup, proxy: Any) -> dict[str, str]:
@@ -186,10 +195,16 @@ def _build_parameters(told: ParameterSet) -> bytes:
 def join_welcome(visitor: Visitor, parameters: bytes, key: bytes, message: str = "") -> bytes:
     """The same, of ParameterStatus messages that are built already; with what the operator wants to tell everybody,
     where PostgreSQL says what its login triggers have to say."""
+    before, behind = frame_welcome(parameters, visitor.minor, message)
+    return b"".join([visitor.prefix, before, key, behind])
+
+
+def frame_welcome(parameters: bytes, minor: int, message: str = "") -> tuple[bytes, bytes]:
+    """What is in front of the cancel key and behind it, for all who are told the same."""
     notice = build_notice("NOTICE", sqlstate.SUCCESSFUL_COMPLETION, message) if message else b""
-    return b"".join(
-        [visitor.prefix, _AUTHENTICATION_OK, parameters, build_backend_key(key), notice, READY_IDLE_MESSAGE]
-    )
+    size = find_key_length(is_long=minor >= LONG_KEYS_SINCE)
+    header = build_backend_key(bytes(size))[:-size]
+    return _AUTHENTICATION_OK + parameters + header, notice + READY_IDLE_MESSAGE
 
 
 async def wait_greeting(
@@ -243,10 +258,15 @@ def settle(proxy: Any, pool: Any, visitor: Visitor, followed: ParameterSet, addr
     """Nothing stands in the way any more: the visitor is a client."""
     key = proxy.cancels.mint_key(is_long=visitor.minor >= LONG_KEYS_SINCE)
     client = Client(pool, visitor.user, key, followed, address)
+    enroll(proxy, client)
+    return client
+
+
+def enroll(proxy: Any, client: Client) -> None:
+    """It is in the books from here on."""
     proxy.client_arrived(client)
     if proxy.log.level >= DEBUG:
         proxy.log.for_socket(client.tag).debug("logged in")
-    return client
 
 
 def log_attempt(

@@ -172,7 +172,7 @@ class Proxy:
     # Clients arrive.
 
     def arrive(self, connected: socket.socket, address: Address) -> None:
-        if address.host != UNIX:
+        if self.settings.tcp_socket_buffer and address.host != UNIX:
             tune_buffers(connected, self.settings)
         receive(self, connected, address)
 
@@ -356,7 +356,7 @@ class Proxy:
             has_callers = self.doorsteps or self.callers > len(self.consoles)
             return not (self.client_count or has_callers or self.kin.holds_us)
         if how is Leaving.WAIT_FOR_CLIENTS:
-            return self.client_count == 0 and not self.strangers.visits
+            return self.client_count == 0 and not self.strangers.logging_in
         if how is Leaving.WAIT_FOR_SERVERS:
             return all(pool.is_quiet for pool in [*self.pools, *self.pools.dying])
         return True

@@ -51,9 +51,16 @@ class Strangers:
         limit: int = settings.max_half_open or max(settings.max_client_conn, LEAST)
         return limit
 
+    @property
+    def logging_in(self) -> int:
+        """How many have said something, some of them on the doorstep still."""
+        begun: int = sum(door.has_begun for door in self._proxy.doorsteps)
+        return len(self.visits) + begun
+
     def check(self) -> None:
         """Somebody has come: is there room?"""
-        while len(self) > self.limit:
+        limit = self.limit
+        while len(self._proxy.doorsteps) + len(self.visits) > limit:
             self._drop(self._find_victim())
 
     def _find_victim(self) -> Any:

@@ -18,11 +18,13 @@ from protocol.startup import CancelRequest, Startup, SuccessionRequest, negotiat
 from proxy import encryption, login, replication, succession
 from proxy.admin.console import converse
 from proxy.admin.rights import check_login, find_right
+from proxy.asking import Asked
 from proxy.auth.oauth import TokenWanted
 from proxy.auth.owner import is_owner
 from proxy.clock import span
 from proxy.config.entries import CONSOLES
 from proxy.explain import Explanation
+from proxy.express import Rules
 from proxy.failing import LoginFailed
 from proxy.handshake import HandshakeFailed
 from proxy.inbox import HIGH_WATER, Inbox, PeerGone
@@ -48,13 +50,15 @@ class Visit:
         address: tuple[str, int],
         arrived_at: float | None = None,
         declined: int = 0,
+        asked: Asked | None = None,
     ) -> None:
         self.proxy = proxy
         self.inbox = inbox
         self.address = address
         self.arrived_at: float = proxy.clock.now() if arrived_at is None else arrived_at
         self._declined = declined  # requests for encryption, before we came
-        self.startup: Startup | None = None
+        self._asked = asked  # on the doorstep, where something unusual has come in between
+        self.startup: Startup | None = None if asked is None else asked.startup
         self._meant = ""  # the database of the client whose query is to be canceled
         self.visitor: login.Visitor | None = None
         self.is_counted = False
@@ -134,6 +138,9 @@ class Visit:
 
     async def _log_in(self, scope: asyncio.Timeout) -> login.Visitor | None:
         """A visitor who wants the console; None when everything is done already."""
+        if self._asked is not None:
+            await self._go_on(self._asked)
+            return None
         proxy, inbox = self.proxy, self.inbox
         request, packet = await encryption.wait_request(inbox, proxy, self.address, self._declined)
         if isinstance(request, CancelRequest):
@@ -165,6 +172,20 @@ class Visit:
         proxy.strangers.leave(self)
         if is_console:
             return visitor
+        await self._let_in(visitor, packet, rules, is_plain=negotiate(request) is None and not tls)
+        return None
+
+    async def _go_on(self, asked: Asked) -> None:
+        """From where the doorstep has stopped."""
+        proxy, inbox = self.proxy, self.inbox
+        async with proxy.strangers.guesses.attempt(self.address, asked.startup.user, inbox, asked.attempt):
+            visitor = self.visitor = await login.wait_proven(inbox, proxy, asked, self.address)
+        proxy.strangers.leave(self)
+        await self._let_in(visitor, asked.packet, asked.rules, is_plain=True)
+
+    async def _let_in(self, visitor: login.Visitor, packet: bytes, rules: Rules, *, is_plain: bool) -> None:
+        """Somebody has shown who he is. `is_plain`: the next one who says the same hears the same."""
+        proxy, inbox = self.proxy, self.inbox
         self._count()
         login.check_max_clients(proxy)
         phase: asyncio.Protocol
@@ -173,12 +194,11 @@ class Visit:
         else:
             phase = client = await login.welcome(inbox, proxy, visitor, self.address)
             client.connected_at = self.arrived_at  # its age is that of its connection, not of its login
-            if negotiate(request) is None and not tls:
+            if is_plain:
                 proxy.express.remember(packet, visitor, client.pool, rules)
         self._discount()
         self.is_handed_over = True
         inbox.hand_over_to(phase)
-        return None
 
     def _is_owner(self, user: str) -> bool:
         """Of the console. Refused: somebody else calls himself by its name."""

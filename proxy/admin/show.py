@@ -81,7 +81,7 @@ def show_lists(proxy: Any) -> Table:
         ("peer_pools", len(list(proxy.peers.pools()))),
         ("free_clients", 0),
         ("used_clients", proxy.client_count - proxy.visitors + len(proxy.consoles)),
-        ("login_clients", proxy.visitors + len(proxy.strangers.visits)),
+        ("login_clients", proxy.visitors + proxy.strangers.logging_in),
         ("free_servers", 0),
         ("used_servers", proxy.pools.count_servers(list(proxy.pools))),
         ("dns_names", len(proxy.resolver)),

@@ -24,6 +24,7 @@ from protocol.startup import Startup
 from proxy.auth.certificate import Names as CertificateNames
 from proxy.auth.certificate import check_certificate
 from proxy.auth.claim import Claim
+from proxy.auth.exchange import Exchange
 from proxy.auth.ident import Maps, is_allowed
 from proxy.auth.interfaces import Interfaces
 from proxy.auth.owner import find_uid
@@ -69,7 +70,7 @@ _REJECTED: Final = {  # by (there is no rule, physical replication is wanted)
     (False, True): "pg_hba.conf rejects replication connection for",
 }
 
-_ASKED: Final = {
+ASKED: Final = {
     Method.TRUST: AuthMethod.TRUST,
     Method.PASSWORD: AuthMethod.PLAIN,
     Method.MD5: AuthMethod.MD5,
@@ -105,7 +106,7 @@ class Gate:
             for warning in rulebook.warnings[:MOST_WARNINGS]:
                 self._proxy.log.warning(str(warning))
 
-    def choose_rule(self, inbox: Inbox, startup: Startup, address: tuple[str, int], replication: Replication) -> Rule:
+    def choose_rule(self, inbox: Any, startup: Startup, address: tuple[str, int], replication: Replication) -> Rule:
         """The rule this login is judged by. Refused (28000): it says no, or there is none."""
         settings = self._proxy.settings
         if settings.auth_type is not AuthType.HBA:
@@ -120,12 +121,17 @@ class Gate:
         rule = find_rule(self.rulebook.rules, caller, self._interfaces.find)
         if rule is None or rule.method is Method.REJECT:
             raise _rejected(caller, rule, settings.auth_hba_file)
-        if self._proxy.log.level >= DEBUG:
-            voice = self._proxy.log.for_socket(tag_client(address, caller.database, caller.user))
-            voice.debug(f"is asked by {rule.method}: rule {rule}")
         return rule
 
-    async def wait_proof(self, inbox: Inbox, rule: Rule, claim: Claim, address: tuple[str, int]) -> bytes:
+    def tell(self, rule: Rule, startup: Startup, address: tuple[str, int]) -> None:
+        """Which rule it was, for the log."""
+        if self._proxy.log.level >= DEBUG and rule.place is not _NOWHERE:
+            voice = self._proxy.log.for_socket(tag_client(address, startup.database, startup.user))
+            voice.debug(f"is asked by {rule.method}: rule {rule}")
+
+    async def wait_proof(
+        self, inbox: Inbox, rule: Rule, claim: Claim, address: tuple[str, int], begun: Exchange | None = None
+    ) -> bytes:
         """Let the client prove that it is who it claims to be, as the rule says; see `verify_client`."""
         user, maps = claim.user, self.rulebook.maps
         is_known = bool(claim.stored) or rule.method in OUTSIDE  # who is known is known there
@@ -139,8 +145,8 @@ class Gate:
                 return b""
             if rule.method in OUTSIDE:
                 return await self._ask_outside(inbox, rule, user, address)
-            method = AuthMethod.ANY if rule is ASK_NOTHING else _ASKED[rule.method]
-            return await verify_client(inbox, claim, method, self._proxy.keeper)
+            method = AuthMethod.ANY if rule is ASK_NOTHING else ASKED[rule.method]
+            return await verify_client(inbox, claim, method, self._proxy.keeper, begun)
 
     async def _ask_outside(self, inbox: Inbox, rule: Rule, user: str, address: tuple[str, int]) -> bytes:
         method, maps = AuthType(rule.method), self.rulebook.maps

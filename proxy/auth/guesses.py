@@ -28,7 +28,7 @@ from collections.abc import AsyncIterator, Hashable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import ip_network
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from protocol import sqlstate
 from protocol.errors import Refused
@@ -62,6 +62,13 @@ class Record:
         return min(FIRST * 2.0 ** min(over - 1, 30), longest) if over > 0 else 0.0
 
 
+class Attempt(NamedTuple):
+    """A question that has been put, and how many had failed before."""
+
+    pair: Pair
+    before: int
+
+
 class Ledger(Generic[K]):
     """Records of one kind. `free` failures cost nothing; `most` attempts wait at a time."""
 
@@ -79,6 +86,19 @@ class Ledger(Generic[K]):
         if record is not None and record.failures and now - record.failed_at > MEMORY:
             record.failures = 0
         return record
+
+    def is_clean(self, key: K) -> bool:
+        """Has it not failed since it was right last?"""
+        record = self._records.get(key)
+        return record is None or not record.failures
+
+    def recall(self, key: K) -> bool:
+        """Has it been right before, and not wrong since? Then it is the last in line to be forgotten."""
+        record = self._records.get(key)
+        if record is None or record.failures or not record.is_known:
+            return False
+        self._records.move_to_end(key)
+        return True
 
     def open(self, key: K, now: float) -> Record:
         """The same, made if there is none; the last in line to be forgotten."""
@@ -112,14 +132,20 @@ class Guesses:
         self.failed = self.delayed = self.refused = 0  # so far
 
     @asynccontextmanager
-    async def attempt(self, address: tuple[str, int], user: str, inbox: Inbox) -> AsyncIterator[None]:
-        """Around the questions to somebody who says he is `user`. Refused: too many there wait for their turn."""
+    async def attempt(
+        self, address: tuple[str, int], user: str, inbox: Inbox, begun: Attempt | None = None
+    ) -> AsyncIterator[None]:
+        """
+        Around the questions to somebody who says he is `user`. Refused: too many there wait for their turn. `begun`: he
+        has been asked already, and did not have to wait for that.
+        """
         if self._proxy.settings.auth_type in _UNASKED:
             yield
             return
         pair = (neighbourhood(address), user)
-        await self._wait(pair, self._find_delay(pair), inbox)
-        before = self._count(pair)
+        if begun is None:
+            await self._wait(pair, self._find_delay(pair), inbox)
+        before = self._count(pair) if begun is None else begun.before
         try:
             yield
         except Refused as no:
@@ -130,6 +156,22 @@ class Guesses:
             raise
         await self._wait(pair, self._find_delay_for_others(pair, before), inbox)
         self._succeed(pair)
+
+    def begin(self, address: tuple[str, int], user: str) -> Attempt | None:
+        """The same for a question that is put at once; None: it must wait. One that ends badly goes to `attempt`."""
+        pair = (neighbourhood(address), user)
+        if self.pairs.is_clean(pair) and self.addresses.is_clean(pair[0]):
+            return Attempt(pair, 0)
+        return None if self._find_delay(pair) else Attempt(pair, self._count(pair))
+
+    def end_well(self, attempt: Attempt) -> bool:
+        """The answer was right. False: before anybody learns that it must wait, in `attempt`."""
+        if self.pairs.recall(attempt.pair):
+            return True
+        if self._find_delay_for_others(attempt.pair, attempt.before):
+            return False
+        self._succeed(attempt.pair)
+        return True
 
     @property
     def longest(self) -> float | None:

@@ -27,8 +27,9 @@ import secrets
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Final
 
 from protocol.passwords import (
@@ -47,6 +48,18 @@ CAPACITY: Final = 10_000  # results; about 250 bytes each
 THREADS: Final = 2
 NICE: Final = 10  # of its threads
 
+Verifiers = Mapping[ScramVerifier, Stored]
+"""Each with the stored secret that it is made of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """All that could be checked for somebody who had these secrets; see verifiers.py."""
+
+    stored: tuple[Stored, ...]
+    iterations: int  # of verifiers of our own making, then
+    verifiers: Verifiers
+
 
 class KeyKeeper:
     """Derives and remembers. `iterations` are for verifiers of our own making; it may be set at any time."""
@@ -64,6 +77,7 @@ class KeyKeeper:
         self._name_key = secrets.token_bytes(32)
         self._capacity = capacity
         self._known: OrderedDict[bytes, bytes] = OrderedDict()
+        self.gathered: OrderedDict[str, Gathered] = OrderedDict()  # by user
         self._asked: dict[bytes, asyncio.Future[None]] = {}
         self._free_threads = asyncio.Semaphore(threads)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="keys", initializer=_be_nice)
@@ -83,6 +97,18 @@ class KeyKeeper:
         like = like or self.mock(user)
         salted = await self.salted(password, like.salt, like.iterations)
         return ScramKeys.from_salted_password(salted).verifier(like.salt, like.iterations)
+
+    def recall_verifier(self, password: Secret, like: ScramVerifier) -> ScramVerifier | None:
+        """The same from memory; None: it must be derived first."""
+        salted = self._known.get(self._name(password, like.salt, like.iterations))
+        if salted is None:
+            return None
+        return ScramKeys.from_salted_password(salted).verifier(like.salt, like.iterations)
+
+    def keep_gathered(self, user: str, gathered: Gathered) -> None:
+        self.gathered[user] = gathered
+        if len(self.gathered) > self._capacity:
+            self.gathered.popitem(last=False)
 
     def mock(self, user: str, number: int = 0) -> ScramVerifier:
         """A verifier that no password fits; the same each time for the same user. One may have several (turns.py)."""

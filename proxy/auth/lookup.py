@@ -83,17 +83,36 @@ class Flight:
 
 async def wait_claim(proxy: Any, startup: Startup, host: str) -> Claim:
     """The secrets that count for this login from `host`. Refused, LoginFailed: they cannot be asked for."""
-    users, user, who = proxy.users, startup.user, (host, startup.user)
-    mocks, turn = users.count_salts(proxy.keeper.draw(user)), proxy.lookups.turns.find(who)
+    question = _find_open_question(proxy, startup)
+    found = None if question is None else await proxy.lookups.wait(question, startup.user)
+    return _make_claim(proxy, startup.user, host, question, found)
+
+
+def recall_claim(proxy: Any, startup: Startup, host: str) -> Claim | None:
+    """The same at once; None: somebody must be asked first. Refused: as above."""
+    question = _find_open_question(proxy, startup)
+    found = None if question is None else proxy.lookups.recall((question, startup.user))
+    if found is None and question is not None:
+        return None
+    return _make_claim(proxy, startup.user, host, question, found)
+
+
+def _find_open_question(proxy: Any, startup: Startup) -> Question | None:
+    """Where the file does not name the user."""
+    return None if proxy.users.secrets_of(startup.user) else find_question(proxy, startup.database)
+
+
+def _make_claim(proxy: Any, user: str, host: str, question: Question | None, found: Found | None) -> Claim:
+    users, who = proxy.users, (host, user)
+    mocks = users.count_salts(proxy.keeper.draw(user)) if users.several else 1
+    turn = proxy.lookups.turns.find(who)
 
     def miss() -> None:
         proxy.lookups.turns.next(who)
 
-    stored = users.secrets_of(user)
-    question = None if stored else find_question(proxy, startup.database)
-    if question is None:
+    if question is None or found is None:
+        stored = users.secrets_of(user)
         return Claim(user, stored, strangers_meet_scram=users.mostly_scram, turn=turn, mocks=mocks, missed=miss)
-    found = await proxy.lookups.wait(question, user)
 
     async def renew() -> Sequence[Stored] | None:
         newer: Found | None = await proxy.lookups.wait_newer(question, user, found)

@@ -61,7 +61,8 @@ class Proofs:
             self._proxy.pools.passing.add(pool)
         before = self._proofs.get(pool)
         if claim.proven is not None:
-            self.keep(pool, Proof(claim.proven, claim.proof, claim.source))
+            if before is None or (before.stored, before.password, before.source) != _shown_by(claim):
+                self.keep(pool, Proof(*_shown_by(claim)))
         elif claim.source is not None and (before is None or before.stored not in claim.stored):
             # Nobody was asked: what was found must do.
             self.keep(pool, Proof(next(iter(claim.stored), None), _find_best(claim.stored), claim.source))
@@ -128,6 +129,10 @@ class Proofs:
         database = self._proxy.find_database(pool.database)
         found: Pool | None = None if database is None else self._proxy.pools.find_old(database, pool.user)
         return found
+
+
+def _shown_by(claim: Claim) -> tuple[Stored | None, Password, object]:
+    return claim.proven, claim.proof, claim.source
 
 
 def _is_good(stored: Stored) -> bool:

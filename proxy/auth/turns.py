@@ -44,7 +44,7 @@ class Turns:
 
 def arrange(stored: Sequence[Stored], turn: int) -> tuple[Stored, ...]:
     """The same secrets, but for those verifiers first whose turn it is: they share salt and iterations."""
-    salts = find_salts(stored)
+    salts = find_salts(stored) if len(stored) > 1 else ()
     if len(salts) < 2:
         return tuple(stored)
     chosen = salts[turn % len(salts)]

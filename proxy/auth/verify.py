@@ -27,21 +27,16 @@ front of it is returned.
 """
 
 import enum
-import hmac
 import secrets
-from collections.abc import Mapping, Sequence
 from typing import Final
 
 from protocol import codes, sqlstate
 from protocol.backend import (
     build_authentication_cleartext,
     build_authentication_md5,
-    build_sasl,
-    build_sasl_continue,
-    build_sasl_final,
 )
 from protocol.errors import Refused
-from protocol.frontend import parse_password, parse_sasl_initial, parse_sasl_response
+from protocol.frontend import parse_password
 from protocol.passwords import (
     MAX_STORED_LENGTH,
     LearntKeys,
@@ -50,21 +45,21 @@ from protocol.passwords import (
     ScramKeys,
     ScramVerifier,
     Secret,
-    Stored,
     is_md5_password,
     is_md5_response,
     is_plain_password,
     is_scram_password,
     md5_stored,
 )
-from protocol.scram import MAX_MESSAGE_LENGTH, ScramServer, WrongPassword, offered_with
+from protocol.scram import WrongPassword
 from proxy.auth.binding import find_own_end_point
 from proxy.auth.claim import Claim
+from proxy.auth.exchange import MAX_SASL_MESSAGE, Exchange
 from proxy.auth.keys import KeyKeeper
+from proxy.auth.verifiers import verifiers_among, wait_verifiers
 from proxy.inbox import Inbox
 
 MAX_PASSWORD_MESSAGE: Final = MAX_STORED_LENGTH + 5  # its length, and the zero byte at its end
-MAX_SASL_MESSAGE: Final = MAX_MESSAGE_LENGTH + 64  # its length, and the mechanism's name
 
 
 class AuthMethod(enum.Enum):
@@ -77,10 +72,12 @@ class AuthMethod(enum.Enum):
     SCRAM = "scram-sha-256"
 
 
-async def verify_client(inbox: Inbox, claim: Claim, method: AuthMethod, keeper: KeyKeeper) -> bytes:
+async def verify_client(
+    inbox: Inbox, claim: Claim, method: AuthMethod, keeper: KeyKeeper, begun: Exchange | None = None
+) -> bytes:
     """
     Let the client prove that it is who it claims to be. Returns the bytes to send in front of AuthenticationOk; what
-    it has shown of its password is in `claim` then.
+    it has shown of its password is in `claim` then. `begun` is its SCRAM exchange, if it has been asked already.
 
     Refused: 28P01 for a wrong password or unknown user, 28000 for an unknown user under trust and for a client that is
     bound to another certificate or believes that it cannot be bound, 08P01 for a message of another kind. ProtocolError
@@ -92,8 +89,8 @@ async def verify_client(inbox: Inbox, claim: Claim, method: AuthMethod, keeper: 
         return _trust(claim)
     if method is AuthMethod.PLAIN:
         return await _ask_cleartext(inbox, claim, keeper)
-    if method is AuthMethod.SCRAM or _meets_scram(claim):
-        return await _ask_scram(inbox, claim, keeper)
+    if meets_scram(method, claim):
+        return await _ask_scram(inbox, claim, keeper, begun)
     return await _ask_md5(inbox, claim)
 
 
@@ -103,8 +100,10 @@ def _trust(claim: Claim) -> bytes:
     return b""
 
 
-def _meets_scram(claim: Claim) -> bool:
-    """Under md5: is this user asked by SCRAM?"""
+def meets_scram(method: AuthMethod, claim: Claim) -> bool:
+    """Is this user asked by SCRAM? Under md5 that hangs on what is stored."""
+    if method is not AuthMethod.MD5:
+        return method is AuthMethod.SCRAM
     if not claim.usable:
         return claim.strangers_meet_scram
     return any(isinstance(each, ScramVerifier) for each in claim.usable)
@@ -130,7 +129,7 @@ async def _is_right(password: Secret, claim: Claim, keeper: KeyKeeper) -> bool:
         if isinstance(each, Md5) and is_md5_password(each, claim.user, password):
             claim.prove(each, each)
             return True
-    for verifier in _verifiers_among(usable) or [keeper.mock(claim.user)]:
+    for verifier in verifiers_among(usable) or [keeper.mock(claim.user)]:
         salted = await keeper.salted(password, verifier.salt, verifier.iterations)
         if is_scram_password(verifier, salted):
             keys = ScramKeys.from_salted_password(salted)
@@ -164,55 +163,21 @@ def _mock_md5() -> Md5:
     return Md5(secrets.token_hex(16))
 
 
-async def _ask_scram(inbox: Inbox, claim: Claim, keeper: KeyKeeper) -> bytes:
-    binding = find_own_end_point(inbox.transport)
-    offered = offered_with(binding)
-    inbox.write(build_sasl(offered))
-    initial = parse_sasl_initial(await wait_answer(inbox, "SASL", MAX_SASL_MESSAGE))
-    if initial.mechanism not in offered or initial.data is None:
-        raise Refused(sqlstate.PROTOCOL_VIOLATION, "client selected an invalid SASL authentication mechanism")
-    verifiers = await _gather_verifiers(claim, keeper)
-    server = ScramServer(*verifiers, mechanism=initial.mechanism, channel_binding=binding)
-    inbox.write(build_sasl_continue(server.first(initial.data)))
-    answer = parse_sasl_response(await wait_answer(inbox, "SASL", MAX_SASL_MESSAGE))
+async def _ask_scram(inbox: Inbox, claim: Claim, keeper: KeyKeeper, begun: Exchange | None) -> bytes:
+    exchange = begun or Exchange(claim, find_own_end_point(inbox.transport))
+    if begun is None:
+        inbox.write(exchange.question)
+    if not exchange.is_open:
+        answer = await wait_answer(inbox, "SASL", MAX_SASL_MESSAGE)
+        exchange.check_choice(answer)
+        exchange.verifiers = exchange.verifiers or await wait_verifiers(claim, keeper)
+        inbox.write(exchange.open(answer))
     try:
-        last = server.final(answer)
+        return exchange.close(await wait_answer(inbox, "SASL", MAX_SASL_MESSAGE))
     except WrongPassword:
         claim.miss()
         await claim.renew()  # for the next try: this one was told the salt of what we had
         raise wrong_password(claim.user) from None
-    _note_keys(claim, verifiers, server.keys)
-    return build_sasl_final(last)
-
-
-async def _gather_verifiers(claim: Claim, keeper: KeyKeeper) -> dict[ScramVerifier, Stored]:
-    """
-    All that one exchange can check, and the stored secret that each is made of. It names one salt, that of the first
-    verifier; one with another salt has its turn after a failure (turns.py), and plain secrets are salted to suit. The
-    mock comes last, when there is nothing else.
-    """
-    usable = claim.usable
-    verifiers = _verifiers_among(usable)
-    like = verifiers[0] if verifiers else keeper.mock(claim.user, claim.mock_number)
-    suitable: dict[ScramVerifier, Stored] = {
-        each: each for each in verifiers if (each.salt, each.iterations) == (like.salt, like.iterations)
-    }
-    for each in usable:
-        if isinstance(each, Plain):
-            suitable.setdefault(await keeper.verifier_for(claim.user, each.secret, like), each)
-    return suitable or {like: like}
-
-
-def _note_keys(claim: Claim, verifiers: Mapping[ScramVerifier, Stored], keys: ScramKeys) -> None:
-    """The client knows the password of one of these: with its plain text, if we have that, else with the keys."""
-    for verifier, stored in verifiers.items():
-        if hmac.compare_digest(verifier.stored_key, keys.stored_key):
-            learnt = LearntKeys(keys, verifier.salt, verifier.iterations)
-            claim.prove(stored, stored.secret if isinstance(stored, Plain) else learnt)
-
-
-def _verifiers_among(usable: Sequence[Stored]) -> list[ScramVerifier]:
-    return [each for each in usable if isinstance(each, ScramVerifier)]
 
 
 async def wait_answer(inbox: Inbox, what: str, limit: int) -> bytes:

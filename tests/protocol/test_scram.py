@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocol import scram
 from protocol.errors import ProtocolError, Refused
 from protocol.passwords import ScramKeys, Secret, derive_salted_password
 from protocol.scram import ScramClient, ScramServer, WrongPassword, mock_verifier, offered_with
@@ -358,3 +359,35 @@ def test_whatever_is_said_the_client_goes_on_or_refuses(first: bytes, final: byt
     with suppress(ProtocolError):
         client.check_final(final)
         assert final.startswith(SERVER_FINAL)
+
+
+@given(
+    st.sampled_from([b"n,,", b"y,,", b"n,a=x,", b"p=tls-server-end-point,,", b"n,", b""]),
+    st.sampled_from([b"n=", b"n=ann,", b"m=x,n=", b"x"]),
+    st.sampled_from([b"r=", b",r=", b",r=,", b""]),
+    st.one_of(st.binary(max_size=3), st.just(b"n" * 18), st.just(b"n" * 200), st.just(b"n" * 201), st.just(b"n" * 257)),
+    st.sampled_from([b"", b",", b",x=y", b"\n"]),
+    st.booleans(),
+)
+def test_the_short_way_through_a_first_message_says_what_the_long_one_says(
+    header: bytes, name: bytes, mark: bytes, nonce: bytes, tail: bytes, is_bound: bool
+) -> None:
+    said = header + name + mark + nonce + tail
+
+    def hear(server: ScramServer, is_long: bool) -> tuple[object, ...]:
+        try:
+            if is_long:
+                bare, found = server._look_closer(said)
+                return bare, found + server._nonce, server._bound
+            server.first(said)
+        except (ProtocolError, Refused) as no:
+            return type(no), str(no)
+        return server._opening.partition(b",r=" + server._nonces + b",s=")[0], server._nonces, server._bound
+
+    binding = b"hash" if is_bound else None
+    short, long = (ScramServer(VERIFIER, nonce="s", channel_binding=binding) for _ in range(2))
+    assert hear(short, is_long=False) == hear(long, is_long=True)
+
+
+def test_the_usual_first_message_goes_the_short_way() -> None:
+    assert scram._USUAL_FIRST.fullmatch(CLIENT_FIRST) is not None

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocol import startup
 from protocol.codes import PROTOCOL_3_2
 from protocol.errors import ProtocolError, Refused
 from protocol.startup import (
@@ -143,6 +144,20 @@ def test_a_cancel_key_that_is_too_short_or_too_long_is_an_error(size):
 def test_any_bytes_parse_or_are_refused(body):
     with contextlib.suppress(ProtocolError, Refused):
         parse_startup(body)
+
+
+_texts = st.text(st.characters(codec="utf-8"), max_size=3).map(str.encode) | st.just(b"_pq_.x")
+
+
+@given(st.lists(_texts | st.binary(max_size=3), max_size=8), st.sampled_from([b"", b"\0", b"\0\0", b"\0\0\0", b"x"]))
+def test_the_short_way_through_a_packet_finds_what_the_long_one_finds_or_nothing(texts, end):
+    body = b"\0".join(texts) + end
+    pairs = startup._split_pairs(body)
+    assert not pairs or pairs == startup._parse_pairs(body)
+
+
+def test_the_usual_packet_goes_the_short_way():
+    assert startup._split_pairs(LOGIN[4:]) == [("user", "app"), ("database", "shop"), ("application_name", "web")]
 
 
 # Negotiation.
