@@ -28,7 +28,10 @@ from proxy.states import RESTING, ClientState, Closing, PoolState
 from proxy.units import Unit, let_off
 
 OPEN = PoolState.OPEN
-SMOOTHING: Final = 0.1  # the weight of the newest figure in `pace`
+SMOOTHING: Final = 0.1  # the weight of the newest figure in an average
+UP: Final = 1.05  # steps of `pace`
+DOWN: Final = 0.8
+LATE: Final = 10  # times the usual gap: on a machine that is busy all are slow
 
 Entries = list[tuple[tuple[Debt, ...], Owner]]
 
@@ -53,7 +56,8 @@ class Line:
         self.server: Any = None
         self.ledger: Any = None  # our server's; still known when that is lost
         self.load = 0  # units that have been sent and are not answered
-        self.pace = 0.0  # seconds a unit takes, lately
+        self.pace = 1e-4  # seconds a unit takes when it need not wait for a core: four fifths take longer
+        self.gap = 1e-3  # seconds between two reads of answers: half of them are longer
         self.head_since = self.waiting_since = self.ready_at = self.now()
         self.was_canceled = False  # a cancel request has been on its way to this server, since it is ours
         self.is_held = False
@@ -316,10 +320,16 @@ class Line:
 
     def _note_time(self, now: float, count: int) -> float:
         """`count` units have been answered: how long one took."""
-        share = float(now - self.head_since) / count
+        elapsed = float(now - self.head_since)
+        share = elapsed / count
         self.head_since = now
-        self.pace += (share - self.pace) * SMOOTHING
+        self.pace *= UP if share > self.pace else DOWN
+        self.gap *= UP if elapsed > self.gap else 1 / UP
         return share
+
+    def is_late(self, now: float, patience: float) -> bool:
+        """Has its head been running for longer than `patience`, and for much longer than others do here?"""
+        return self.load > 0 and now - self.head_since > max(patience, LATE * self.gap)
 
     def advance(self, unit: Unit) -> float:
         """The head has been answered, with what came before: the next one runs."""

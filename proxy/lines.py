@@ -26,7 +26,7 @@ from protocol.parameters import ParameterSet
 from protocol.sharing import ZEROS, is_readable
 from proxy import rounds, stuck
 from proxy.config.kinds import PoolMode, SessionState
-from proxy.line import Line
+from proxy.line import SMOOTHING, Line
 from proxy.probes import Probe
 from proxy.requests import CARE, UNNAMED
 from proxy.shapes import Book, Shape
@@ -49,6 +49,8 @@ class Lines:
         self.members: list[Line] = []
         self.spread = Spread(self.now())
         self.is_planned = False
+        self._planned_at = self.now()
+        self.lag = 0.0  # seconds that a turn of the loop takes, lately: so late we may see an answer
         self._watch: asyncio.TimerHandle | None = None
         self._sets: dict[int, tuple[ParameterSet, bool]] = {}  # by identity: may clients with these share?
         self.rescues = 0  # units that were taken from behind a head that was stuck
@@ -103,7 +105,10 @@ class Lines:
 
     def _is_learning(self, client: Any, data: bytes, shape: Shape) -> bool:
         """It has a server of its own, where it is measured if it may ever share. (False, for `take`.)"""
-        client.probe = Probe(client, shape, data) if shape.is_fit and not shape.is_trusted else None
+        is_wanted = shape.is_fit and not shape.is_trusted
+        client.probe = Probe(client, shape, data, self) if is_wanted else None
+        if is_wanted and not self.is_planned:
+            self.plan()  # for the lag
         return False
 
     def take_named(self, client: Any, data: bytes) -> bool:
@@ -156,10 +161,12 @@ class Lines:
         """`serve`, once in this turn of the loop."""
         if not self.is_planned:
             self.is_planned = True
+            self._planned_at = self.now()
             asyncio.get_running_loop().call_soon(self._serve)
 
     def _serve(self) -> None:
         self.is_planned = False
+        self.lag += (self.now() - self._planned_at - self.lag) * SMOOTHING
         self.serve()
 
     def serve(self) -> None:
@@ -185,7 +192,7 @@ class Lines:
                     working += 1
                 else:
                     spare = line
-            elif not load or now - line.head_since <= self.patience:  # else its head is stuck: others take over
+            elif not line.is_late(now, self.patience):  # else its head is stuck: others take over
                 working += 1
                 if load <= self.low and line.is_open and not (load and (is_fair or load * line.pace > self.max_wait)):
                     room += self.depth - load
@@ -246,7 +253,7 @@ class Lines:
         self._watch = None
         now = self.now()
         for line in self.members:
-            if line.load and now - line.head_since > self.stall:
+            if line.is_late(now, self.stall):
                 self.rescues += stuck.rescue(line)
         self.spread.note(now, self.pool.stats.lone_count + self.pool.stats.query_count)
         if self.pending:

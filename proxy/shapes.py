@@ -2,11 +2,12 @@
 What is known of the shapes of texts: may they share a line, and have they shown that they are fast and small?
 
 Theory. A text that may share by its words need not be fit for it: it may read a million rows. So a shape must first be
-seen, run on servers of its clients' own (probes.py): `NEEDED` fast and small answers in a row, and it is trusted. A
-large answer, or a time that is typically too long, and the trust is lost, and has to be earned anew by twice as many as
-the last time; who kept it for long begins anew. So who swings between fast and slow shares less and less. One slow
-answer says nothing: this process may have been waiting for a core. What is typical follows what is seen in steps, up
-faster than down, so it comes to lie above two thirds of the times, however far out the others are.
+seen, run on servers of its clients' own (probes.py): `NEEDED` fast and small answers, with few slow ones in between, and
+it is trusted. A large answer, or a time that is typically too long, and the trust is lost, and has to be earned anew by
+twice as many as the last time; who kept it for long begins anew. So who swings between fast and slow shares less and
+less. One slow answer says nothing: PostgreSQL or this process may have been waiting for a core. What is typical follows
+what is seen in steps, up a little less than down, so it comes to lie a little below the median, however far out others
+are.
 
 A text is looked up twice: as it is but for its digits (`known`, one dictionary and 0.2 us), and if that is not known by
 its shape (protocol/sharing.py). What is known is bounded; who came first is forgotten first.
@@ -20,11 +21,12 @@ from typing import Any, Final
 from protocol.framing import HEADER_SIZE
 from protocol.sharing import FIT, ZEROS, Verdict, fold, judge
 
-NEEDED: Final = 3  # good answers in a row before a shape is trusted
-NEEDED_AT_MOST: Final = 1_000
+NEEDED: Final = 3  # good answers before a shape is trusted
+NEEDED_AT_MOST: Final = 100
 LONG: Final = 10_000  # answers, after which a new loss counts as the first
-UP: Final = 1.25
-DOWN: Final = 0.9
+UP: Final = 1.1
+DOWN: Final = 0.87
+PENALTY: Final = 0.25  # good answers that a slow one costs
 MAX_SHAPES: Final = 2_000  # remembered per pool
 MAX_KNOWN: Final = 4_000  # texts without their digits
 BUCKETS: Final = 80  # of times: four to a doubling, from a microsecond on
@@ -49,7 +51,7 @@ class Shape:
         self.book = book
         self.is_fit = verdict is FIT
         self.is_trusted = False
-        self.good = 0  # answers in a row
+        self.good = 0.0  # answers, less the penalties
         self.needed = NEEDED
         self.since = 0  # `calls` when it was trusted
         self.typical = 0.0  # time of an answer
@@ -64,7 +66,7 @@ class Shape:
         book = self.book
         if self.is_trusted or not self.is_fit:
             return
-        self.good = self.good + 1 if size <= book.max_size and seconds <= book.max_time else 0
+        self.good += 1 if size <= book.max_size and seconds <= book.max_time else -min(PENALTY, self.good)
         if self.good >= self.needed:
             self.is_trusted = True
             self.typical, self.since = seconds, self.calls
