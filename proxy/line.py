@@ -155,8 +155,13 @@ class Line:
         """The pool has a server for us."""
         self._take(server)
         self.lines.serve()
-        if not self.load:
-            server.rest()  # whoever waited has left
+
+    def leave(self, *, is_wanted: bool) -> None:
+        """We have no units: our server is for others, and so is our place in the queue unless somebody waits for us."""
+        if self.server is not None:
+            self.server.rest()
+        elif not is_wanted:
+            self.pool.waiting.pop(self, None)
 
     def _take(self, server: Any) -> None:
         self.followed = self.tail = server.followed
