@@ -120,7 +120,8 @@ class Unit:
         if client is None or client.state is GONE:
             return
         client.deliver(data)
-        if client.is_choked and self.line is not None and client.transport.get_write_buffer_size() > MAX_BUFFERED:
+        # (These may be its last bytes, and the line be others' already.)
+        if client.is_choked and client.unit is self and client.transport.get_write_buffer_size() > MAX_BUFFERED:
             self.line.hold()
 
     def failed(self, error: ErrorFields) -> bytes | None:
