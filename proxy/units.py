@@ -167,7 +167,8 @@ class Unit:
         client, self.client = self.client, None
         if client is not None:
             let_off(client, client.pool.now())
-            client.lose_server(Closing.HOSTILE, None, was_told=self.was_told, cut=client if server.recipient is self else None)
+            cut = client if server.recipient is self else None
+            client.lose_server(Closing.HOSTILE, None, was_told=self.was_told, cut=cut)
         raise ProtocolError("a transaction that nobody has begun")
 
     def voided(self) -> None:
