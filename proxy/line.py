@@ -50,7 +50,7 @@ class Line:
         self.lines = lines
         self.pool = lines.pool
         self.now = lines.pool.now
-        self.followed: ParameterSet = {}  # as a client's; what matters here is `tail`
+        self._followed: ParameterSet = {}  # as a client's; what matters here is `tail`
         self.tail: ParameterSet = {}  # the parameters that hold behind all that has been sent
         self.state: ClientState = RESTING
         self.server: Any = None
@@ -61,9 +61,21 @@ class Line:
         self.head_since = self.waiting_since = self.ready_at = self.now()
         self.was_canceled = False  # a cancel request has been on its way to this server, since it is ours
         self.is_held = False
+        self.is_astray = False  # a parameter has changed there that nobody here has asked to change
         self.preparing = Preparing(self)
 
     # What the pool, the console and the janitor want of a client.
+
+    @property
+    def followed(self) -> ParameterSet:
+        return self._followed
+
+    @followed.setter
+    def followed(self, parameters: ParameterSet) -> None:
+        """Our server's have changed. If that was no SET of ours, `tail` is wrong: when we have run empty we look."""
+        self._followed = parameters
+        if self.server is not None and isinstance(self.ledger.head[1], Unit):
+            self.is_astray = True
 
     @property
     def units(self) -> list[Unit]:
@@ -144,6 +156,7 @@ class Line:
             and server.last_error is None
             and not server.is_choked
             and not self.is_held
+            and not self.is_astray
             and self.pool.state is OPEN
         )
 
@@ -159,12 +172,17 @@ class Line:
         """The pool has a server for us."""
         self._take(server)
         self.lines.serve()
-        if not self.load:
-            server.rest()  # whoever waited has left
+
+    def leave(self, *, is_wanted: bool) -> None:
+        """We have no units: our server is for others, and so is our place in the queue unless somebody waits for us."""
+        if self.server is not None:
+            self.server.rest()
+        elif not is_wanted:
+            self.pool.waiting.pop(self, None)
 
     def _take(self, server: Any) -> None:
         self.followed = self.tail = server.followed
-        self.was_canceled = False
+        self.was_canceled = self.is_astray = False
         self.ledger = server.ledger
         dispatch.attach(self, server)
         self.pool.stats.server_assignment_count -= 1  # those of the units are counted

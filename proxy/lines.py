@@ -173,10 +173,16 @@ class Lines:
         """Those who wait are put into the lines that have room, and sent."""
         now, pending = self.now(), self.pending
         while pending:
+            if pending[0].client is None:  # it has left
+                pending.popleft()
+                continue
             line, room = self._find_line(now)
             if line is None:
                 break
             line.send([pending.popleft() for _ in range(room)], now)
+        for line in self.members:
+            if not line.load:
+                line.leave(is_wanted=bool(pending))
         if self._watch is None:
             self._look_later()
 

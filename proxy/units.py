@@ -14,7 +14,7 @@ old one, whose client is None from then on, takes what still comes. So does that
 """
 
 import asyncio
-from typing import Any
+from typing import Any, NoReturn
 
 from protocol import codes, sqlstate
 from protocol.backend import READY_IDLE_MESSAGE, ErrorFields, build_error
@@ -22,7 +22,7 @@ from protocol.errors import ProtocolError
 from protocol.ledger import ONE_QUERY, Debt
 from proxy.requests import PASS
 from proxy.reword import is_missing, is_replanned
-from proxy.states import GONE, LINED, RESTING
+from proxy.states import GONE, LINED, RESTING, Closing
 
 MAX_BUFFERED = 1_048_576  # bytes a client may leave unread of its answer before those behind it must wait
 MAX_RUNS = 3
@@ -120,7 +120,8 @@ class Unit:
         if client is None or client.state is GONE:
             return
         client.deliver(data)
-        if client.is_choked and self.line is not None and client.transport.get_write_buffer_size() > MAX_BUFFERED:
+        # (These may be its last bytes, and the line be others' already.)
+        if client.is_choked and client.unit is self and client.transport.get_write_buffer_size() > MAX_BUFFERED:
             self.line.hold()
 
     def failed(self, error: ErrorFields) -> bytes | None:
@@ -147,7 +148,7 @@ class Unit:
     def answered(self, server: Any) -> None:
         """Its ReadyForQuery has come; the last bytes of the answer come a moment later."""
         if server.status != codes.IDLE:
-            raise ProtocolError("a transaction that nobody has begun")
+            self._break_off(server)
         now = self.line.advance(self)
         client = self.client
         if client is not None and client.state is not GONE:
@@ -158,8 +159,17 @@ class Unit:
     def finish(self, server: Any, data: bytes) -> None:
         """The whole answer: `answered` and `deliver` in one."""
         if server.status != codes.IDLE:
-            raise ProtocolError("a transaction that nobody has begun")
+            self._break_off(server)
         self.line.hand_over([(self, data)])
+
+    def _break_off(self, server: Any) -> NoReturn:
+        """Its server will be closed. It is owed nothing any more, so nobody else would tell its client."""
+        client, self.client = self.client, None
+        if client is not None:
+            let_off(client, client.pool.now())
+            cut = client if server.recipient is self else None
+            client.lose_server(Closing.HOSTILE, None, was_told=self.was_told, cut=cut)
+        raise ProtocolError("a transaction that nobody has begun")
 
     def voided(self) -> None:
         """An error has paid something of it; `failed` knows."""

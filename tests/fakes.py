@@ -31,7 +31,7 @@ from proxy.log import Destination, Level, Voice
 from proxy.log.lines import NO_FACTS
 from proxy.pool import Pool
 from proxy.server import Server
-from proxy.states import ACTIVE, CLOSED, GONE, IDLE, LINKED, USED, WAITING, Leaving, ServerState, Waiting
+from proxy.states import ACTIVE, CLOSED, GONE, IDLE, LINED, LINKED, USED, WAITING, Leaving, ServerState, Waiting
 from proxy.strangers import Strangers
 from proxy.tls import Contexts
 
@@ -454,9 +454,34 @@ def check_world(world: Any) -> None:
                 assert sum(server in each for each in pool.places) == 1, f"{server!r} is in two places"
         for client in pool.clients:
             _check_client(client)
-        assert not [client for client in pool.waiting if client not in pool.clients], "a stranger waits"
-        linked = [client for client in pool.clients if client.server is not None]
+        people = [client for client in pool.waiting if not client.is_line]
+        assert not [client for client in people if client not in pool.clients], "a stranger waits"
+        linked = [client for client in pool.clients if client.server is not None] + check_lines(pool)
         assert len(linked) == len(pool.places[LINKED]), "as many linked clients as linked servers"
+
+
+def check_lines(pool: Pool) -> list[Any]:
+    """The LAWs of those who share servers. The lines that have one."""
+    linked = [server.client for server in pool.places[LINKED] if server.client is not None and server.client.is_line]
+    lines = pool.lines
+    if lines is not None:
+        assert {line for line in lines.members if line.server is not None} >= set(linked)
+        assert not [line for line in lines.members if line.server is None and line.load], "a load without a server"
+    sent = [unit for line in linked for unit in line.units]
+    for line in linked:
+        assert line.load == len(line.units), f"{line!r} has {len(line.units)}"
+        assert all(unit.line is line for unit in line.units)
+    preparing = [unit for line in linked for units in line.preparing._waiting.values() for unit in units]
+    pending = [] if lines is None else list(lines.pending)
+    places = [*sent, *preparing, *pending]
+    assert len(places) == len(set(map(id, places))), "a unit is in two places"
+    owned = {id(unit.client): unit for unit in places if unit.client is not None}
+    assert len(owned) == sum(unit.client is not None for unit in places), "a client has two units"
+    for client in pool.clients:
+        assert (client.state is LINED) == (client.unit is not None), f"{client!r} is {client.state.name}"
+        assert client.unit is owned.pop(id(client), None), f"{client!r} and its unit disagree"
+    assert not owned, "a unit of a client that is gone"
+    return linked
 
 
 def _check_server(server: Server, state: ServerState) -> None:
