@@ -177,10 +177,11 @@ class Line:
                 left += 1
                 continue
             if client.followed is not tail or (unit.statement is not None and not self._has(unit.statement)):
-                if not self._prepare(unit, pieces, entries):
+                is_ready = self._prepare(unit, pieces, entries)
+                tail = self.tail  # a SET may have been put in front even for one that is not ready
+                if not is_ready:
                     left += 1
                     continue
-                tail = self.tail
             unit.line = self
             waited += now - unit.since
             unit.since = now
