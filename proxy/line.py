@@ -15,6 +15,7 @@ its client's parameters are others than those of the one before it; a statement)
 
 from typing import Any, Final
 
+from protocol import sqlstate
 from protocol.backend import ErrorFields
 from protocol.frontend import build_query
 from protocol.ledger import ONE_QUERY, Debt, Owner
@@ -199,10 +200,11 @@ class Line:
                 left += 1
                 continue
             if client.followed is not tail or (unit.statement is not None and not self._has(unit.statement)):
-                if not self._prepare(unit, pieces, entries):
+                is_ready = self._prepare(unit, pieces, entries)
+                tail = self.tail  # a SET may have been put in front even for one that is not ready
+                if not is_ready:
                     left += 1
                     continue
-                tail = self.tail
             unit.line = self
             waited += now - unit.since
             unit.since = now
@@ -254,20 +256,25 @@ class Line:
             return False
         self.tail = wanted = client.followed
         pieces.append(build_query(build_change(change)))
-        entries.append((ONE_QUERY, Chore(lambda chore: self._agreed(wanted, chore))))
+        server = self.server  # ours no more, perhaps, when it answers
+        entries.append((ONE_QUERY, Chore(lambda chore: self._agreed(server, wanted, chore))))
         return True
 
-    def _agreed(self, wanted: ParameterSet, chore: Chore) -> None:
-        """A change has been answered. It was to be certain; if it is not, whoever stands behind it has relied on it."""
-        server = self.server
+    def _agreed(self, server: Any, wanted: ParameterSet, chore: Chore) -> None:
+        """A change has been answered. It was to be certain; if it is not, all who stand behind it are served anew:
+        those whose it was hear of it on a server of their own, unless it was somebody's cancel that hit it."""
         if chore.error is None:
             dispatch.reach(server, wanted)
             return
         server.doomed = Closing.SET_FAILED
-        for unit in self.units:
-            client = unit.client
-            if client is not None and client.followed is wanted:
-                client.refuse(chore.error, Closing.SET_FAILED)
+        was_hit = self.was_canceled and chore.error.sqlstate == sqlstate.QUERY_CANCELED
+        for unit in reversed(self.units if self.server is server else ()):
+            if unit.client is None:
+                continue
+            if was_hit or unit.client.followed is not wanted:
+                self.lines.run_again(unit)
+            else:
+                self.lines.send_alone(unit.make_again())
 
     def distrust(self, error: ErrorFields) -> None:
         """The statements of our server are not what we took them for."""
@@ -368,13 +375,14 @@ class Line:
         """Our server is gone. What it ran may be why, and hears of it; those behind had not begun, and stand in line
         again. (All of them only read: to run one twice harms nobody.)"""
         units = find_units(self.ledger)
-        begun = 1 if units and self.ledger.head[1] is units[0] else 0  # else it ran something of ours
         self.load, self.is_held, self.state = 0, False, RESTING
-        for unit in reversed(units[begun:]):
+        for unit in reversed(units[1:]):
             if unit.client is not None and unit.may_run_again:
-                self.lines.put_first(unit.make_again())
+                self.lines.run_again(unit)
         self.preparing.give_up()
         for unit in units:
+            if unit.client is not None and unit.kept:
+                unit.pass_on(b"")
             client, unit.client = unit.client, None
             if client is not None:
                 let_off(client, self.now())

@@ -32,7 +32,7 @@ from proxy.requests import CARE, UNNAMED
 from proxy.shapes import Book, Shape
 from proxy.spread import Spread
 from proxy.states import IDLE, LINED, LINKED, Closing
-from proxy.units import Round, Unit
+from proxy.units import MAX_RUNS, Round, Unit
 
 MAX_SETS = 1_000  # sets of parameters known to be good for lines
 PATIENT_TURNS = 4  # times `pipeline_max_ms`: whoever runs for longer than that has nobody sent behind him
@@ -149,6 +149,14 @@ class Lines:
         unit.line = None
         self.pending.appendleft(unit)
         self.plan()
+
+    def run_again(self, unit: Unit) -> None:
+        """Nobody has heard anything of it. If that happens to it again and again, it needs a server of its own."""
+        again = unit.make_again()
+        if again.runs < MAX_RUNS:
+            self.put_first(again)
+        else:
+            self.send_alone(again)
 
     def send_alone(self, unit: Unit) -> None:
         """It needs a server of its client's own after all."""

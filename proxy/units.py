@@ -5,7 +5,8 @@ Theory. A unit is made when its client asks, and lives until it is answered. Wha
 may have to run again. That is safe for those that share lines, which read; and it happens only where nothing was heard
 of the first try but an error that was not its own:
 
-- PostgreSQL's cancel hits whatever runs when it arrives, and behind the one that is meant may stand a stranger;
+- PostgreSQL's cancel hits whatever runs when it arrives, and behind the one that is meant may stand a stranger: so once
+  a cancel has been on its way, the beginning of his answer is kept back until he is certain to have all of it;
 - the server did not have the statement it runs, or its plan was stale: then a server of its client's own knows better;
 - it stood behind somebody who waits for a lock, and has not begun (stuck.py).
 
@@ -25,7 +26,8 @@ from proxy.reword import is_missing, is_replanned
 from proxy.states import GONE, LINED, RESTING, Closing
 
 MAX_BUFFERED = 1_048_576  # bytes a client may leave unread of its answer before those behind it must wait
-MAX_RUNS = 3
+MAX_KEPT = 65_536  # bytes of an answer that are kept back
+MAX_RUNS = 3  # the last one is on a server of its own
 
 
 class Unit:
@@ -38,6 +40,8 @@ class Unit:
     statement: Any = None
     said: bytes = b""  # what the client said, where `data` is something else
     size: int = 0  # of the answer so far, where that comes in pieces
+    kept: bytes = b""  # of that, what its client has not heard yet, since it may run again
+    was_heard: bool = False  # has its client heard anything?
     runs: int = 1  # which try this is
     is_canceled: bool = False  # its client wants it to end
     was_told: bool = False  # its client has heard the FATAL its server ended with
@@ -57,7 +61,7 @@ class Unit:
     @property
     def may_run_again(self) -> bool:
         """Has nobody heard anything of it?"""
-        return not self.size and self.runs < MAX_RUNS
+        return not self.was_heard
 
     def make_again(self) -> "Unit":
         """The next try, for the same client; this one is nobody's now."""
@@ -115,10 +119,19 @@ class Unit:
     # What a server calls.
 
     def deliver(self, data: bytes) -> None:
-        client = self.client
         self.size += len(data)
-        if client is None or client.state is GONE:
+        if self.client is None or self.client.state is GONE:
             return
+        if self.line.was_canceled and not (self.was_heard or self.is_canceled or self.size > MAX_KEPT):
+            self.kept += data
+        else:
+            self.pass_on(data)
+
+    def pass_on(self, data: bytes) -> None:
+        """Our client hears what was kept back, and `data`."""
+        client = self.client
+        data, self.kept = self.kept + data, b""
+        self.was_heard = True
         client.deliver(data)
         # (These may be its last bytes, and the line be others' already.)
         if client.is_choked and client.unit is self and client.transport.get_write_buffer_size() > MAX_BUFFERED:
@@ -132,7 +145,7 @@ class Unit:
             return b""
         if self.may_run_again and not error.is_fatal:
             if self._is_hit(error):
-                self.line.lines.put_first(self.make_again())
+                self.line.lines.run_again(self)
                 return b""
             if self.statement is not None and (is_replanned(error) or is_missing(error, self.statement.name)):
                 self.line.distrust(error)
@@ -150,6 +163,7 @@ class Unit:
         if server.status != codes.IDLE:
             self._break_off(server)
         now = self.line.advance(self)
+        self.was_heard = True
         client = self.client
         if client is not None and client.state is not GONE:
             client.request_at = client.xact_at = self.since
