@@ -40,7 +40,7 @@ class Line:
     is_line = True
     is_choked = is_paced = is_slicing = is_stalled = False
     session = stall = statements = unit = held = None
-    remain = schema = 0
+    remain = schema = number = 0
     begun = unnamed = b""
 
     def __init__(self, lines: Any) -> None:
@@ -65,6 +65,12 @@ class Line:
     def units(self) -> list[Unit]:
         """Those that have been sent, the one that runs first."""
         return find_units(self.server.ledger) if self.server is not None else []
+
+    @property
+    def head(self) -> Any:
+        """The client whose unit runs; None: it has left, or there is none."""
+        units = self.units
+        return units[0].client if units else None
 
     @property
     def _first(self) -> Any:

@@ -226,6 +226,12 @@ class Lines:
         """The units that wait and have not been abandoned, the oldest first."""
         return [unit for unit in self.pending if unit.client is not None]
 
+    @property
+    def longest_wait(self) -> float:
+        """Seconds the first of those has waited; 0 when there is none."""
+        first = next((unit for unit in self.pending if unit.client is not None), None)
+        return 0.0 if first is None else float(self.now() - first.since)
+
     def refuse_late(self, line: Line, error: Any, why: Closing, note: str) -> None:
         """`line` has waited too long for a server: whoever has as well hears so."""
         limit, now = self.pool.limits.query_wait_timeout, self.now()

@@ -139,7 +139,10 @@ class Pool(Governing):
 
     def count_waiting(self) -> int:
         """How many do."""
-        return len(self.waiting) + len(self._welcomes)
+        lined = 0
+        if self.lines is not None and any(client.is_line for client in self.waiting):
+            lined = len(self.lines.waiting()) - sum(client.is_line for client in self.waiting)
+        return len(self.waiting) + len(self._welcomes) + lined
 
     @property
     def is_shared(self) -> bool:

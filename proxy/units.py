@@ -55,6 +55,10 @@ class Unit:
         return self.line.server if self.line is not None else None
 
     @property
+    def is_sent(self) -> bool:
+        return self.line is not None
+
+    @property
     def may_run_again(self) -> bool:
         """Has nobody heard anything of it?"""
         return not self.size and self.runs < MAX_RUNS

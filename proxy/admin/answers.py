@@ -97,7 +97,7 @@ def _usage_lines() -> Iterator[str]:
     shows = [name.removeprefix("SHOW ") for name in RIGHTS if name.startswith("SHOW ")]
     for start in range(0, len(shows), _SHOWS_A_LINE):
         yield f"SHOW {'|'.join(shows[start : start + _SHOWS_A_LINE])}"
-    yield "SHOW CLIENTS|SERVERS|POOLS|SOCKETS|ACTIVE_SOCKETS <db>"
+    yield "SHOW CLIENTS|SERVERS|POOLS|SOCKETS|ACTIVE_SOCKETS|LINES <db>"
     yield from (_USAGE.get(name, name) for name in RIGHTS if not name.startswith("SHOW "))
 
 

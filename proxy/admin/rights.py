@@ -60,6 +60,7 @@ RIGHTS: Final = MappingProxyType(
         "SHOW LISTENERS": LOOK,
         "SHOW PINS": LOOK,
         "SHOW HOLDERS": LOOK,
+        "SHOW LINES": LOOK,
         "SHOW AUDIT": LOOK,
         "SHOW HBA": ADMIN,
         "SHOW LOGINS": LOOK,

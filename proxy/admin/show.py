@@ -19,6 +19,7 @@ from proxy.admin.scope import check_known
 from proxy.admin.show_buffers import show_active_sockets, show_fds, show_sockets
 from proxy.admin.show_hba import show_hba
 from proxy.admin.show_holders import show_holders
+from proxy.admin.show_lines import show_lines
 from proxy.admin.show_listeners import show_listeners
 from proxy.admin.show_logins import list_logins, show_logins
 from proxy.admin.show_memory import show_mem
@@ -153,6 +154,7 @@ NARROWABLE: Final[Mapping[str, Callable[[Any, str], Table]]] = {
     "SHOW SERVERS": show_servers,
     "SHOW SOCKETS": show_sockets,
     "SHOW ACTIVE_SOCKETS": show_active_sockets,
+    "SHOW LINES": show_lines,
 }
 """Those that may be followed by the name of a database."""
 
@@ -181,6 +183,7 @@ SHOWS: Final[Mapping[str, Callable[[Any], Table]]] = {
     "SHOW LISTENERS": show_listeners,
     "SHOW PINS": show_pins,
     "SHOW HOLDERS": show_holders,
+    "SHOW LINES": show_lines,
     "SHOW AUDIT": show_audit,
     "SHOW HBA": show_hba,
     "SHOW LOGINS": show_logins,
