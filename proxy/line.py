@@ -237,6 +237,7 @@ class Line:
         if not is_sayable or not dispatch.may_travel(change, self.pool, self.tail):
             return False
         self.tail = wanted = client.followed
+        self.pool.stats.line_set_count += 1
         pieces.append(build_query(build_change(change)))
         entries.append((ONE_QUERY, Chore(lambda chore: self._agreed(wanted, chore))))
         return True
@@ -303,6 +304,7 @@ class Line:
         self.load -= count
         stats = self.pool.stats
         stats.lone_count += len(writes)
+        stats.line_query_count += len(writes)
         stats.lone_time += spent
         stats.sent += sent + size
         self._has_room(now)

@@ -51,7 +51,6 @@ class Lines:
         self.is_planned = False
         self._watch: asyncio.TimerHandle | None = None
         self._sets: dict[int, tuple[ParameterSet, bool]] = {}  # by identity: may clients with these share?
-        self.rescues = 0  # units that were taken from behind a head that was stuck
         self._last_set: ParameterSet | None = None  # the last one that may
         self.set_limits(limits)
 
@@ -253,7 +252,7 @@ class Lines:
         now = self.now()
         for line in self.members:
             if line.load and now - line.head_since > self.stall:
-                self.rescues += stuck.rescue(line)
+                self.pool.stats.line_rescue_count += stuck.rescue(line)
         self.spread.note(now, self.pool.stats.lone_count + self.pool.stats.query_count)
         if self.pending:
             self.plan()

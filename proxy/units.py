@@ -66,6 +66,7 @@ class Unit:
     def make_again(self) -> "Unit":
         """The next try, for the same client; this one is nobody's now."""
         client, self.client = self.client, None
+        client.pool.stats.line_rerun_count += 1
         again = self._copy(client)
         again.runs = self.runs + 1
         client.unit = again
@@ -156,6 +157,7 @@ class Unit:
         client = self.client
         if client is not None and client.state is not GONE:
             client.request_at = client.xact_at = self.since
+            client.pool.stats.line_query_count += 1
             client.answered(server)
             let_off(client, now)
 
