@@ -39,7 +39,7 @@ class Line:
     is_notified = True  # nobody reads notices here
     is_line = True
     is_choked = is_paced = is_slicing = is_stalled = False
-    session = stall = statements = unit = held = None
+    session = stall = statements = unit = held = probe = None
     remain = schema = number = 0
     begun = unnamed = b""
 
@@ -188,7 +188,9 @@ class Line:
                     continue
                 tail = self.tail
             unit.line = self
-            waited += now - unit.since
+            wait = now - unit.since
+            waited += wait
+            unit.shape.waited += wait
             unit.since = now
             entries.append((unit.debts, unit))
             pieces.append(unit.data)

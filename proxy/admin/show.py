@@ -27,6 +27,7 @@ from proxy.admin.show_names import show_dns_hosts, show_dns_zones, show_peer_poo
 from proxy.admin.show_pins import show_audit, show_pins
 from proxy.admin.show_pools import CONSOLE, list_databases, show_databases, show_pools
 from proxy.admin.show_sockets import show_clients, show_servers
+from proxy.admin.show_statements import show_statements
 from proxy.admin.show_stats import show_averages, show_stats, show_stats_totals, show_totals
 from proxy.config.entries import User
 from proxy.config.reload import SECRETS
@@ -155,6 +156,7 @@ NARROWABLE: Final[Mapping[str, Callable[[Any, str], Table]]] = {
     "SHOW SOCKETS": show_sockets,
     "SHOW ACTIVE_SOCKETS": show_active_sockets,
     "SHOW LINES": show_lines,
+    "SHOW STATEMENTS": show_statements,
 }
 """Those that may be followed by the name of a database."""
 
@@ -184,6 +186,7 @@ SHOWS: Final[Mapping[str, Callable[[Any], Table]]] = {
     "SHOW PINS": show_pins,
     "SHOW HOLDERS": show_holders,
     "SHOW LINES": show_lines,
+    "SHOW STATEMENTS": show_statements,
     "SHOW AUDIT": show_audit,
     "SHOW HBA": show_hba,
     "SHOW LOGINS": show_logins,

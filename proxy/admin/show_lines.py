@@ -47,10 +47,15 @@ def show_lines(proxy: Any, database: str = "") -> Table:
 
 def _rows(proxy: Any, database: str) -> Iterator[tuple[Value, ...]]:
     for pool in proxy.pools.serving():
-        if pool.lines is not None and (not database or pool.database == database):
+        if _has_lines(pool) and (not database or pool.database == database):
             yield _pool_row(pool)
             for line in list(pool.lines.members):
                 yield _line_row(pool, line)
+
+
+def _has_lines(pool: Any) -> bool:
+    """Or had them a moment ago. (Else they are there to track statements.)"""
+    return pool.lines is not None and bool(pool.lines.book.is_sharing or pool.lines.members)
 
 
 def _pool_row(pool: Any) -> tuple[Value, ...]:

@@ -71,6 +71,7 @@ PGBOUNCER = {
     "STATE": "key s, value s",
     "LINES": "",
     "LISTENERS": "",
+    "STATEMENTS": "",
     "HBA": "",
     "LOGINS": "",
 }
@@ -95,11 +96,16 @@ OURS = {
         "query_age N, idle_in_xact N, servers i, pinned s"
     ),
     "LINES": (
-        "database s, user s, server_id i, server_pid i, depth i, limit i, client_id i, age N, waiting i, pace i, state s"
+        "database s, user s, server_id i, server_pid i, depth i, limit i, client_id i, age N, waiting i, pace i, "
+        "state s"
     ),
     "LISTENERS": "database s, user s, channel s, state s, listeners i, waiting i, notifications q, lost q",
     "LOGINS": "address s, user s, failures i, delay s, waiting i, forgotten_in i",
     "POOLS": "sv_closing i, waiting_for s",
+    "STATEMENTS": (
+        "database s, user s, statement s, calls q, errors q, total_time q, mean_time q, p99_time q, wait_time q, "
+        "bytes q, shared s, why_not s"
+    ),
     "STATS": more("total_", "avg_"),
     "STATS_TOTALS": more(""),
     "STATS_AVERAGES": more("avg_"),
