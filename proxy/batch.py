@@ -59,7 +59,7 @@ class Batch:
 
     def __init__(self, client: Any, server: Any, data: bytes, prefix: bytes, first: int) -> None:
         self.client = client
-        self.owner = client if client.probe is None else find_owner(client, data)  # of the client's own debts
+        self.owner = client if client.probe is None else client.take_probe(data)  # of the client's own debts
         self.server = server
         self.ledger = server.ledger
         self.data = data
@@ -287,9 +287,3 @@ class Batch:
 
     def _go_on(self) -> None:
         self.client.description_came(self.server)
-
-
-def find_owner(client: Any, data: bytes) -> Any:
-    """Its probe, if that is about `data` and cannot lose count of the units: some of several may have other envoys."""
-    owner = client.take_probe(data)
-    return owner if owner is client or owner.is_single else client

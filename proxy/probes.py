@@ -33,11 +33,6 @@ class Probe(Envoy):
         self.data = data  # what it is about
         self._has_failed = False
 
-    @property
-    def is_single(self) -> bool:
-        """Is it about one unit?"""
-        return True
-
     def is_about(self, data: bytes) -> bool:
         return self.data is data
 
@@ -80,10 +75,6 @@ class Trace(Probe):
     def __init__(self, client: Any, data: bytes, *units: Counts) -> None:
         super().__init__(client, None, data)
         self.units: deque[Counts] = deque(units)
-
-    @property
-    def is_single(self) -> bool:
-        return len(self.units) <= 1
 
     def is_about(self, data: bytes) -> bool:
         return True  # what waited goes together with what came behind it

@@ -2,10 +2,10 @@
 SHOW STATEMENTS: which statements a pool runs, what they cost, and whether they share lines.
 
 Theory. One row for each statement without its values, per pool, the one that took most of the servers' time first. With
-`track_statements` that is everything that is asked; where lines are on (proxy/lines.py) what travelled in them, and what
-was tried for it, is there in any case. All times are microseconds: a server's for `total_time`, `mean_time` and
+`track_statements` that is everything that is asked; where lines are on (proxy/lines.py) what travelled in them is there
+in any case, and what was tried for it. All times are microseconds: a server's for `total_time`, `mean_time` and
 `p99_time` (to a fifth), its client's wait for a server or for its turn in a line for `wait_time`. `bytes` are those of
-the answers. `calls` went well, `errors` did not, and only these are counted of a statement that failed.
+the answers. `calls` went well, `errors` did not; of these nothing else is counted.
 
 `shared` says whether it may stand in a line now, `why_not` what speaks against it.
 
