@@ -51,14 +51,15 @@ class Batch:
     """One walk over what a client has sent."""
 
     __slots__ = (
-        "client", "data", "debts", "is_alone", "kinds", "ledger", "needed", "pieces", "reasons", "server", "start",
-        "waits_at",
+        "client", "data", "debts", "is_alone", "kinds", "ledger", "needed", "owner", "pieces", "reasons", "server",
+        "start", "waits_at",
     )  # fmt: skip
 
     translations: ClassVar[dict[int, Callable[[Any, int, int], None]]] = {}  # by kind of message: (batch, pos, end)
 
     def __init__(self, client: Any, server: Any, data: bytes, prefix: bytes, first: int) -> None:
         self.client = client
+        self.owner = client if client.probe is None else client.take_probe(data)  # of the client's own debts
         self.server = server
         self.ledger = server.ledger
         self.data = data
@@ -106,7 +107,7 @@ class Batch:
     def enter(self) -> None:
         """The client's debts so far."""
         if self.debts:
-            self.ledger.expect(tuple(self.debts), self.client)
+            self.ledger.expect(tuple(self.debts), self.owner)
             self.debts = []
 
     def enter_as(self, debts: tuple[Debt, ...], owner: Owner) -> None:

@@ -149,7 +149,7 @@ class Client(Holding, Leaving, asyncio.Protocol):
         if prefix is None:
             self.held, self.held_debts, self.held_care = data, ONE_QUERY, PASS
         elif prefix:
-            server.ledger.expect(ONE_QUERY, self)
+            server.ledger.expect(ONE_QUERY, self if self.probe is None else self.take_probe(data))
             server.transport.write(prefix + data)
         else:
             server.ledger.expect_query(self if self.probe is None else self.take_probe(data))
@@ -183,7 +183,7 @@ class Client(Holding, Leaving, asyncio.Protocol):
             if self.carry:
                 if not self.gathers(data):
                     self._take(bytes(self.carry) + data)
-            elif self.remain or self.pool.is_private or not self._is_round(data):
+            elif self.remain or self.pool.is_walking or not self._is_round(data):
                 self._take(data)
         except ProtocolError as error:
             self.refuse(ErrorFields("FATAL", sqlstate.PROTOCOL_VIOLATION, str(error)), Closing.CLIENT_PROTOCOL)

@@ -6,6 +6,8 @@ that does not share need not know anything. The stream asks that for every messa
 once per pool and reload, as plain attributes: a table of functions by message type, and `is_plain`, which is true of
 everything where nobody wants to know.
 
+Where statements are tracked every message is walked over (`is_walking`), and what is sent is noted (tracking.py).
+
 Where idle transactions are ended the simple queries in transactions are noted, so that whoever is sent away hears which
 kind of statement he idled after; where there is no such timeout nothing is.
 """
@@ -25,6 +27,7 @@ from proxy.requests import (
     forbid_query,
     note_queries,
 )
+from proxy.tracking import track
 
 
 class Habits:
@@ -32,7 +35,7 @@ class Habits:
 
     __slots__ = (
         "is_audited", "is_deferring", "is_listening_shared", "is_plain", "is_plain_inside", "is_private",
-        "is_tracking", "looks", "looks_of_tagged", "notes", "pin_functions", "reader",
+        "is_tracking", "is_walking", "looks", "looks_of_tagged", "notes", "pin_functions", "reader",
     )  # fmt: skip
 
     def __init__(self, limits: Limits, before: "Habits | None" = None) -> None:
@@ -47,6 +50,7 @@ class Habits:
         self.is_audited = state is SessionState.AUDIT
         self.is_private = limits.pool_mode is PoolMode.SESSION or self.is_audited
         self.is_tracking = state in (SessionState.TRACK, SessionState.RESET) and not self.is_private
+        self.is_walking = self.is_private or limits.track_statements
         self.is_listening_shared = limits.listen_mode is ListenMode.SHARED and state is SessionState.TRACK
         self.is_deferring = limits.deferred_begin and limits.pool_mode is PoolMode.TRANSACTION and not self.is_private
         self.is_plain = self.reader.is_plain if not self.is_private or self.is_audited else is_anything
@@ -59,6 +63,9 @@ class Habits:
         if limits.idle_transaction_timeout is not None:
             self.is_plain_inside = is_nothing
             self.looks, self.looks_of_tagged = (note_queries(looks, self.notes) for looks in self._tables())
+        if limits.track_statements:
+            self.is_plain_inside = is_nothing
+            self.looks, self.looks_of_tagged = map(track, self._tables())
         if limits.disable_pqexec:
             self.is_plain = self.is_plain_inside = is_nothing
             self.looks, self.looks_of_tagged = map(forbid_query, self._tables())

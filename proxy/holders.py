@@ -8,6 +8,9 @@ moments become words and spans; nothing is kept, everything is read off at the m
 What a holder does is one of four things. Only the second is what idle_transaction_timeout ends, only the last has no
 transaction at all: its session keeps the server (session mode, or a pin). Of a batch that has not been ended by a Sync
 PostgreSQL makes a transaction too, so a client that pauses in the middle of one is idle in a transaction.
+
+A server on which clients stand in line (line.py) is held by the client whose unit runs; by the line itself where that
+client has left.
 """
 
 import enum
@@ -54,7 +57,7 @@ class Holder:
 
     @property
     def application(self) -> str:
-        return application_of(self.client)
+        return "" if self.client.is_line else application_of(self.client)
 
 
 def application_of(client: Any) -> str:
@@ -71,10 +74,11 @@ def find_holders(pool: Any) -> list[Holder]:
 
 def _look_at(server: Any, now: float) -> Holder:
     client, ledger = server.client, server.ledger
+    head = (client.head or client) if client.is_line else client
     is_open = server.status != codes.IDLE or not ledger.is_settled
     is_idling = is_open and not ledger.is_owing
     return Holder(
-        client=client,
+        client=head,
         server=server,
         doing=_name(server, is_idling=is_idling),
         is_in_transaction=server.status != codes.IDLE or is_idling,

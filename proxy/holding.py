@@ -163,7 +163,7 @@ class Holding:
     def take_probe(self: Any, data: bytes) -> Any:
         """Who owns what `data` earns: the probe, if it is about that, else we ourselves."""
         probe, self.probe = self.probe, None
-        return probe if probe.data is data else self
+        return probe if probe.is_about(data) else self
 
     def ask_alone(self: Any, data: bytes, debts: tuple[Debt, ...], care: int) -> None:
         """`data` stood in a line, and needs a server of our own."""

@@ -43,8 +43,8 @@ class Line:
     is_notified = True  # nobody reads notices here
     is_line = True
     is_choked = is_paced = is_slicing = is_stalled = False
-    session = stall = statements = unit = held = None
-    remain = schema = 0
+    session = stall = statements = unit = held = probe = None
+    remain = schema = number = 0
     begun = unnamed = b""
 
     def __init__(self, lines: Any) -> None:
@@ -82,6 +82,12 @@ class Line:
     def units(self) -> list[Unit]:
         """Those that have been sent, the one that runs first."""
         return find_units(self.server.ledger) if self.server is not None else []
+
+    @property
+    def head(self) -> Any:
+        """The client whose unit runs; None: it has left, or there is none."""
+        units = self.units
+        return units[0].client if units else None
 
     @property
     def _first(self) -> Any:
@@ -206,7 +212,9 @@ class Line:
                     left += 1
                     continue
             unit.line = self
-            waited += now - unit.since
+            wait = now - unit.since
+            waited += wait
+            unit.shape.waited += wait
             unit.since = now
             entries.append((unit.debts, unit))
             pieces.append(unit.data)
@@ -255,6 +263,7 @@ class Line:
         if not is_sayable or not dispatch.may_travel(change, self.pool, self.tail):
             return False
         self.tail = wanted = client.followed
+        self.pool.stats.line_set_count += 1
         pieces.append(build_query(build_change(change)))
         server = self.server  # ours no more, perhaps, when it answers
         entries.append((ONE_QUERY, Chore(lambda chore: self._agreed(server, wanted, chore))))
@@ -326,6 +335,7 @@ class Line:
         self.load -= count
         stats = self.pool.stats
         stats.lone_count += len(writes)
+        stats.line_query_count += len(writes)
         stats.lone_time += spent
         stats.sent += sent + size
         self._has_room(now)

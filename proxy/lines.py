@@ -25,11 +25,12 @@ from protocol.ledger import Debt
 from protocol.parameters import ParameterSet
 from protocol.sharing import ZEROS, is_readable
 from proxy import rounds, stuck
+from proxy.books import Book
 from proxy.config.kinds import PoolMode, SessionState
 from proxy.line import SMOOTHING, Line
 from proxy.probes import Probe
 from proxy.requests import CARE, UNNAMED
-from proxy.shapes import Book, Shape
+from proxy.shapes import Shape
 from proxy.spread import Spread
 from proxy.states import IDLE, LINED, LINKED, Closing
 from proxy.units import MAX_RUNS, Round, Unit
@@ -53,20 +54,24 @@ class Lines:
         self.lag = 0.0  # seconds that a turn of the loop takes, lately: so late we may see an answer
         self._watch: asyncio.TimerHandle | None = None
         self._sets: dict[int, tuple[ParameterSet, bool]] = {}  # by identity: may clients with these share?
-        self.rescues = 0  # units that were taken from behind a head that was stuck
         self._last_set: ParameterSet | None = None  # the last one that may
+        self.book = Book(frozenset(), 0.0, 0)
+        self.known = self.book.known
         self.set_limits(limits)
 
     def set_limits(self, limits: Any) -> None:
-        self.depth: int = limits.pipeline_depth
+        is_sharing = may_share(limits)
+        self.depth: int = limits.pipeline_depth if is_sharing else 1
         self.low = self.depth // 2  # a line that has more takes nobody in, so that many travel together
         self.stall: float = limits.pipeline_stall_ms / 1000
         self.max_wait: float = limits.pipeline_max_ms / 1000
         self.patience = min(self.max_wait * PATIENT_TURNS, self.stall)
         self.spread.set_limit(limits.pipeline_servers)
         vouched = frozenset(name.lower().encode() for name in limits.pipeline_functions)
-        self.book = Book(vouched, self.max_wait, limits.pipeline_max_bytes)
-        self.known = self.book.known
+        self.book.adapt(
+            vouched, self.max_wait, limits.pipeline_max_bytes,
+            is_sharing=is_sharing, is_tracking=limits.track_statements,
+        )  # fmt: skip
         self._find_query = self.book.find_none if limits.disable_pqexec else self.book.find_query
 
     # Who may share.
@@ -103,36 +108,49 @@ class Lines:
             self._last_set = followed
         return known[1]
 
-    def _is_learning(self, client: Any, data: bytes, shape: Shape) -> bool:
-        """It has a server of its own, where it is measured if it may ever share. (False, for `take`.)"""
-        is_wanted = shape.is_fit and not shape.is_trusted
-        client.probe = Probe(client, shape, data, self) if is_wanted else None
-        if is_wanted and not self.is_planned:
+    def _is_learning(self, client: Any, data: bytes, shape: Shape, text: bytes | None = None) -> bool:
+        """It has a server of its own, where it is measured if it may ever share. (False, for `take`.) `text` is that of
+        the statement, None if `data` is a Query."""
+        book = self.book
+        if book.is_tracking and shape is book.unread:
+            text = data[HEADER_SIZE:-1] if text is None else text
+            shape = book.find_strange(text, client.followed.get("client_encoding", ""))
+        is_learning = book.is_tracking or (shape.is_fit and not shape.is_trusted)
+        client.probe = Probe(client, shape, data) if is_learning else None
+        if is_learning and not self.is_planned:
             self.plan()  # for the lag
         return False
 
     def take_named(self, client: Any, data: bytes) -> bool:
         """The same for a round of a named statement (rounds.py), if `data` is one."""
         found = rounds.find_named(client, data)
-        if found is None or client.carry or client.remain:
+        if client.carry or client.remain:
             return False
+        if found is None:
+            return self.book.is_tracking and self._take_walked(client, data)
         statement, debts, stop = found
         shape = statement.shape
         if shape is None or shape.book is not self.book:
             shape = self.book.find_statement(statement)
         is_usual = client.followed is self._last_set and client.session is None and client.stall is None
         if not (shape.is_trusted and (is_usual or self._may_share(client)) and (self.pending or self._linked)):
-            return self._is_learning(client, data, shape)
+            return self._is_learning(client, data, shape, statement.text)
         self.pool.stats.bind_count += 1
         said = rounds.rename(data, statement.name, stop)
         self._enter(client, Round(client, said, shape, self.now(), data, debts, CARE, statement))
         return True
 
+    def _take_walked(self, client: Any, data: bytes) -> bool:
+        """`take_unnamed`, if `data` is such a round, where all that is no round to be shared is walked over."""
+        debts = None if self.pool.is_private else rounds.recognise_unnamed(client, data)
+        return debts is not None and self.take_unnamed(client, data, debts)
+
     def take_unnamed(self, client: Any, data: bytes, debts: tuple[Debt, ...]) -> bool:
         """The same for a round of the unnamed statement, which has been noted already."""
-        shape = self.book.find(data[HEADER_SIZE + 1 : data.find(0, HEADER_SIZE + 1)])
+        text = data[HEADER_SIZE + 1 : data.find(0, HEADER_SIZE + 1)]
+        shape = self.book.find(text)
         if not (shape.is_trusted and self._may_share(client) and (self.pending or self._linked)):
-            return self._is_learning(client, data, shape)
+            return self._is_learning(client, data, shape, text)
         client.unnamed = client.unnamed_said
         self._enter(client, Round(client, data, shape, self.now(), b"", debts, UNNAMED, None))
         return True
@@ -247,6 +265,12 @@ class Lines:
         """The units that wait and have not been abandoned, the oldest first."""
         return [unit for unit in self.pending if unit.client is not None]
 
+    @property
+    def longest_wait(self) -> float:
+        """Seconds the first of those has waited; 0 when there is none."""
+        first = next((unit for unit in self.pending if unit.client is not None), None)
+        return 0.0 if first is None else float(self.now() - first.since)
+
     def refuse_late(self, line: Line, error: Any, why: Closing, note: str) -> None:
         """`line` has waited too long for a server: whoever has as well hears so."""
         limit, now = self.pool.limits.query_wait_timeout, self.now()
@@ -268,7 +292,7 @@ class Lines:
         now = self.now()
         for line in self.members:
             if line.is_late(now, self.stall):
-                self.rescues += stuck.rescue(line)
+                self.pool.stats.line_rescue_count += stuck.rescue(line)
         self.spread.note(now, self.pool.stats.lone_count + self.pool.stats.query_count)
         if self.pending:
             self.plan()
@@ -276,11 +300,16 @@ class Lines:
             self._look_later()
 
 
-def find_lines(pool: Any, limits: Any) -> "Lines | None":
-    """Those of a pool with these limits; None: its clients do not share."""
-    before: Lines | None = getattr(pool, "lines", None)
+def may_share(limits: Any) -> bool:
+    """Do the clients of a pool with these limits?"""
     is_private = limits.pool_mode is PoolMode.SESSION or limits.session_state is SessionState.AUDIT
-    is_wanted = limits.pipeline_depth > 1 and not is_private
+    return bool(limits.pipeline_depth > 1 and not is_private)
+
+
+def find_lines(pool: Any, limits: Any) -> "Lines | None":
+    """Those of a pool with these limits; None: its clients do not share, and are not measured."""
+    before: Lines | None = getattr(pool, "lines", None)
+    is_wanted = may_share(limits) or limits.track_statements
     if before is None:
         return Lines(pool, limits) if is_wanted else None
     before.set_limits(limits)

@@ -41,4 +41,6 @@ def find_limits(limits: Limits) -> Limits:
         query_wait_notify=None,
         server_reset_query="",
         server_reset_query_always=False,
+        pipeline_depth=1,
+        track_statements=False,
     )

@@ -116,6 +116,7 @@ class Pool(Governing):
         self._is_choosy = limits.server_round_robin
         self.is_wiping = limits.server_reset_query_always
         self.is_private = self.habits.is_private
+        self.is_walking = self.habits.is_walking
         if was_session and self.is_shared:
             for server in self.places[LINKED]:
                 server.doomed = Closing.STALE  # what its session left behind is nobody else's business
@@ -139,7 +140,10 @@ class Pool(Governing):
 
     def count_waiting(self) -> int:
         """How many do."""
-        return len(self.waiting) + len(self._welcomes)
+        lined = 0
+        if self.lines is not None and any(client.is_line for client in self.waiting):
+            lined = len(self.lines.waiting()) - sum(client.is_line for client in self.waiting)
+        return len(self.waiting) + len(self._welcomes) + lined
 
     @property
     def is_shared(self) -> bool:

@@ -332,6 +332,7 @@ class Translation(Batch):
             self.debts.append(QUERY)
         else:
             self.enter_as(ONE_QUERY, owner)
+            self.owner = self.client  # from here on a probe would lose count of the units
 
 
 def _unnamed_text(message: bytes) -> bytes:

@@ -44,6 +44,7 @@ class Preparing:
 
     def _bring(self, unit: Unit) -> None:
         line, statement = self._line, unit.statement
+        line.pool.stats.line_parse_count += 1
         self._waiting[statement] = [unit]
         batch = Batch(line, line.server, b"", b"", 0)
         batch.inject(0, statement, then=lambda: self._came(statement), alone=True)

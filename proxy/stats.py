@@ -35,6 +35,11 @@ class Stats:
     server_parse_count: int = 0
     bind_count: int = 0
     client_login_count: int = 0
+    line_query_count: int = 0  # answers to those who stood in line (lines.py); they are in query_count too
+    line_rerun_count: int = 0  # units that stood in line anew: a neighbour's cancel hit them, or their server was lost
+    line_rescue_count: int = 0  # units that were taken from behind a head that was stuck; these ran again too
+    line_set_count: int = 0  # SETs put in front of a unit, and
+    line_parse_count: int = 0  # statements; these are in server_parse_count too
     lone_count: int = 0  # queries that were transactions of their own, most often all of them: counted once, and
     lone_time: float = 0.0  # not yet in the four numbers that they belong to; see `fold`
 

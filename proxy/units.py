@@ -59,6 +59,10 @@ class Unit:
         return self.line.server if self.line is not None else None
 
     @property
+    def is_sent(self) -> bool:
+        return self.line is not None
+
+    @property
     def may_run_again(self) -> bool:
         """Has nobody heard anything of it?"""
         return not self.was_heard
@@ -66,6 +70,7 @@ class Unit:
     def make_again(self) -> "Unit":
         """The next try, for the same client; this one is nobody's now."""
         client, self.client = self.client, None
+        client.pool.stats.line_rerun_count += 1
         again = self._copy(client)
         again.runs = self.runs + 1
         client.unit = again
@@ -167,6 +172,7 @@ class Unit:
         client = self.client
         if client is not None and client.state is not GONE:
             client.request_at = client.xact_at = self.since
+            client.pool.stats.line_query_count += 1
             client.answered(server)
             let_off(client, now)
 

@@ -97,13 +97,14 @@ def _usage_lines() -> Iterator[str]:
     shows = [name.removeprefix("SHOW ") for name in RIGHTS if name.startswith("SHOW ")]
     for start in range(0, len(shows), _SHOWS_A_LINE):
         yield f"SHOW {'|'.join(shows[start : start + _SHOWS_A_LINE])}"
-    yield "SHOW CLIENTS|SERVERS|POOLS|SOCKETS|ACTIVE_SOCKETS <db>"
+    yield "SHOW CLIENTS|SERVERS|POOLS|SOCKETS|ACTIVE_SOCKETS|LINES|STATEMENTS <db>"
     yield from (_USAGE.get(name, name) for name in RIGHTS if not name.startswith("SHOW "))
 
 
 _SHOWS_A_LINE: Final = 8
 _USAGE: Final = {
     "SET": "SET key = arg",
+    "RESET": "RESET STATEMENTS",
     "PAUSE": "PAUSE [<db>]",
     "RESUME": "RESUME [<db>]",
     "DISABLE": "DISABLE <db>",

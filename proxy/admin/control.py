@@ -18,6 +18,7 @@ from protocol.errors import Refused
 from proxy.admin.grammar import Command, invalid
 from proxy.admin.session import Session
 from proxy.admin.show_changes import refuse
+from proxy.admin.show_statements import clear_statements
 from proxy.config.entries import CONSOLES
 from proxy.config.settings import RESTART, SETTINGS
 from proxy.inbox import PeerGone
@@ -39,6 +40,15 @@ async def _set(session: Session, command: Command) -> str:
     except ValueError as error:
         raise Refused(sqlstate.INVALID_PARAMETER_VALUE, "SET failed", detail=f"{row.name} {error}.") from error
     return f"SET {row.name}={command.value}"
+
+
+async def _reset(session: Session, command: Command) -> str:
+    """RESET STATEMENTS: the figures of SHOW STATEMENTS begin anew."""
+    if command.word.upper() != "STATEMENTS":
+        raise invalid(command.text, "RESET STATEMENTS")
+    _note(session, command)
+    clear_statements(session.proxy)
+    return "RESET"
 
 
 async def _reload(session: Session, command: Command) -> str:
@@ -192,6 +202,7 @@ async def _shutdown(session: Session, command: Command) -> str:
 
 CONTROLS: Final[Mapping[str, Callable[[Session, Command], Awaitable[str]]]] = {
     "SET": _set,
+    "RESET": _reset,
     "RELOAD": _reload,
     "PAUSE": _pause,
     "RESUME": _resume,

@@ -92,7 +92,7 @@ _TAGS: Final = [
         (r"ROLLBACK\s++TO\s++(?:SAVEPOINT\s++)?+\S++", "ROLLBACK"),
         (r"SAVEPOINT\s++\S++", "SAVEPOINT"),
         (r"RELEASE\s++(?:SAVEPOINT\s++)?+\S++", "RELEASE"),
-        (r"RESET\s++\w++", "RESET"),
+        (r"RESET\s++(?!STATEMENTS\b)\w++", "RESET"),
         (r"DISCARD\s++ALL", "DISCARD ALL"),
         (r"CLOSE\s++ALL", "CLOSE CURSOR ALL"),
         (r"UNLISTEN\s++\*", "UNLISTEN"),

@@ -19,6 +19,7 @@ from proxy.admin.scope import check_known
 from proxy.admin.show_buffers import show_active_sockets, show_fds, show_sockets
 from proxy.admin.show_hba import show_hba
 from proxy.admin.show_holders import show_holders
+from proxy.admin.show_lines import show_lines
 from proxy.admin.show_listeners import show_listeners
 from proxy.admin.show_logins import list_logins, show_logins
 from proxy.admin.show_memory import show_mem
@@ -26,6 +27,7 @@ from proxy.admin.show_names import show_dns_hosts, show_dns_zones, show_peer_poo
 from proxy.admin.show_pins import show_audit, show_pins
 from proxy.admin.show_pools import CONSOLE, list_databases, show_databases, show_pools
 from proxy.admin.show_sockets import show_clients, show_servers
+from proxy.admin.show_statements import show_statements
 from proxy.admin.show_stats import show_averages, show_stats, show_stats_totals, show_totals
 from proxy.config.entries import User
 from proxy.config.reload import SECRETS
@@ -153,6 +155,8 @@ NARROWABLE: Final[Mapping[str, Callable[[Any, str], Table]]] = {
     "SHOW SERVERS": show_servers,
     "SHOW SOCKETS": show_sockets,
     "SHOW ACTIVE_SOCKETS": show_active_sockets,
+    "SHOW LINES": show_lines,
+    "SHOW STATEMENTS": show_statements,
 }
 """Those that may be followed by the name of a database."""
 
@@ -181,6 +185,8 @@ SHOWS: Final[Mapping[str, Callable[[Any], Table]]] = {
     "SHOW LISTENERS": show_listeners,
     "SHOW PINS": show_pins,
     "SHOW HOLDERS": show_holders,
+    "SHOW LINES": show_lines,
+    "SHOW STATEMENTS": show_statements,
     "SHOW AUDIT": show_audit,
     "SHOW HBA": show_hba,
     "SHOW LOGINS": show_logins,

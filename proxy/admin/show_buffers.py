@@ -25,6 +25,8 @@ from proxy.admin.show_sockets import (
     build_console_row,
     build_server_row,
     build_tunnel_rows,
+    find_partner,
+    find_server,
     list_clients,
     list_servers,
 )
@@ -104,10 +106,10 @@ def _descriptor_rows(proxy: Any) -> Iterator[Row]:
         yield (listener.socket.fileno(), "pooler", None, None, addr, port, 0, 0, *_nothing())
     for client in list_clients(proxy, ""):
         if not isinstance(client, Tunnel) and client.state is not GONE:
-            yield _descriptor_row(client, "client", client.user, client.server, client.followed)
+            yield _descriptor_row(client, "client", client.user, find_server(client), client.followed)
     for server in list_servers(proxy, ""):
         if server.state < CLOSING:
-            yield _descriptor_row(server, "server", server.pool.user, server.client, server.parameters)
+            yield _descriptor_row(server, "server", server.pool.user, find_partner(server), server.parameters)
 
 
 def _descriptor_row(stream: Any, task: str, user: str, link: Any, told: Any) -> Row:

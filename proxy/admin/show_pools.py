@@ -9,8 +9,8 @@ CLEANING, since a server that runs server_reset_query is "tested" there as well 
 sv_being_canceled is CLEANING while a cancel request is on its way to it; sv_login is OPENING; sv_used is USED.
 CLOSING has no word there, where a closed connection is gone at once. Here it counts until PostgreSQL has hung up, so
 it has a column of its own behind the others; the last column says what those who wait are waiting for. A tunnel is
-one more active client and one more active server. What runs auth_query is a server of auth_user's; it is tested while
-it is asked.
+one more active client and one more active server. Of those who stand in line (lines.py) whoever has been sent is
+active, the others wait for a place. What runs auth_query is a server of auth_user's; it is tested while it is asked.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from proxy.admin.scope import is_console_meant
 from proxy.config.entries import CONSOLES, FALLBACK, Database
 from proxy.config.kinds import PoolMode
 from proxy.explain import Explanation
-from proxy.states import CLEANING, CLOSING, IDLE, LINKED, OPENING, TESTING, USED
+from proxy.states import CLEANING, CLOSING, IDLE, LINED, LINKED, OPENING, TESTING, USED
 
 CONSOLE: Final = CONSOLES[0]
 
@@ -114,8 +114,8 @@ def _pool_row(proxy: Any, pool: Any, tunnels: list[Any], lookup: Any = None) -> 
     cancels = sum(server.cancels for place in (LINKED, CLEANING) for server in places[place])
     being_canceled = sum(server.cancels > 0 for server in places[CLEANING])
     database = proxy.find_database(pool.database)
-    seconds, micros = split_seconds(pool.longest_wait)
-    waiting = sum(client in pool.clients for client in pool.waiting)  # not those who are logging in
+    seconds, micros = split_seconds(max(pool.longest_wait, 0.0 if pool.lines is None else pool.lines.longest_wait))
+    waiting = _count_waiting(pool)
     return (
         pool.database,
         pool.user,
@@ -137,6 +137,14 @@ def _pool_row(proxy: Any, pool: Any, tunnels: list[Any], lookup: Any = None) -> 
         len(places[CLOSING]),
         Explanation(pool).brief() if pool.is_wanted else None,
     )
+
+
+def _count_waiting(pool: Any) -> int:
+    """In the queue, but neither those who are logging in nor lines; and in line, not sent yet."""
+    waiting = sum(client in pool.clients for client in pool.waiting)
+    if pool.lines is None:
+        return waiting
+    return waiting + sum(client.state is LINED and not client.unit.is_sent for client in pool.clients)
 
 
 def _count_clients(tunnels: list[Any]) -> int:

@@ -5,7 +5,9 @@ Theory. These may be long, so the rows are made as they are sent, of a list take
 meantime is left out. `ptr` and `link` are addresses of ours, the same that stand in the log, so a line there finds
 its row here; `id` is what KILL_CLIENT takes.
 
-A client with a server is active, one in the queue waiting, all others idle. A server's words are PgBouncer's (see
+A client with a server is active, one in the queue waiting, all others idle. One that stands in a line (lines.py) is
+active from the moment its query has been sent, and linked to that server, whose own link is the client it runs; before
+that it waits. A server's words are PgBouncer's (see
 show_pools.py for the places behind them). One that is being closed is not listed: there is no word for it. Whether a
 client is pinned to its server, and why, stands behind everything else, and then the balancer it came through, if any:
 `addr` and `port` are those of the client itself.
@@ -54,8 +56,6 @@ _NOT_PINNED: Final = (0, "")
 _CLIENT_WORDS: Final[dict[ClientState, str]] = {
     RESTING: "idle",
     BEGUN: "idle",
-    WAITING: "waiting",
-    LINED: "active",
     ACTIVE: "active",
 }
 _TUNNEL_WORDS: Final[dict[Stage, tuple[str, str]]] = {
@@ -103,27 +103,43 @@ def _via(client: Any) -> str:
 
 
 def build_client_row(client: Any, times: "Times") -> tuple[Value, ...]:
-    waited = client.pool.now() - client.waiting_since if client.state is WAITING else 0.0
+    word, asked_at, since = _find_times(client)
+    waited = 0.0 if since is None else client.pool.now() - since
     return (
         "C",
         client.user,
         client.pool.database,
         "none",
-        _CLIENT_WORDS[client.state],
+        word,
         *client.address,
         *local_address(client),
         times.at(client.connected_at),
-        times.at(client.request_at),
+        times.at(asked_at),
         *split_seconds(waited),
         0,
         f"{client.tag.ptr:#x}",
-        _link(client.server),
+        _link(find_server(client)),
         getattr(client.address, "pid", 0),
         tls_of(client),
         client.followed.get("application_name", ""),
         len(client.statements or ()),
         client.number,
     )
+
+
+def _find_times(client: Any) -> tuple[str, float, float | None]:
+    """(word, when it asked, since when it has waited; None if it does not)"""
+    if client.state is WAITING:
+        return "waiting", client.request_at, client.waiting_since
+    if client.state is not LINED:
+        return _CLIENT_WORDS[client.state], client.request_at, None
+    since = client.unit.since
+    return ("active", since, None) if client.unit.is_sent else ("waiting", since, since)
+
+
+def find_server(client: Any) -> Any:
+    """The one that works for it, or will when those before it in line are done."""
+    return client.unit.server if client.unit is not None else client.server
 
 
 def build_console_row(session: Any, times: "Times") -> tuple[Value, ...]:
@@ -184,7 +200,7 @@ def build_server_row(server: Any, times: "Times") -> tuple[Value, ...]:
         0,
         int(server.doomed is not None),
         f"{server.tag.ptr:#x}",
-        _link(server.client),
+        _link(find_partner(server)),
         server.pid,
         tls_of(server),
         server.parameters.get("application_name", ""),
@@ -232,6 +248,12 @@ def local_address(owner: Any) -> tuple[str, int]:
 def tls_of(owner: Any) -> str:
     """Version and cipher; empty where the connection is not encrypted, or not there yet."""
     return describe(getattr(owner, "transport", None))
+
+
+def find_partner(server: Any) -> Any:
+    """The client it works for now, if there is one."""
+    client = server.client
+    return client.head if client is not None and client.is_line else client
 
 
 def _link(other: Any) -> str:

@@ -6,7 +6,8 @@ written out here as pairs of (its name, ours in `stats.Stats`). Totals count fro
 full `stats_period`: per second for counts and bytes, per event for times. Times are whole microseconds, as there.
 
 A row is a database: its pools (users) are summed. The console's row is there and zero, as nothing is pooled for it.
-The count of logins, which PgBouncer's next release puts in the middle, stands behind everything else.
+The count of logins, which PgBouncer's next release puts in the middle, stands behind everything else of PgBouncer's;
+behind that what only we can say: what has travelled in lines (proxy/lines.py).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +26,10 @@ _COUNTS: Final[Names] = [(name, name) for name in ("server_assignment_count", "x
 _TIMES: Final[Names] = [(name, name) for name in TIMES]
 _PARSES: Final[Names] = [(name, name) for name in ("client_parse_count", "server_parse_count", "bind_count")]
 _LOGINS: Final[Names] = [("client_login_count", "client_login_count")]
+_LINES: Final[Names] = [
+    (f"line_{name}_count", f"line_{name}_count") for name in ("query", "rerun", "rescue", "set", "parse")
+]
+_MORE: Final[Names] = [*_LOGINS, *_LINES]
 
 _STATS_TOTALS: Final[Names] = [*_COUNTS, ("received", "received"), ("sent", "sent"), *_TIMES, *_PARSES]
 _STATS_AVERAGES: Final[Names] = [*_COUNTS, ("recv", "received"), ("sent", "sent"), *_TIMES, *_PARSES]
@@ -41,7 +46,7 @@ _TOTALS: Final[Names] = [
 def show_stats(proxy: Any) -> Table:
     """Totals and averages, a row per database."""
     totals, averages = _prefix("total_", _STATS_TOTALS), _prefix("avg_", _STATS_AVERAGES)
-    more_totals, more_averages = _prefix("total_", _LOGINS), _prefix("avg_", _LOGINS)
+    more_totals, more_averages = _prefix("total_", _MORE), _prefix("avg_", _MORE)
 
     def row(stats: Stats, means: Rates) -> list[int]:
         return [
@@ -56,13 +61,13 @@ def show_stats(proxy: Any) -> Table:
 
 def show_stats_totals(proxy: Any) -> Table:
     """The totals alone, under other names."""
-    names = [*_COUNTS, *_BYTES, *_TIMES, *_PARSES, *_LOGINS]
+    names = [*_COUNTS, *_BYTES, *_TIMES, *_PARSES, *_MORE]
     return _table(proxy, names, lambda stats, _: _totals(stats, names))
 
 
 def show_averages(proxy: Any) -> Table:
     """The averages alone, some with `avg_` in front and some without, as it came to be."""
-    names = [*_COUNTS, *_BYTES, *_TIMES, *_prefix("avg_", [*_PARSES, *_LOGINS])]
+    names = [*_COUNTS, *_BYTES, *_TIMES, *_prefix("avg_", [*_PARSES, *_MORE])]
     return _table(proxy, names, lambda _, means: _averages(means, names))
 
 
@@ -70,7 +75,7 @@ def show_totals(proxy: Any) -> Table:
     """Everything summed over all databases, a number per row."""
     pools = list(proxy.pools)
     stats, means = _sum(pools)
-    names = [*_TOTALS, *_LOGINS]
+    names = [*_TOTALS, *_MORE]
     rows = [
         *zip((f"total_{name}" for name, _ in names), _totals(stats, names), strict=True),
         *zip((f"avg_{name}" for name, _ in names), _averages(means, names), strict=True),

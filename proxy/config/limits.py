@@ -69,6 +69,7 @@ class Limits:
     pipeline_max_bytes: int = 16384
     pipeline_stall_ms: int = 200
     pipeline_functions: tuple[str, ...] = ()
+    track_statements: bool = False
 
 
 _COMMON: Final = (
@@ -93,6 +94,7 @@ _COMMON: Final = (
     "pipeline_max_bytes",
     "pipeline_stall_ms",
     "pipeline_functions",
+    "track_statements",
 )
 
 

@@ -259,6 +259,7 @@ class Settings:
     pipeline_max_bytes: int = row(COUNT, 16384, LIVE, ACTED, "bytes an answer may have, to share a line")
     pipeline_stall_ms: int = row(COUNT, 200, LIVE, ACTED, "milliseconds after which a line that stands still is left")
     pipeline_functions: tuple[str, ...] = row(NAMES, (), LIVE, ACTED, "functions whose callers may share a line")
+    track_statements: bool = row(TRUTH, False, LIVE, ACTED, "measure every statement, for SHOW STATEMENTS")
     deferred_begin: bool = row(TRUTH, True, LIVE, ACTED, "a lone BEGIN waits for the statement after it")
     disable_pqexec: bool = row(TRUTH, False, RESTART, ACTED, "refuse the simple query protocol")
 

@@ -4,6 +4,7 @@ from protocol.doubts import Doubts, find_customs
 from protocol.effects import Reader, is_deferrable
 from protocol.fingerprints import fingerprint
 from protocol.parameters import build_text, clean, is_name, is_sendable
+from protocol.sketches import outline, sketch
 from protocol.statements import classify
 from protocol.tokens import BAD, OPENERS, fold_name, literal_value, tokens
 from tests.fuzz.registry import target, text_of
@@ -59,4 +60,5 @@ target("statements", lambda data: (classify(data), classify(data, standard_confo
 target("effects", read_effects, seeds=SEEDS)
 target("customs", find_customs, seeds=(b"a.b = c.d.e",))
 target("fingerprints", fingerprint, seeds=SEEDS)
+target("sketches", lambda data: (sketch(data), sketch(data, "SJIS"), outline(data)), seeds=SEEDS)
 target("values", say, seeds=(b"it's \\ a value",))

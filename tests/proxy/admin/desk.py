@@ -37,6 +37,7 @@ bare =
 [users]
 joe = pool_size=2 pool_mode=session max_user_connections=5
 """
+LINES = INI.replace("[proxy]", "[proxy]\npipeline_depth = 4\npipeline_servers = 1")
 
 
 @dataclass
@@ -155,11 +156,13 @@ async def open_proxy(folder: Path, text: str = INI) -> AsyncIterator[Proxy]:
         proxy.keeper.close()
 
 
-def at_desk(folder: Path, story: Callable[[Proxy, Operator], Awaitable[None]], user: str = "ann") -> None:
+def at_desk(
+    folder: Path, story: Callable[[Proxy, Operator], Awaitable[None]], user: str = "ann", text: str = INI
+) -> None:
     """Play `story` with a proxy and an operator who has been let in."""
 
     async def play() -> None:
-        async with open_proxy(folder) as proxy:
+        async with open_proxy(folder, text) as proxy:
             operator = await Operator(proxy, user).enter()
             try:
                 await story(proxy, operator)
@@ -194,6 +197,28 @@ def a_client(proxy: Proxy, server: Server, user: str = "joe") -> Client:
     client.move(ACTIVE)
     client.server, server.client = server, client
     return client
+
+
+TOLD = {"standard_conforming_strings": "on", "client_encoding": "UTF8", "application_name": "shop"}
+READ = build_query("select 1")
+ROW = b"T\0\0\0\6\0\0D\0\0\0\6\0\0C\0\0\0\rSELECT 1\0Z\0\0\0\5I"
+
+
+async def lined(proxy: Proxy, count: int, server: Server | None = None) -> tuple[Server, list[Client]]:
+    """`count` clients of a pool with lines, each with a read in the line of the one server; and that."""
+    server = server or a_server(proxy)
+    server.followed = dict(TOLD)
+    pool = server.pool
+    pool.lines.book.find_query(READ).is_trusted = True
+    clients = []
+    for number in range(count):
+        client = Client(pool, "joe", proxy.cancels.mint_key(), server.followed, Address("10.1.1.1", 40000 + number))
+        client.connection_made(Line())
+        proxy.client_arrived(client)
+        client.data_received(READ)
+        clients.append(client)
+    await settle()
+    return server, clients
 
 
 def hang_up(server: Server) -> None:

@@ -20,7 +20,7 @@ from tests.proxy.admin.desk import Operator, open_proxy
 SETTINGS = Settings(admin_users=("root", "ann"), stats_users=("watcher",))
 ROLES = {"ann": ADMIN, "watcher": LOOK, "joe": NOTHING, "": NOTHING, "pgbouncer": NOTHING}
 FOR_ADMINISTRATORS = {
-    "SET", "RELOAD", "RELOAD CHECK", "PAUSE", "RESUME", "DISABLE", "ENABLE", "RECONNECT", "WAIT_CLOSE", "KILL",
+    "SET", "RESET", "RELOAD", "RELOAD CHECK", "PAUSE", "RESUME", "DISABLE", "ENABLE", "RECONNECT", "WAIT_CLOSE", "KILL",
     "KILL_CLIENT", "SUSPEND", "SHUTDOWN", "SHOW FDS", "SHOW HBA",
 }  # fmt: skip
 

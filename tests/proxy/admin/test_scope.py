@@ -6,24 +6,26 @@ import pytest
 
 from proxy.admin.show import NARROWABLE, SHOWS
 from proxy.main import Proxy
-from tests.proxy.admin.desk import Operator, a_client, a_server, at_desk
+from tests.proxy.admin.desk import LINES, Operator, a_client, a_server, at_desk
 
 
 @pytest.mark.parametrize("name", NARROWABLE)
 def test_rows_of_one_database_alone(name: str, tmp_path: Path) -> None:
     async def story(proxy: Proxy, operator: Operator) -> None:
         for database in ("shop", "bare", "guest"):
-            a_client(proxy, a_server(proxy, database)).carry = b"Q"
+            client = a_client(proxy, a_server(proxy, database, "ann"))
+            client.carry = b"Q"
+            client.pool.lines.book.find(b"select 1").note(0.001, 1)
         for database in ("shop", "guest"):
             found = (await operator.ask(f"{name} {database}")).dicts()
             assert {row["database"] for row in found} == {database}
         console = (await operator.ask(f"{name} pgbouncer")).dicts()
         assert {row["database"] for row in console} <= {"pgbouncer"}
-        assert bool(console) is (name not in ("SHOW SERVERS", "SHOW ACTIVE_SOCKETS"))
+        assert bool(console) is (name not in ("SHOW SERVERS", "SHOW ACTIVE_SOCKETS", "SHOW LINES", "SHOW STATEMENTS"))
         every = {row["database"] for row in (await operator.ask(name)).dicts()}
         assert every >= {"shop", "bare", "guest"}
 
-    at_desk(tmp_path, story)
+    at_desk(tmp_path, story, text=LINES)
 
 
 @pytest.mark.parametrize("name", NARROWABLE)

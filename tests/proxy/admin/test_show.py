@@ -69,10 +69,23 @@ PGBOUNCER = {
     ),
     "TOTALS": "name s, value N",
     "STATE": "key s, value s",
+    "LINES": "",
     "LISTENERS": "",
+    "STATEMENTS": "",
     "HBA": "",
     "LOGINS": "",
 }
+STATS = [
+    "client_login_count", "line_query_count", "line_rerun_count", "line_rescue_count", "line_set_count",
+    "line_parse_count",
+]  # fmt: skip
+
+
+def more(*words: str) -> str:
+    """What only we count."""
+    return ", ".join(f"{word}{name} N" for word in words for name in STATS)
+
+
 OURS = {
     "HBA": (
         "rule_number i, file_name s, line_number i, type s, database s, user_name s, address s, netmask s, "
@@ -82,12 +95,20 @@ OURS = {
         "database s, user s, application_name s, addr s, port i, id i, server_pid i, state s, xact_age N, "
         "query_age N, idle_in_xact N, servers i, pinned s"
     ),
+    "LINES": (
+        "database s, user s, server_id i, server_pid i, depth i, limit i, client_id i, age N, waiting i, pace i, "
+        "state s"
+    ),
     "LISTENERS": "database s, user s, channel s, state s, listeners i, waiting i, notifications q, lost q",
     "LOGINS": "address s, user s, failures i, delay s, waiting i, forgotten_in i",
     "POOLS": "sv_closing i, waiting_for s",
-    "STATS": "total_client_login_count N, avg_client_login_count N",
-    "STATS_TOTALS": "client_login_count N",
-    "STATS_AVERAGES": "avg_client_login_count N",
+    "STATEMENTS": (
+        "database s, user s, statement s, calls q, errors q, total_time q, mean_time q, p99_time q, wait_time q, "
+        "bytes q, shared s, why_not s"
+    ),
+    "STATS": more("total_", "avg_"),
+    "STATS_TOTALS": more(""),
+    "STATS_AVERAGES": more("avg_"),
 }
 
 

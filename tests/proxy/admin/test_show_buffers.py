@@ -50,7 +50,7 @@ def test_active_are_those_with_something_in_a_buffer(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("letter", "CS")
 def test_every_state_has_its_word(letter: str) -> None:
-    known = {"C": {*_CLIENT_WORDS.values()}, "S": {*_SERVER_WORDS.values(), "being_canceled"}}
+    known = {"C": {*_CLIENT_WORDS.values(), "waiting"}, "S": {*_SERVER_WORDS.values(), "being_canceled"}}
     assert {word for kind, word in _WORDS if kind == letter} == known[letter]
 
 

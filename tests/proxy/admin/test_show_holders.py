@@ -8,7 +8,7 @@ from proxy.main import Proxy
 from proxy.pins import PinReason
 from proxy.session import Session
 from proxy.tunnel import Stage
-from tests.proxy.admin.desk import Operator, a_client, a_server, at_desk
+from tests.proxy.admin.desk import LINES, Operator, a_client, a_server, at_desk, lined
 from tests.proxy.admin.test_show_sockets import a_tunnel
 
 WATCHER = "watcher"
@@ -76,3 +76,18 @@ def test_a_tunnel_holds_its_connection_for_as_long_as_it_lasts(tmp_path: Path) -
         proxy.pools.tunnels.clear()
 
     at_desk(tmp_path, story)
+
+
+def test_a_server_with_a_line_is_held_by_the_client_it_runs(tmp_path: Path) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        a_client(proxy, a_server(proxy))
+        _, clients = await lined(proxy, 3)
+        proxy.clock.advance(0.25)
+        (row,) = [row for row in (await operator.ask("SHOW HOLDERS")).rows if row[7] == "active"]
+        assert row[:7] == ("shop", "joe", "shop", "10.1.1.1", "40000", str(clients[0].number), "4711")
+        assert row[7:] == ("active", "0.250", "0.250", None, "2", "")
+        clients[0].eof_received()
+        (row,) = [row for row in (await operator.ask("SHOW HOLDERS")).rows if row[7] == "active"]
+        assert row[:7] == ("shop", "web", "", "", "0", "0", "4711"), "it runs for nobody"
+
+    at_desk(tmp_path, story, text=LINES)

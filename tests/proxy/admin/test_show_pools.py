@@ -4,7 +4,7 @@ from pathlib import Path
 
 from proxy.main import Proxy
 from proxy.states import CLEANING, CLOSING, TESTING, USED, Closing, move
-from tests.proxy.admin.desk import Operator, a_client, a_server, at_desk
+from tests.proxy.admin.desk import LINES, Operator, a_client, a_server, at_desk, lined
 
 
 def test_databases_tell_the_entry_and_what_is_open(tmp_path: Path) -> None:
@@ -102,3 +102,16 @@ def test_the_console_is_a_pool_too(tmp_path: Path) -> None:
         assert (row["database"], row["cl_active"], row["pool_mode"]) == ("pgbouncer", "1", "statement")
 
     at_desk(tmp_path, story)
+
+
+def test_of_those_in_line_whoever_is_not_sent_waits(tmp_path: Path) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        own = a_client(proxy, a_server(proxy))
+        await lined(proxy, 6)
+        proxy.clock.advance(2.25)
+        pool = (await operator.ask("SHOW POOLS")).dicts()[0]
+        assert (pool["cl_active"], pool["cl_waiting"], pool["sv_active"]) == ("5", "2", "2")
+        assert (pool["maxwait"], pool["maxwait_us"]) == ("2", "250000")
+        assert own.pool.count_waiting() == 0, "for a server nobody waits"
+
+    at_desk(tmp_path, story, text=LINES)

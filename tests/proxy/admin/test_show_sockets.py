@@ -8,7 +8,7 @@ from proxy.main import Proxy
 from proxy.states import CLEANING, CLOSING, GONE, IDLE, LINKED, Closing, move
 from proxy.tunnel import Stage, Tunnel
 from tests.fakes import FakeClock
-from tests.proxy.admin.desk import Line, Operator, a_client, a_server, at_desk, hang_up
+from tests.proxy.admin.desk import LINES, ROW, Line, Operator, a_client, a_server, at_desk, hang_up, lined
 
 
 def test_a_linked_pair_points_at_each_other(tmp_path: Path) -> None:
@@ -187,3 +187,28 @@ def test_how_a_server_is_reached_is_told_in_pgbouncers_words(tmp_path: Path) -> 
         assert [row["tls"] for row in rows] == ["TLSv1.3/TLS_AES_256_GCM_SHA384"]
 
     at_desk(tmp_path, story)
+
+
+def test_those_in_line_are_active_once_they_are_sent_and_the_server_runs_the_first(tmp_path: Path) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        a_client(proxy, a_server(proxy))
+        server, clients = await lined(proxy, 5)
+        proxy.clock.advance(1.5)
+        rows = {row["id"]: row for row in (await operator.ask("SHOW CLIENTS")).dicts()}
+        of = [rows[str(client.number)] for client in clients]
+        assert [row["state"] for row in of] == ["active"] * 4 + ["waiting"]
+        assert [row["link"] for row in of] == [f"{server.tag.ptr:#x}"] * 4 + [""]
+        assert (of[4]["wait"], of[4]["wait_us"]) == ("1", "500000")
+        (row,) = [row for row in (await operator.ask("SHOW SERVERS")).dicts() if row["id"] == str(server.number)]
+        assert (row["state"], row["link"]) == ("active", of[0]["ptr"])
+        proxy.clock.advance(60)
+        server.data_received(ROW)
+        (row,) = [row for row in (await operator.ask("SHOW SERVERS")).dicts() if row["id"] == str(server.number)]
+        assert row["link"] == of[1]["ptr"]
+        assert row["request_time"] > of[1]["request_time"], "the second runs since the first was answered"
+        for client in clients:
+            client.eof_received()
+        (row,) = [row for row in (await operator.ask("SHOW SERVERS")).dicts() if row["id"] == str(server.number)]
+        assert row["link"] == "", "whoever it works for has left"
+
+    at_desk(tmp_path, story, text=LINES)

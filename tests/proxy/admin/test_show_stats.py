@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from proxy.main import Proxy
-from tests.proxy.admin.desk import Operator, a_server, at_desk
+from tests.proxy.admin.desk import LINES, ROW, Operator, a_client, a_server, at_desk, lined
 
 
 def some_work(proxy: Proxy) -> None:
@@ -43,3 +43,19 @@ def test_the_other_tables_say_the_same(tmp_path: Path) -> None:
         assert "avg_ps_bind_count" in everything
 
     at_desk(tmp_path, story)
+
+
+def test_what_travels_in_lines_is_counted_behind_everything_else(tmp_path: Path) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        a_client(proxy, a_server(proxy))
+        server, clients = await lined(proxy, 3)
+        server.data_received(ROW + ROW)
+        clients[2].unit.make_again()
+        server.data_received(ROW)
+        (row, _) = (await operator.ask("SHOW STATS")).dicts()
+        assert [row[f"total_line_{name}_count"] for name in ("query", "rerun", "rescue", "set", "parse")] == [
+            "2", "1", "0", "0", "0",
+        ]  # fmt: skip
+        assert row["total_query_count"] == "2", "they are queries as all others"
+
+    at_desk(tmp_path, story, text=LINES)

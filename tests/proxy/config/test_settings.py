@@ -62,6 +62,7 @@ OURS = {
     "proxy_protocol_from": "",
     "server_tls_negotiation": "postgres",
     "session_state": "track",
+    "track_statements": "0",
 }
 OURS_WITH_BLANKS = {"pin_functions"}
 
