@@ -89,7 +89,7 @@ class Trace(Probe):
     def _note(self) -> None:
         client = self.client
         counts = self.units.popleft() if self.units else {}
-        self._note_all(counts, client.pool.now() - client.request_at)
+        self._note_all(counts, self._find_time())
         if client.waiting_since > client.ready_at:
             for shape in counts:
                 shape.waited += (client.request_at - client.waiting_since) / len(counts)

@@ -27,7 +27,7 @@ LONG: Final = 10_000  # answers, after which a new loss counts as the first
 UP: Final = 1.1
 DOWN: Final = 0.87
 PENALTY: Final = 0.25  # good answers that a slow one costs
-BUCKETS: Final = 80  # of times: four to a doubling, from a microsecond on
+BUCKETS: Final = 128  # of times: four to a doubling, from a microsecond to an hour
 _STEPS: Final = 4 / log(2)
 
 

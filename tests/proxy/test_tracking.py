@@ -175,7 +175,7 @@ def test_rows_fetched_later_count_once():
 
 def test_a_wait_for_a_server_counts_once_and_is_no_time_of_the_server():
     play = tracked() >> client("Q:begin;select_1") >> server("C Z:T") >> another_one
-    play >> client("Q:select_a") >> pause(2.0)
+    play >> pause(0.1) >> client("Q:select_a") >> pause(2.0)
     play >> the_first_commits >> server("C Z:I") >> pause(0.25) >> server("C Z:I")
     shape = of(play, "select a")
     assert (shape.calls, round(shape.spent, 3), shape.waited) == (1, 0.25, 2.0)
