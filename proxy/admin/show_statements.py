@@ -100,7 +100,7 @@ def find_reason(shape: Shape) -> str:
     if not shape.is_fit:
         return shape.verdict.value
     doubted = "not seen often enough" if shape.doubted is None else f"lost its trust: {shape.doubted.value}"
-    return f"{doubted} ({shape.good} of {shape.needed} good answers)"
+    return f"{doubted} ({int(shape.good)} of {shape.needed} good answers)"
 
 
 def clear_statements(proxy: Any) -> None:

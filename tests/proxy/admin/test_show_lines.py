@@ -26,7 +26,7 @@ def test_a_line_tells_its_head_and_who_stands_behind_it(tmp_path: Path) -> None:
         first, second = (await operator.ask("SHOW LINES")).rows
         assert first == ("shop", "web", None, None, "0", None, None, None, "0", None, "waiting for a place")
         assert second == (
-            "shop", "web", str(server.number), "4711", "3", "4", str(clients[0].number), "0.002", "2", "0", "open",
+            "shop", "web", str(server.number), "4711", "3", "4", str(clients[0].number), "0.002", "2", "100", "open",
         )  # fmt: skip
         server.data_received(ROW)
         assert (await operator.ask("SHOW LINES shop")).rows[1][4:9] == ("2", "4", str(clients[1].number), "0.000", "1")
