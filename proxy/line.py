@@ -62,6 +62,7 @@ class Line:
         self.head_since = self.waiting_since = self.ready_at = self.now()
         self.was_canceled = False  # a cancel request has been on its way to this server, since it is ours
         self.is_held = False
+        self.is_fresh = False  # we have got our server in our turn, and sent nothing yet
         self.is_astray = False  # a parameter has changed there that nobody here has asked to change
         self.preparing = Preparing(self)
 
@@ -190,6 +191,7 @@ class Line:
     def _take(self, server: Any) -> None:
         self.followed = self.tail = server.followed
         self.was_canceled = self.is_astray = False
+        self.is_fresh = True
         self.ledger = server.ledger
         dispatch.attach(self, server)
         self.pool.stats.server_assignment_count -= 1  # those of the units are counted
@@ -231,6 +233,7 @@ class Line:
             if server.ledger.head[1] is None:
                 self.head_since = self.now()
             server.unnamed = None
+            self.is_fresh = False
             server.ledger.expect_units(entries)
             server.transport.write(b"".join(pieces))
 

@@ -226,7 +226,8 @@ class Lines:
                     spare = line
             elif not line.is_late(now, self.patience):  # else its head is stuck: others take over
                 working += 1
-                if load <= self.low and line.is_open and not (load and (is_fair or load * line.pace > self.max_wait)):
+                is_full = load > self.low or load * line.pace > self.max_wait or (is_fair and not line.is_fresh)
+                if not is_full and line.is_open:
                     room += self.depth - load
                     if load < least:
                         best, least = line, load

@@ -114,6 +114,14 @@ class Lined:
     def server_socket(self, number: int) -> FakeTransport:
         return cast(FakeTransport, self.servers[number].transport)
 
+    def name_of(self, client: Any) -> str:
+        return next(name for name, each in self.clients.items() if each is client)
+
+    def is_lined(self, number: int = 0) -> bool:
+        """Is a line on this server?"""
+        client = self.servers[number].client
+        return client is not None and bool(client.is_line)
+
     def unit(self, name: str) -> Unit:
         unit = self.clients[name].unit
         assert unit is not None, f"{name} stands in no line"
