@@ -4,17 +4,19 @@ Clients whose reads stand in one line, and a gate in their way.
 Theory. What arrives in one turn of the proxy's loop travels together. So the proxy is stopped while a test sends, and
 goes on when all has been said (`Together`). A text stands in a line only after it has shown that it is fast and small
 (`earn_trust`). The view `line_gate` is passed at once, until somebody holds GATE: then whoever reads it waits, in the
-middle of its execution. No text tells that, as no text tells that a table is locked.
+middle of its execution. No text tells that, as no text tells that a table is locked. `Readers` are load.
 """
 
+import asyncio
 import signal
+import threading
 from collections.abc import Sequence
 from typing import Any, Self
 
 import psycopg
 
 from tests.live.stand import Stand, wait_until
-from tests.live.wire import Message, Raw, error, query
+from tests.live.wire import SYNC, TERMINATE, Gone, Message, Raw, bind, error, execute, parse, query, rows, startup
 
 GATE = 4711  # an advisory lock
 READ_GATE = "select '{}', is_open from line_gate"
@@ -80,3 +82,75 @@ def find_running(admin: psycopg.Connection[Any], text: str) -> list[int]:
 def wait_running(admin: psycopg.Connection[Any], text: str, count: int = 1) -> list[int]:
     wait_until(lambda: len(find_running(admin, text)) == count, f"{count} backends run {text}", 10)
     return find_running(admin, text)
+
+
+class Readers:
+    """Clients that never pause, in a thread of their own: reads of all kinds, each with its reader's token in it."""
+
+    def __init__(self, stand: Stand, count: int = 24, database: str = "lines") -> None:
+        self._stand = stand
+        self._database = database
+        self.rounds = [0] * count
+        self.failures: list[str] = []
+        self._is_over = False
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.wait_round()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over = True
+        self._thread.join(30)
+
+    def wait_round(self, times: int = 3) -> None:
+        """Until each has been answered so many times more, or one was not as he should."""
+        before = list(self.rounds)
+
+        def have_all_gone_on() -> bool:
+            return all(now >= then + times for now, then in zip(self.rounds, before, strict=True))
+
+        wait_until(lambda: self.failures or have_all_gone_on(), "all readers go on", 30)
+        assert not self.failures, self.failures
+
+    async def _run(self) -> None:
+        await asyncio.gather(*map(self._guard, range(len(self.rounds))))
+
+    async def _guard(self, number: int) -> None:
+        try:
+            await self._read_on(number)
+        except Exception as failure:
+            self.failures.append(f"reader {number}, round {self.rounds[number]}: {failure!r}")
+
+    async def _read_on(self, number: int) -> None:
+        token = f"token {number}"
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._stand.port)
+        said = {"application_name": f"reader {number}"} if number % 4 == 0 else {}
+        writer.write(startup("app", self._database, **said))
+        await _read_until_ready(reader)
+        writer.write(parse(f"select '{token}', $1::int", "mine") + SYNC)
+        await _read_until_ready(reader)
+        while not self._is_over:
+            count = self.rounds[number]
+            asked = [
+                query(f"select '{token}', {count}"),
+                bind(count, statement="mine") + execute() + SYNC,
+                parse(f"select '{token}', {count}") + bind() + execute() + SYNC,
+            ]
+            writer.write(asked[count % 3])
+            answer = await _read_until_ready(reader)
+            assert rows(answer) == [(token, str(count))], (error(answer), rows(answer))
+            self.rounds[number] += 1
+        writer.write(TERMINATE)
+        writer.close()
+
+
+async def _read_until_ready(reader: asyncio.StreamReader) -> list[Message]:
+    found: list[Message] = []
+    while not found or found[-1].kind != "Z":
+        head = await asyncio.wait_for(reader.readexactly(5), 30)
+        found.append(Message(chr(head[0]), await reader.readexactly(int.from_bytes(head[1:], "big") - 4)))
+        if found[-1].kind == "E" and error(found)["S"] == "FATAL":
+            raise Gone(error(found)["M"])
+    return found

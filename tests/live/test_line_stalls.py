@@ -1,0 +1,126 @@
+"""Lines whose head does not come to an end: a lock in its way, or a client that does not read. The others go on."""
+
+import time
+
+import pytest
+
+from tests.live.stand import Stand, wait_until
+from tests.live.together import Together, earn_trust, find_running, send_together, wait_running
+from tests.live.wire import query, rows
+
+pytestmark = pytest.mark.live
+
+STALL = 1.5  # seconds
+LOCKED = "select word, {} from line_locked"
+FREE = "select word, {} from line_free"
+WIDE = "select repeat('x', {})"
+MEGABYTE = 1_000_000
+ROOM = 30 * MEGABYTE
+CROWD = 8
+
+
+@pytest.fixture(scope="module", name="stand")
+def _stand(upstream):
+    with upstream.connect() as admin:
+        for table in ("line_locked", "line_free"):
+            admin.execute(f"drop table if exists {table}; create table {table} as select 'here'::text as word")
+            admin.execute(f"grant all on {table} to app; alter table {table} owner to app")
+    databases = {"lines": "dbname=postgres pool_size=4 pipeline_depth=16 pipeline_servers=1"}
+    with Stand(upstream, {"pipeline_stall_ms": int(STALL * 1000)}, databases=databases) as stand:
+        yield stand
+
+
+@pytest.fixture(name="clients")
+def _clients(stand):
+    """Their next reads stand in one line, since somebody else has a server already."""
+    clients, holder = [stand.raw(database="lines") for _ in range(CROWD)], stand.raw(database="lines")
+    earn_trust(stand, clients, LOCKED.format(0), FREE.format(0), WIDE.format(0))
+    holder.ask("begin; select 1")
+    yield clients
+    for client in (*clients, holder):
+        client.close()
+
+
+@pytest.fixture(name="locker")
+def _locker(upstream):
+    """Somebody who changes the table, past the proxy."""
+    with upstream.connect("app", autocommit=False) as locker:
+        yield locker
+
+
+def stand_behind(stand, admin, head, others):
+    """`head` waits for the lock, and so do `others`, behind it."""
+    with Together(stand):
+        head.send(query(LOCKED.format(1)))
+        time.sleep(0.05)  # its bytes are there first
+        for n, other in enumerate(others):
+            other.send(query(FREE.format(n)))
+    return wait_running(admin, "select word, 1 from line_locked")
+
+
+@pytest.mark.parametrize("text", ["alter table line_locked add column more{} int", "lock table line_locked"])
+def test_those_behind_a_lock_are_answered_while_it_is_held_and_the_head_when_it_is_not(
+    stand, admin, locker, clients, text
+):
+    head, *others = clients
+    locker.execute(text.format(time.time_ns()))
+    start = time.monotonic()
+    (pid,) = stand_behind(stand, admin, head, others)
+    for n, other in enumerate(others):
+        assert rows(other.read_until()) == [("here", str(n))]
+    assert time.monotonic() - start > STALL / 2, "they stood behind it"
+    assert find_running(admin, "select word, 1 from line_locked") == [pid], "it was left alone"
+    locker.rollback()
+    assert rows(head.read_until()) == [("here", "1")]
+
+
+def test_who_comes_when_the_head_is_stuck_goes_elsewhere_at_once(stand, admin, locker, clients):
+    head, behind, *others = clients
+    locker.execute("lock table line_locked")
+    start = time.monotonic()
+    stand_behind(stand, admin, head, [behind])
+    time.sleep(0.1)
+    for n, other in enumerate(others * 3):
+        assert rows(other.ask(FREE.format(n))) == [("here", str(n))]
+    assert time.monotonic() - start < STALL, "they did not wait for a rescue"
+    assert rows(behind.read_until()) == [("here", "0")]
+    locker.rollback()
+    assert rows(head.read_until()) == [("here", "1")]
+
+
+def test_heads_may_be_stuck_one_after_the_other_and_nobody_is_lost(stand, admin, locker, clients):
+    """All want what is locked, and there are four servers: one is somebody's. When the lock goes, all are answered."""
+    locker.execute("lock table line_locked")
+    send_together(stand, clients, [query(LOCKED.format(n)) for n in range(CROWD)])
+    time.sleep(3 * STALL)
+    locker.rollback()
+    for n, client in enumerate(clients):
+        assert rows(client.read_until()) == [("here", str(n))]
+
+
+def test_a_client_that_vanishes_behind_or_before_the_lock_takes_nobody_along(stand, admin, locker, clients):
+    head, behind, *others = clients
+    locker.execute("lock table line_locked")
+    stand_behind(stand, admin, head, [behind, *others])
+    behind.close()
+    head.close()
+    for n, other in enumerate(others, 1):
+        assert rows(other.read_until()) == [("here", str(n))]
+    wait_until(lambda: not wait_running(admin, "select word, 1 from line_locked", 0), "its read was cancelled")
+
+
+def test_a_client_that_does_not_read_what_is_suddenly_large_holds_up_nobody(stand, admin, clients):
+    slow, *others = clients
+    before = stand.rss
+    with Together(stand):
+        slow.send(query(WIDE.format(64 * MEGABYTE)))
+        time.sleep(0.05)
+        for n, other in enumerate(others):
+            other.send(query(FREE.format(n)))
+    for n, other in enumerate(others):
+        assert rows(other.read_until()) == [("here", str(n))]
+    for n, other in enumerate(others):
+        assert rows(other.ask(FREE.format(n))) == [("here", str(n))]
+    assert stand.rss - before < ROOM
+    assert len(rows(slow.read_until())[0][0]) == 64 * MEGABYTE
+    assert stand.rss - before < ROOM
