@@ -76,12 +76,11 @@ class Doorstep(asyncio.Protocol):
             self.data_received(self._said)
 
     def data_received(self, data: bytes) -> None:
-        if data in _ENCRYPTION and self._declined < MAX_ENCRYPTION_REQUESTS and self._is_declined(data):
-            self._declined += 1
-            self.transport.write(_DECLINED)
-            return
         if self._asked is not None:
             self._hear(self._asked, data)
+        elif data in _ENCRYPTION and self._declined < MAX_ENCRYPTION_REQUESTS and self._is_declined(data):
+            self._declined += 1
+            self.transport.write(_DECLINED)
         elif self._proxy.express.admit(data, self):
             self._leave()
         else:

@@ -245,6 +245,8 @@ def scripts():
     """What somebody says in place of an answer: what we call it, and the bytes."""
     first = b"n,,n=,r=" + b"n" * 24
     yield "nothing", b""
+    yield "request for TLS", build_ssl_request()
+    yield "its own packet again", HELLO
     yield "query", build_query("select 1")
     yield "terminate", b"X\0\0\0\x04"
     yield "empty", b"p\0\0\0\x04"
