@@ -1,11 +1,12 @@
 """
-The doorstep: a connection that has said nothing yet.
+The doorstep: a connection that has said nothing yet, or nothing that needs a conversation.
 
 Theory. What a flood of half-open connections costs is what is set up for each of them, so here that is little: one
 small object, no task and no timer. The first bytes decide. A startup packet that we know, and to which nothing has to
-be asked, is answered in this very call (express.py); a request for encryption, which libpq sends first, is declined
-here where we have none; anything else begins a conversation (visit.py). Who says nothing for `client_login_timeout` is
-told so: the janitor looks at the front of `proxy.doorsteps`, where the oldest stand.
+be asked, is answered in this very call (express.py); one whose sender must prove by SCRAM who he is, and need not wait
+for it, is answered with the question, and so are his answers (asking.py); a request for encryption, which libpq sends
+first, is declined here where we have none; anything else begins a conversation (visit.py). Who is not in after
+`client_login_timeout` is told so: the janitor looks at the front of `proxy.doorsteps`, where the oldest stand.
 
 Where the kernel keeps a caller until he has said something (tcp_defer_accept) his first bytes are here before he is.
 So they are read from the bare socket, and a request for encryption is declined at once: he goes on while the event
@@ -32,7 +33,7 @@ _DECLINED = b"N"
 
 
 class Doorstep(asyncio.Protocol):
-    """One connection between being accepted and its first bytes."""
+    """One connection between being accepted and being a client, or a conversation."""
 
     __slots__ = ("_asked", "_declined", "_proxy", "_said", "address", "arrived_at", "transport")
 
@@ -43,7 +44,7 @@ class Doorstep(asyncio.Protocol):
         self.address = address
         self.arrived_at: float = proxy.clock.now()
         self._declined = 0  # requests for encryption
-        self._asked: Asked | None = None
+        self._asked: Asked | None = None  # what it is to prove
         self._said = b""  # before there was a transport
 
     def overhear(self, connected: socket.socket) -> None:
@@ -75,12 +76,11 @@ class Doorstep(asyncio.Protocol):
             self.data_received(self._said)
 
     def data_received(self, data: bytes) -> None:
-        if data in _ENCRYPTION and self._declined < MAX_ENCRYPTION_REQUESTS and self._is_declined(data):
-            self._declined += 1
-            self.transport.write(_DECLINED)
-            return
         if self._asked is not None:
             self._hear(self._asked, data)
+        elif data in _ENCRYPTION and self._declined < MAX_ENCRYPTION_REQUESTS and self._is_declined(data):
+            self._declined += 1
+            self.transport.write(_DECLINED)
         elif self._proxy.express.admit(data, self):
             self._leave()
         else:
@@ -112,7 +112,7 @@ class Doorstep(asyncio.Protocol):
     # What the janitor calls.
 
     def expire(self) -> None:
-        """It has been silent for too long: the conversation begins, and is over at once."""
+        """It has taken too long: the conversation begins, and is over at once."""
         self._converse(b"")
 
     # What the crowd of strangers calls.

@@ -5,6 +5,9 @@ Theory. Applications that connect again and again send the same bytes each time.
 (auth_type trust or any) these bytes alone decide the whole conversation, so its outcome is remembered by them: which
 pool, which parameters, which welcome. That is a third of a login's cost, and it needs no task, no timer, no parsing.
 
+Where a client must prove who he is they decide what comes after the proof, and nothing before it: whoever asks for a
+pass of that kind (`let_in`) has judged a proof that was given this very moment (asking.py).
+
 Nothing is decided here that login.py would decide otherwise. A `Pass` holds only while everything it was made of is
 still in force (the configuration, the users, the pool and its greeting), and only for a login that has no reason to
 wait or to be refused; whatever is in doubt takes the long way, which decides, and says why.

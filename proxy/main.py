@@ -94,7 +94,7 @@ class Proxy:
         self.cancels.relay = self.kin.cancel
         self.is_activated = False  # systemd opened our sockets
         self.leaving: Leaving | None = None
-        self.doorsteps: dict[Any, None] = {}  # those who have said nothing yet, in the order they came
+        self.doorsteps: dict[Any, None] = {}  # those who are not yet heard by anybody else, in the order they came
         self.strangers = Strangers(self)
         self.express = Express(self)
         self.callers = 0  # those whose conversation is not over, the console's among them

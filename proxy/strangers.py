@@ -32,7 +32,10 @@ TOO_MANY: Final = build_error(
 
 
 class Strangers:
-    """One per proxy. Those who have said nothing yet stand in `proxy.doorsteps`, the others in `visits`, by arrival."""
+    """
+    One per proxy. Those who have said nothing yet, or are asked there, stand in `proxy.doorsteps`, the others in
+    `visits`, by arrival.
+    """
 
     def __init__(self, proxy: Any) -> None:
         self._proxy = proxy

@@ -1,9 +1,12 @@
 """A login by SCRAM on the doorstep: the same end as a conversation's, whatever is said and whatever happens."""
 
 import asyncio
+from base64 import b64encode
 from dataclasses import replace
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from protocol import scram
 from protocol.backend import parse_error
@@ -245,6 +248,8 @@ def scripts():
     """What somebody says in place of an answer: what we call it, and the bytes."""
     first = b"n,,n=,r=" + b"n" * 24
     yield "nothing", b""
+    yield "request for TLS", build_ssl_request()
+    yield "its own packet again", HELLO
     yield "query", build_query("select 1")
     yield "terminate", b"X\0\0\0\x04"
     yield "empty", b"p\0\0\0\x04"
@@ -293,6 +298,84 @@ def test_the_doorstep_and_a_conversation_come_to_the_same_end(tmp_path, monkeypa
         return anna.heard, [str(line).partition(": ")[2] for line in proxy.log.lines], failed
 
     assert play(main(True)) == play(main(False))
+
+
+@st.composite
+def streams(draw):
+    """All that somebody says, rightly or with one thing wrong, and where it is cut."""
+    requests = draw(st.lists(st.sampled_from([build_ssl_request(), build_gss_request()]), max_size=3))
+    messages = [*requests, HELLO, *DANCE, b"X\0\0\0\x04"]
+    at = draw(st.integers(0, len(messages) - 1))
+    change = draw(st.sampled_from(["none", "none", "leave out", "twice", "flip", "in front"]))
+    if change == "leave out":
+        del messages[at]
+    elif change == "twice":
+        messages.insert(at, messages[at])
+    elif change == "flip":
+        where = draw(st.integers(0, len(messages[at]) - 1))
+        messages[at] = messages[at][:where] + bytes([messages[at][where] ^ 1]) + messages[at][where + 1 :]
+    elif change == "in front":
+        messages.insert(at, draw(st.binary(min_size=1, max_size=12)))
+    pieces = []
+    for message in messages:
+        cut = draw(st.integers(0, 3 * len(message)))
+        pieces += [message[:cut], message[cut:]] if 0 < cut < len(message) else [message]
+    if len(pieces) > 1 and draw(st.booleans()):
+        joined = draw(st.integers(0, len(pieces) - 2))
+        pieces[joined : joined + 2] = [pieces[joined] + pieces[joined + 1]]
+    return pieces
+
+
+FIRST = b"n,,n=,r=" + b"n" * 24
+
+
+def dance():
+    """What anna answers to a proxy of `warmed` whose nonce is all s."""
+    salted = derive_salted_password(Secret("secret"), SALT, 2)
+    client = scram.ScramClient(nonce="n" * 24)
+    client.first()
+    client.challenge(b"r=" + b"n" * 24 + b"s" * 24 + b",s=" + b64encode(SALT) + b",i=2")
+    proof = client.proof(ScramKeys.from_salted_password(salted))
+    return build_sasl_initial("SCRAM-SHA-256", FIRST), build_sasl_response(proof)
+
+
+SALT = scram.mock_verifier("anna", b"k" * 32, 2).salt
+DANCE = dance()
+
+
+async def hear_out(tmp_path, pieces):
+    proxy = await known(tmp_path)
+    door = Door(proxy)
+    phases = set()
+    for piece in pieces:
+        door.phase.data_received(piece)
+        phases.add(type(door.phase))
+        await turns(12)
+        if door.is_closed:
+            break
+    door.phase.connection_lost(None)
+    await turns()
+    check_books(proxy)
+    failed = [(record.failures, pair) for pair, record in proxy.strangers.guesses.pairs.failing(0.0)]
+    heard = door.written
+    return (without_key(heard) if b"K\0\0\0" in heard else heard), str(proxy.log.text).count("\n"), failed
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+@given(streams())
+def test_whatever_is_said_and_however_it_is_cut_a_conversation_would_have_said_the_same(tmp_path, pieces):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scram, "_new_nonce", lambda: "s" * 24)
+        on_the_doorstep = play(hear_out(tmp_path, pieces))
+        patch.setattr(doorstep, "ask", lambda *args: None)
+        assert on_the_doorstep == play(hear_out(tmp_path, pieces))
+
+
+def test_the_dance_of_that_test_is_a_login(tmp_path, monkeypatch):
+    monkeypatch.setattr(scram, "_new_nonce", lambda: "s" * 24)
+    heard, _, failed = play(hear_out(tmp_path, [HELLO, *DANCE]))
+    assert heard.endswith(b"Z\0\0\0\x05I")
+    assert not failed
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 from protocol.ledger import QUERY
 from proxy.client import MAX_AT_ONCE, MAX_BACKLOG, STREAM_FROM
 from proxy.holding import MAX_HELD
+from proxy.leaving import FLUSH_TIME
 from proxy.states import ACTIVE, CLEANING, CLOSED, CLOSING, GONE, IDLE, RESTING, WAITING, Closing
 from tests.fakes import check_world
 from tests.play import (
@@ -245,6 +246,19 @@ def test_a_query_whose_client_said_goodbye_is_not_cancelled():
     assert play.world.cancels == []
     play >> server("C Z:I")
     assert play.server.state is IDLE
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+def test_a_goodbye_at_rest_closes_the_socket_when_what_was_written_is_read(is_slow):
+    play = Play(is_slow=is_slow) >> client("Q:a") >> server("T D:1 C Z:I") >> client("X")
+    assert play.client.state is GONE
+    assert play.client_socket.is_closing()
+    assert play.client_socket.is_lost is not is_slow
+    assert play.server.state is IDLE
+    assert play.client not in play.client.pool.clients
+    if is_slow:
+        play >> (lambda play: play.world.clock.advance(FLUSH_TIME + 1))
+        assert play.client_socket.was_aborted, "there is a little patience, and no more"
 
 
 @pytest.mark.parametrize("leave", [client_hangs_up, client_breaks, client("X")])

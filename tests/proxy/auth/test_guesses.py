@@ -17,6 +17,7 @@ from proxy.auth.guesses import (
     MEMORY,
     PAIR_FREE,
     PAIR_MOST,
+    Attempt,
     Guesses,
     neighbourhood,
 )
@@ -331,3 +332,48 @@ def test_only_a_wrong_password_counts(town: Town, error: Exception) -> None:
 )
 def test_who_counts_as_one(one: tuple[str, int], other: tuple[str, int], are_one: bool) -> None:
     assert (neighbourhood(one) == neighbourhood(other)) is are_one
+
+
+def test_a_question_that_is_put_at_once_waits_where_an_attempt_would(town: Town) -> None:
+    guesses = town.guesses
+    assert guesses.begin(HOME, "anna") == Attempt((HOME[0], "anna"), 0)
+    town.fail(PAIR_FREE)
+    assert guesses.begin(HOME, "anna") == Attempt((HOME[0], "anna"), PAIR_FREE)
+    town.fail(1)
+    assert guesses.begin(HOME, "anna") is None
+    assert guesses.begin(HOME, "bob") is not None
+    assert guesses.begin(("10.9.9.9", 1), "anna") is not None
+    town.pass_time(MEMORY + 1)
+    assert guesses.begin(HOME, "anna") == Attempt((HOME[0], "anna"), 0)
+
+
+def test_of_an_address_where_many_have_failed_only_those_who_are_known_are_asked_at_once(town: Town) -> None:
+    assert town.guesses.end_well(Attempt((HOME[0], "anna"), 0))
+    for number in range(ADDRESS_FREE + 1):
+        town.fail(1, user=f"user{number}")
+    assert town.guesses.begin(HOME, "bob") is None
+    assert town.guesses.begin(HOME, "anna") is not None
+
+
+def test_a_right_answer_ends_well_unless_others_have_failed_meanwhile(town: Town) -> None:
+    guesses = town.guesses
+    first = guesses.begin(HOME, "anna")
+    assert first is not None
+    assert guesses.end_well(first)
+    record = guesses.pairs.find((HOME[0], "anna"), 0.0)
+    assert record is not None
+    assert record.is_known
+    town.fail(PAIR_FREE)
+    second = guesses.begin(HOME, "anna")
+    assert second is not None
+    town.fail(1)
+    assert not guesses.end_well(second)
+    assert record.failures == PAIR_FREE + 1, "and is not forgotten for that"
+
+
+def test_who_is_right_again_is_forgotten_last(town: Town) -> None:
+    for user in ("anna", "bob", "anna"):
+        attempt = town.guesses.begin(HOME, user)
+        assert attempt is not None
+        assert town.guesses.end_well(attempt)
+    assert [user for _, user in town.guesses.pairs._records] == ["bob", "anna"]
