@@ -29,7 +29,6 @@ from protocol.frontend import TERMINATE_MESSAGE
 from protocol.ledger import COPY_END, DULL_REQUESTS, NOTHING, ONE_QUERY, REQUESTS, Debt
 from protocol.parameters import ParameterSet
 from proxy import dispatch, prepare
-from proxy.shortcuts import TEXT, Shortcuts
 from proxy.config.kinds import PoolMode
 from proxy.envoys import NO_ALIASES
 from proxy.holding import MAX_HELD, Holding
@@ -46,6 +45,7 @@ from proxy.requests import (
     is_terminate,
 )
 from proxy.reword import reword
+from proxy.shortcuts import TEXT, Shortcuts
 from proxy.states import ACTIVE, BEGUN, CLIENT_MOVES, GONE, LINED, RESTING, WAITING, ClientState, Closing
 
 STREAM_FROM = 65536  # bytes; a shorter message that is cut waits until it is whole

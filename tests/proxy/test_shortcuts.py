@@ -11,11 +11,11 @@ from protocol.backend import build_command_complete, build_ready
 from protocol.framing import HEADER_SIZE
 from protocol.frontend import build_query
 from proxy import dispatch
-from proxy.shortcuts import Shortcuts
 from proxy.client import Client
 from proxy.pins import PinReason
 from proxy.requests import BEGINS, ENDS
 from proxy.session import Session
+from proxy.shortcuts import Shortcuts
 from proxy.states import ACTIVE, BEGUN, GONE, WAITING
 from tests.play import Play, another_client, asked, client, released, said, server, stays_linked, to_client, to_server
 from tests.proxy.test_stalls import FakeHub
