@@ -4,8 +4,8 @@ What clients say all day, and the short ways it takes.
 Theory. Most of what a client sends is one message, or one round of a driver's (rounds.py), whole, alone and short, at a
 moment when nothing else of it is pending. Then there is little to decide, and each of these cases has a way of its own
 here that does no more than that; a third of the work of taking it message by message. They are: a plain simple query;
-BEGIN, the query behind it, and what ends a transaction, in the spellings that drivers use; a round of a named
-statement.
+BEGIN, the query behind it, and what ends a transaction, in the spellings that drivers use; a round of a named or the
+unnamed statement.
 
 Each way asks first whether it is the usual case, and says no before it has changed anything: then the general one
 (`Client._receive`) does what it would have done. So nothing is decided here that is not decided there.
