@@ -12,10 +12,13 @@ from struct import Struct
 
 from . import codes
 from .backend import PARSE_COMPLETE_MESSAGE
+from .body import build_message
 from .debts import (
     ANSWERS,
     BIND,
+    COPY_END,
     DULL,
+    EXECUTE,
     LEAST_LENGTH,
     NOBODYS,
     ONE_QUERY,
@@ -28,6 +31,7 @@ from .debts import (
     Debt,
     Entry,
     Owner,
+    Round,
 )
 from .framing import HEADER_SIZE
 
@@ -44,8 +48,17 @@ _READY_OUTSIDE = _READY[0]
 _BIND_COMPLETE = b"2\0\0\0\4"
 _OPENINGS = {BIND: _BIND_COMPLETE, PARSE: PARSE_COMPLETE_MESSAGE + _BIND_COMPLETE}
 """How the answer to a round begins (rounds.TAILS); rows and a tag follow."""
-_LEAST_IN_QUERY = tuple(LEAST_LENGTH if dull else 1 << 32 for dull in DULL[QUERY])  # no length reaches what is not dull
+_TAGS = (b"BEGIN", b"COMMIT", b"ROLLBACK", b"INSERT 0 1", b"UPDATE 1", b"UPDATE 0", b"DELETE 1", b"DELETE 0", b"SET")
+_USUAL = frozenset(build_message(codes.COMMAND_COMPLETE, tag + b"\0") + ready for tag in _TAGS for ready in _READY)
+BEGUN = build_message(codes.COMMAND_COMPLETE, b"BEGIN\0") + _READY[1]
+"""What answers a BEGIN."""
+_LONGEST_USUAL = max(map(len, _USUAL)) - _READY_SIZE
+_LEAST_IN_QUERY, _LEAST_IN_EXECUTE = (
+    tuple(LEAST_LENGTH if dull else 1 << 32 for dull in DULL[debt])  # no length reaches what is not dull
+    for debt in (QUERY, EXECUTE)
+)
 _LEAST_IN_ROUND = tuple(LEAST_LENGTH if chr(kind) in "TDC" else 1 << 32 for kind in range(256))
+_COMPLETE = codes.COMMAND_COMPLETE
 _header = Struct("!BI").unpack_from
 
 
@@ -78,6 +91,8 @@ class WholeAnswers:
         if self._now is ONE_QUERY:
             if data.endswith(_ONE_ROW):
                 last -= _ONE_ROW_SIZE
+            elif last <= _LONGEST_USUAL and data in _USUAL:
+                pos = last
             while pos < last:
                 kind, length = _header(data, pos)
                 if length < _LEAST_IN_QUERY[kind]:
@@ -101,6 +116,8 @@ class WholeAnswers:
     def _is_whole_batch(self, data: bytes, last: int) -> bool:
         """`pay_whole` for more than one debt: do the messages before `last` pay all but the one for ReadyForQuery?"""
         debts, at, pos = self._now, self._next - 1, 0
+        if type(debts) is Round and not at and _is_whole_round(debts, data, last):
+            return True
         if not debts or debts[at] is not self.head[0]:
             return False  # (a COPY has swallowed what stood between)
         answers = ANSWERS[debts[at]]
@@ -116,6 +133,19 @@ class WholeAnswers:
                 return False
             pos += length + 1
         return pos == last and at + 1 == len(debts) and answers[codes.READY_FOR_QUERY] is READY
+
+    def pay_usual(self) -> Owner:
+        """One Query has been answered, as is due, and others stand behind it: paid, and whose it was. None: it is not
+        as simple as that."""
+        debts, heir = self._behind[0]
+        if self._now is not ONE_QUERY or self.doubts or debts[0] is COPY_END:
+            return None
+        owner = self.head[1]
+        self._behind.popleft()
+        self._now, self._next, self.head = debts, 1, (debts[0], heir)
+        self.backlog -= len(debts)
+        self._swallowed = 0
+        return owner
 
     def pay_answers(self, data: bytes) -> tuple[list[tuple[Owner, bytes]], int]:
         """The whole short answers at the beginning of `data` that went well, each with its owner; and where they end.
@@ -189,3 +219,21 @@ class WholeAnswers:
             self.backlog -= len(debts)
             self._now, self._next, self.head = debts, 1, (debts[0], owner)
         self.is_settled = False
+
+
+def _is_whole_round(debts: Round, data: bytes, last: int) -> bool:
+    """`_is_whole_batch` for the usual answer: perhaps rows, and a CommandComplete."""
+    if not data.startswith(debts.begins):
+        return False
+    pos = debts.size
+    if debts.is_described:
+        _, length = _header(data, pos)
+        if length < LEAST_LENGTH:
+            return False
+        pos += length + 1
+    while pos < last:
+        kind, length = _header(data, pos)
+        if length < _LEAST_IN_EXECUTE[kind]:
+            return bool(kind == _COMPLETE and pos + length + 1 == last and length >= LEAST_LENGTH)
+        pos += length + 1
+    return False

@@ -53,6 +53,30 @@ NOBODYS: Entry = (NOTHING, None)
 LEAST_LENGTH = HEADER_SIZE - 1  # a length counts itself
 
 ONE_QUERY = (QUERY,)
+
+
+class Round(tuple[Debt, ...]):
+    """What a batch earns that drivers send all day, and how its answer begins when all goes well."""
+
+    begins: tuple[bytes, ...]
+    size: int  # of what begins it and is the same for each of these, but for the type that comes next
+    is_described: bool
+
+    @classmethod
+    def of(cls, *debts: Debt) -> "Round":
+        made = cls(debts)
+        done = b"".join(_DONE[debt] for debt in debts if debt in _DONE)
+        made.is_described = DESCRIBE in debts
+        made.begins = (done + b"T", done + b"n") if made.is_described else (done,)
+        made.size = len(done)
+        return made
+
+
+_DONE = {PARSE: b"1\0\0\0\4", BIND: b"2\0\0\0\4"}
+BOUND = Round.of(BIND, EXECUTE, SYNC)
+BOUND_DESCRIBED = Round.of(BIND, DESCRIBE, EXECUTE, SYNC)
+PARSED = Round.of(PARSE, *BOUND)
+PARSED_DESCRIBED = Round.of(PARSE, *BOUND_DESCRIBED)
 ENDS_UNIT = frozenset({QUERY, FUNCTION, SYNC})
 TELLING = frozenset({PARSE, CLOSE, DESCRIBE, EXECUTE, QUERY})  # who asked for these hears when an error pays them
 

@@ -28,11 +28,13 @@ from collections import deque
 from collections.abc import Iterable
 
 from . import codes
-from .answers import WholeAnswers
+from .answers import BEGUN, WholeAnswers
 from .debts import (
     ANSWERS,
     ASIDE,
     BIND,
+    BOUND,
+    BOUND_DESCRIBED,
     CLOSE,
     COPY_END,
     COPY_IN,
@@ -48,6 +50,8 @@ from .debts import (
     NOTHING,
     ONE_QUERY,
     PARSE,
+    PARSED,
+    PARSED_DESCRIBED,
     PART,
     PAYS,
     QUERY,
@@ -64,9 +68,10 @@ from .debts import (
 from .errors import ProtocolError
 
 __all__ = [
-    "ANSWERS", "ASIDE", "BIND", "CLOSE", "COPY_END", "COPY_IN", "DESCRIBE", "DULL", "DULL_REQUESTS", "ENDS_UNIT",
-    "ERROR", "EXECUTE", "FUNCTION", "LEAST_LENGTH", "NOBODYS", "NOTHING", "ONE_QUERY", "PARSE", "PART", "PAYS", "QUERY",
-    "READY", "REQUESTS", "SYNC", "UNASKED", "Answer", "Debt", "Entry", "Ledger", "Owner", "is_unit_closed",
+    "ANSWERS", "ASIDE", "BEGUN", "BIND", "BOUND", "BOUND_DESCRIBED", "CLOSE", "COPY_END", "COPY_IN", "DESCRIBE", "DULL",
+    "DULL_REQUESTS", "ENDS_UNIT", "ERROR", "EXECUTE", "FUNCTION", "LEAST_LENGTH", "NOBODYS", "NOTHING", "ONE_QUERY",
+    "PARSE", "PARSED", "PARSED_DESCRIBED", "PART", "PAYS", "QUERY", "READY", "REQUESTS", "SYNC", "UNASKED", "Answer",
+    "Debt", "Entry", "Ledger", "Owner", "is_unit_closed",
 ]  # fmt: skip
 
 
@@ -144,6 +149,20 @@ class Ledger(WholeAnswers):
         self.head = (QUERY, owner)
         self._now = ONE_QUERY
         self._next = 1
+
+    def expect_alone(self, debts: tuple[Debt, ...], owner: Owner) -> None:
+        """The same for a batch that has no COPY_END in it."""
+        assert self.is_settled
+        self.is_settled = False
+        self.head = (debts[0], owner)
+        self._now = debts
+        self._next = 1
+
+    def expect_behind(self, first: Owner, owner: Owner) -> None:
+        """The same for two queries: that of `first`, and behind it that of `owner`."""
+        self.expect_query(first)
+        self._behind.append((ONE_QUERY, owner))
+        self.backlog = 1
 
     def expect(self, debts: tuple[Debt, ...], owner: Owner) -> None:
         """Enter what the requests just sent will earn."""

@@ -28,7 +28,7 @@ from protocol.framing import HEADER_SIZE, scan
 from protocol.frontend import TERMINATE_MESSAGE
 from protocol.ledger import COPY_END, DULL_REQUESTS, NOTHING, ONE_QUERY, REQUESTS, Debt
 from protocol.parameters import ParameterSet
-from proxy import dispatch, prepare, rounds
+from proxy import dispatch, prepare
 from proxy.config.kinds import PoolMode
 from proxy.envoys import NO_ALIASES
 from proxy.holding import MAX_HELD, Holding
@@ -45,6 +45,7 @@ from proxy.requests import (
     is_terminate,
 )
 from proxy.reword import reword
+from proxy.shortcuts import TEXT, Shortcuts
 from proxy.states import ACTIVE, BEGUN, CLIENT_MOVES, GONE, LINED, RESTING, WAITING, ClientState, Closing
 
 STREAM_FROM = 65536  # bytes; a shorter message that is cut waits until it is whole
@@ -55,11 +56,13 @@ _SHORT_QUERIES = {
     build_message(codes.QUERY, bytes(size))[:HEADER_SIZE]: HEADER_SIZE + size for size in range(1, SHORT - HEADER_SIZE)
 }
 """How long a message is that begins so."""
+_HEADER = slice(HEADER_SIZE)
 _IDLE = codes.IDLE
+_STATEMENT = PoolMode.STATEMENT
 _DEBTS: tuple[Debt | None, ...] = tuple(REQUESTS.get(kind) for kind in range(256))
 
 
-class Client(Holding, Leaving, asyncio.Protocol):
+class Client(Shortcuts, Holding, Leaving, asyncio.Protocol):
     """One client, from its welcome to its end."""
 
     __slots__ = (
@@ -125,17 +128,22 @@ class Client(Holding, Leaving, asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         pool = self.pool
-        pool.stats.received += len(data)
-        if _SHORT_QUERIES.get(data[:HEADER_SIZE]) != len(data) or self.carry or self.remain:
+        size = len(data)
+        pool.stats.received += size
+        if _SHORT_QUERIES.get(data[_HEADER]) != size or self.carry or self.remain:
             if self.state is not RESTING or (lines := pool.lines) is None or not lines.take_named(self, data):
-                self._receive(data)
+                self.ask_round(data)
         elif self.state is RESTING:
-            if (lines := pool.lines) is None or not lines.take(self, data):
-                (self._ask if pool.is_plain(data[HEADER_SIZE:-1]) else self._receive)(data)
-        elif self.state is ACTIVE and pool.is_plain_inside(data[HEADER_SIZE:-1]):
-            self._ask_on(data, pool)
+            if (lines := pool.lines) is not None and lines.take(self, data):
+                return
+            if pool.is_plain(data[TEXT]):
+                self._ask(data)
+            else:
+                self.ask_otherwise(data)
+        elif self.state is ACTIVE and pool.is_plain_inside(data[TEXT]):
+            self.ask_on(data)
         else:
-            self._receive(data)
+            self.ask_otherwise(data)
 
     def _ask(self, data: bytes) -> None:
         """Nothing is pending, and this is one short simple query, whole, alone and plain: a third of `_receive`."""
@@ -155,18 +163,6 @@ class Client(Holding, Leaving, asyncio.Protocol):
             server.ledger.expect_query(self if self.probe is None else self.take_probe(data))
             server.transport.write(data)
 
-    def _ask_on(self, data: bytes, pool: Any) -> None:
-        """The same, of a client that has its server already."""
-        server = self.server
-        if self.held is not None or not server.ledger.is_settled:
-            self._receive(data)
-            return
-        self.request_at = pool.now()
-        if server.status == _IDLE:
-            self.xact_at = self.request_at
-        server.ledger.expect_query(self)
-        server.transport.write(data)
-
     def _receive(self, data: bytes) -> None:
         """The general case of `data_received`."""
         if self.state is GONE:
@@ -183,27 +179,12 @@ class Client(Holding, Leaving, asyncio.Protocol):
             if self.carry:
                 if not self.gathers(data):
                     self._take(bytes(self.carry) + data)
-            elif self.remain or self.pool.is_walking or not self._is_round(data):
+            elif self.remain or self.pool.is_walking or not self.is_round(data):
                 self._take(data)
         except ProtocolError as error:
             self.refuse(ErrorFields("FATAL", sqlstate.PROTOCOL_VIOLATION, str(error)), Closing.CLIENT_PROTOCOL)
         except Refused as no:
             self.refuse(ErrorFields("FATAL", no.sqlstate, no.sentence, no.detail, no.hint), Closing.CLIENT_PROTOCOL)
-
-    def _is_round(self, data: bytes) -> bool:
-        """Is it one of those that drivers send all day? Then it is on its way."""
-        if len(data) > self.pool.world.settings.max_packet_size:
-            return False
-        debts = rounds.recognise_named(data)
-        if debts is not None:
-            self._send(data, debts, CARE, 0)
-            return True
-        debts = rounds.recognise_unnamed(self, data)
-        if debts is None:
-            return False
-        if self.state is not RESTING or (lines := self.pool.lines) is None or not lines.take_unnamed(self, data, debts):
-            self._send(data, debts, UNNAMED, 0)
-        return True
 
     def pause_writing(self) -> None:
         self.is_choked = True
@@ -341,15 +322,32 @@ class Client(Holding, Leaving, asyncio.Protocol):
     def finish(self, server: Any, data: bytes) -> None:
         """The whole answer to one query of ours: `answered` and `deliver` in one."""
         began = self.request_at
-        if began != self.xact_at or server.status != _IDLE or self.is_paced:
-            self.answered(server)
-            self.deliver(data)
+        if server.status != _IDLE or began != self.xact_at or self.is_paced:
+            self._finish_part(server, data)
             return
         pool = self.pool  # from here on the usual case: the query was a transaction of its own
         stats, now = pool.stats, pool.now()
         stats.lone_count += 1
         stats.lone_time += now - began
         self.request_at = self.xact_at = self.ready_at = server.ready_at = now
+        stats.sent += len(data)
+        self.transport.write(data)
+
+    def _finish_part(self, server: Any, data: bytes) -> None:
+        """... which was part of a longer transaction."""
+        pool = self.pool
+        if self.is_paced or pool.limits.pool_mode is _STATEMENT:
+            self.answered(server)
+            self.deliver(data)
+            return
+        stats, now = pool.stats, pool.now()
+        stats.query_count += 1
+        stats.query_time += now - self.request_at
+        self.request_at = self.ready_at = server.ready_at = now
+        if server.status == _IDLE:
+            stats.xact_count += 1
+            stats.xact_time += now - self.xact_at
+            self.xact_at = now
         stats.sent += len(data)
         self.transport.write(data)
 

@@ -16,7 +16,7 @@ from typing import Any
 from protocol import codes, sqlstate
 from protocol.backend import ErrorFields, build_parameter_status
 from protocol.frontend import build_query
-from protocol.ledger import ONE_QUERY
+from protocol.ledger import BEGUN, ONE_QUERY
 from protocol.parameters import (
     NO_CHANGE,
     OUTER,
@@ -199,6 +199,18 @@ def rest_linked(server: Any) -> None:
         _wipe(server)
     else:
         pool.release(server)
+
+
+def hear_begun(server: Any, data: bytes) -> bytes:
+    """The answer to a BEGIN that we have put in front of what a client asked; mostly with the answer to that, which is
+    left. Without this the two would be taken message by message."""
+    ledger = server.ledger
+    owner = None if server.carry or server.remain or ledger.head[1] is server.client else ledger.pay_usual()
+    if owner is None:
+        return data
+    server.status = codes.IN_TRANSACTION
+    owner.finish(server, BEGUN)
+    return data[len(BEGUN) :]
 
 
 def _wipe(server: Any) -> None:

@@ -18,10 +18,14 @@ from protocol.effects import Reader
 from proxy.config.kinds import ListenMode, PoolMode, SessionState
 from proxy.config.limits import Limits
 from proxy.requests import (
+    BEGINS,
+    ENDS,
     LOOKS_OF_AUDITED,
     LOOKS_OF_PRIVATE,
     LOOKS_OF_SHARED,
     LOOKS_OF_TAGGED,
+    NO_BEGINS,
+    NO_ENDS,
     Look,
     Notes,
     forbid_query,
@@ -34,8 +38,9 @@ class Habits:
     """Made by `Pool.set_limits`."""
 
     __slots__ = (
-        "is_audited", "is_deferring", "is_listening_shared", "is_plain", "is_plain_inside", "is_private",
-        "is_tracking", "is_walking", "looks", "looks_of_tagged", "notes", "pin_functions", "reader",
+        "begins", "ends", "is_audited", "is_deferring", "is_listening_shared", "is_noting", "is_plain",
+        "is_plain_inside", "is_plain_noted", "is_private", "is_tracking", "is_walking", "looks", "looks_of_tagged",
+        "notes", "pin_functions", "reader",
     )  # fmt: skip
 
     def __init__(self, limits: Limits, before: "Habits | None" = None) -> None:
@@ -58,16 +63,22 @@ class Habits:
         self.looks_of_tagged = LOOKS_OF_TAGGED  # for a client with a portal whose command tag means something
         if self.is_private:
             self.looks = LOOKS_OF_AUDITED if self.is_audited else LOOKS_OF_PRIVATE
+        self.begins = BEGINS if self.is_deferring else NO_BEGINS  # known at a glance, as `ends`
+        self.ends = NO_ENDS if self.is_private else ENDS
         self.notes: Notes = WeakKeyDictionary()
         self.is_plain_inside = self.is_plain  # of what is said in a transaction
-        if limits.idle_transaction_timeout is not None:
+        self.is_noting = limits.idle_transaction_timeout is not None
+        if self.is_noting:
             self.is_plain_inside = is_nothing
             self.looks, self.looks_of_tagged = (note_queries(looks, self.notes) for looks in self._tables())
+        self.is_plain_noted = self.is_plain  # the same, where it is noted before it takes its short way
         if limits.track_statements:
-            self.is_plain_inside = is_nothing
+            self.is_plain_inside = self.is_plain_noted = is_nothing
+            self.begins, self.ends = NO_BEGINS, NO_ENDS
             self.looks, self.looks_of_tagged = map(track, self._tables())
         if limits.disable_pqexec:
-            self.is_plain = self.is_plain_inside = is_nothing
+            self.is_plain = self.is_plain_inside = self.is_plain_noted = is_nothing
+            self.begins, self.ends = NO_BEGINS, NO_ENDS
             self.looks, self.looks_of_tagged = map(forbid_query, self._tables())
 
     def _tables(self) -> tuple[tuple[Look | None, ...], tuple[Look | None, ...]]:

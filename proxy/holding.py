@@ -45,6 +45,10 @@ class Holding:
         if len(data) > MAX_HELD:
             self.hold()
 
+    def keep(self: Any, data: bytes, debts: tuple[Debt, ...], care: int) -> None:
+        """Until our server has answered what goes in front, see `dispatch.attach`."""
+        self.held, self.held_debts, self.held_care = data, debts, care
+
     def hold_bytes(self: Any, data: bytes, debts: tuple[Debt, ...], care: int) -> None:
         """More of what must wait."""
         self.held_care = max(care, self.held_care) if self.held else care
@@ -60,12 +64,15 @@ class Holding:
         self.pool.stats.wait_time += self.request_at - self.waiting_since
         if prefix is None:
             return
-        if not prefix and self.held_debts is ONE_QUERY and not (self.begun or self.held_care or self.probe):
-            server.ledger.expect_query(self)  # `play`, for the usual case
-            server.transport.write(self.held)
-            self.held = None
-        else:
+        if prefix or self.held_debts is not ONE_QUERY or self.held_care or self.probe is not None:
             self.play(server, prefix)
+            return
+        data, self.held = self.held, None  # from here on `play`, for the usual cases
+        if self.begun:
+            self.send_behind_begun(server, data)
+        else:
+            server.ledger.expect_query(self)
+            server.transport.write(data)
 
     def play(self: Any, server: Any, prefix: bytes = b"") -> None:
         """Send what was held to `server`, ours now."""
@@ -158,6 +165,19 @@ class Holding:
         assert isinstance(begun, bytes)
         return begun
 
+    def send_behind_begun(self: Any, server: Any, data: bytes, prefix: bytes = b"") -> None:
+        """One simple query, behind the BEGIN that no server knows yet."""
+        if prefix or self.begun is FAILED_BEGIN:
+            prefix += self.take_begun(server)
+            server.ledger.expect(ONE_QUERY, self)
+            server.transport.write(prefix + data)
+            return
+        begun, self.begun = self.begun, b""  # from here on `take_begun`, for the usual case
+        self.pool.stats.query_count += 1
+        server.unnamed = None
+        server.ledger.expect_behind(Chore(self.begin_answered), self)
+        server.transport.write(begun + data)
+
     # Lines: see lines.py.
 
     def take_probe(self: Any, data: bytes) -> Any:
@@ -169,6 +189,8 @@ class Holding:
         """`data` stood in a line, and needs a server of our own."""
         if self.state is not GONE:
             self._send(data, debts, care, 0)
+
+    # What must be done before a message may go on: see stalls.py.
 
     def go_ahead(self: Any) -> None:
         """We stand in no line any more: what we have said meanwhile."""

@@ -10,15 +10,17 @@ A look never writes and never raises but for what is illegal (ProtocolError) or 
 leave behind is noted here (`session.note`), before anybody knows which server it goes to.
 """
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Set
+from itertools import product
 from struct import Struct
 from typing import Any, Final
 
 from protocol import codes, sqlstate
+from protocol.backend import build_command_complete, build_ready
 from protocol.effects import PLAIN, Reader, Reading, What
 from protocol.errors import ProtocolError, Refused
 from protocol.framing import HEADER_SIZE
-from protocol.frontend import STATEMENT
+from protocol.frontend import STATEMENT, build_query
 from protocol.prepared import MAX_TARGET, find_bind_names, find_parse_name, find_target_name
 from proxy import session, stalls
 from proxy.states import BEGUN, RESTING
@@ -43,6 +45,27 @@ Look = Callable[[Any, bytes, int, int, bool], int]
 Notes = MutableMapping[Any, tuple[float, bytes]]
 """By client: when its last simple query came, and how that begins."""
 NOTED: Final = 60  # bytes of it
+
+
+def _spell(*texts: str) -> list[bytes]:
+    """As drivers do."""
+    said = [spelled + end for text, end in product(texts, ("", ";")) for spelled in (text, text.lower())]
+    return [build_query(text.encode()) for text in said]
+
+
+def _answer(tag: str) -> bytes:
+    return build_command_complete(tag) + build_ready(codes.IN_TRANSACTION)
+
+
+BEGINS: Final[Mapping[bytes, bytes]] = {
+    **dict.fromkeys(_spell("BEGIN", "BEGIN TRANSACTION"), _answer("BEGIN")),
+    **dict.fromkeys(_spell("START TRANSACTION"), _answer("START TRANSACTION")),
+}
+"""Messages that open a transaction and say nothing more, with what they are answered."""
+ENDS: Final[Set[bytes]] = frozenset(_spell("COMMIT", "ROLLBACK", "END"))
+"""Messages that end one and do not open another."""
+NO_BEGINS: Final[Mapping[bytes, bytes]] = {}
+NO_ENDS: Final[Set[bytes]] = frozenset()
 
 UNREAD_TEXT: Final = b"do ''"
 UNREAD: Final = Reader().read(UNREAD_TEXT)  # what a text may do that is too long to be read: anything
@@ -257,12 +280,16 @@ LOOKS_OF_TAGGED: Final = _table(
 """Of shared servers, for a client with a portal whose command tag means something."""
 
 
+def note_query(notes: Notes, client: Any, data: bytes, pos: int, end: int) -> None:
+    notes[client] = client.pool.now(), data[pos + HEADER_SIZE : min(pos + HEADER_SIZE + NOTED, end - 1)]
+
+
 def note_queries(looks: tuple[Look | None, ...], notes: Notes) -> tuple[Look | None, ...]:
     """The same looks, and the last simple query of each client is noted."""
     look = looks[codes.QUERY]
 
     def look_and_note(client: Any, data: bytes, pos: int, end: int, parsed: bool) -> int:
-        notes[client] = client.pool.now(), data[pos + HEADER_SIZE : min(pos + HEADER_SIZE + NOTED, end - 1)]
+        note_query(notes, client, data, pos, end)
         return PASS if look is None else look(client, data, pos, end, parsed)
 
     return tuple(look_and_note if kind == codes.QUERY else each for kind, each in enumerate(looks))

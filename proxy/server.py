@@ -26,7 +26,7 @@ from protocol.backend import ErrorFields, parse_error, parse_parameter_status
 from protocol.errors import ProtocolError
 from protocol.framing import HEADER_SIZE, scan
 from protocol.frontend import TERMINATE_MESSAGE
-from protocol.ledger import ASIDE, COPY_IN, DULL, ERROR, NOTHING, PAYS, READY, UNASKED, Answer, Ledger, Owner
+from protocol.ledger import ASIDE, BEGUN, COPY_IN, DULL, ERROR, NOTHING, PAYS, READY, UNASKED, Answer, Ledger, Owner
 from protocol.parameters import ParameterSet, with_value
 from proxy import dispatch, reset
 from proxy.chores import Chore, hearer
@@ -114,6 +114,8 @@ class Server(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         ledger = self.ledger
+        if ledger.backlog and data.startswith(BEGUN):
+            data = dispatch.hear_begun(self, data)
         owner = None if self.carry or self.remain else ledger.pay_whole(data)
         if owner is not None:
             self.status = data[-1]

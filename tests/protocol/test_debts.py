@@ -3,10 +3,13 @@
 import pytest
 
 from protocol import codes
+from protocol.backend import BIND_COMPLETE_MESSAGE, PARSE_COMPLETE_MESSAGE
 from protocol.debts import (
     ANSWERS,
     ASIDE,
     BIND,
+    BOUND,
+    BOUND_DESCRIBED,
     CLOSE,
     COPY_END,
     COPY_IN,
@@ -21,6 +24,8 @@ from protocol.debts import (
     NOBODYS,
     NOTHING,
     PARSE,
+    PARSED,
+    PARSED_DESCRIBED,
     PART,
     PAYS,
     QUERY,
@@ -31,6 +36,7 @@ from protocol.debts import (
     UNASKED,
     Answer,
     Debt,
+    Round,
 )
 
 LAW = {
@@ -87,3 +93,14 @@ def test_what_earns_nothing_is_stepped_over():
 def test_nobody_is_owed_nothing():
     assert NOBODYS == (NOTHING, None)
     assert LEAST_LENGTH == 4
+
+
+@pytest.mark.parametrize("each", [BOUND, BOUND_DESCRIBED, PARSED, PARSED_DESCRIBED])
+def test_a_round_is_a_unit_and_its_answer_begins_with_what_pays_its_first_debts(each):
+    assert type(each) is Round
+    assert each[-1] is SYNC
+    assert ENDS_UNIT.isdisjoint(each[:-1])
+    done = (PARSE_COMPLETE_MESSAGE if PARSE in each else b"") + BIND_COMPLETE_MESSAGE
+    assert each.size == len(done)
+    assert each.is_described == (DESCRIBE in each)
+    assert each.begins == ((done + b"T", done + b"n") if each.is_described else (done,))

@@ -2,6 +2,7 @@
 
 import pytest
 
+from protocol.effects import Reading
 from protocol.frontend import Bind, build_bind, build_execute, build_parse
 from protocol.ledger import BIND, DESCRIBE, EXECUTE, PARSE, SYNC
 from proxy.rounds import recognise_named, recognise_unnamed, send_named
@@ -91,7 +92,7 @@ def test_what_is_not_there_or_means_more_goes_the_general_way():
     def is_sent():
         return send_named(play.client, play.server, asked("B:a E S"), b"")
 
-    for name, value in (("is_outdated", True), ("reading", object())):
+    for name, value in (("is_outdated", True), ("reading", Reading(is_lasting=True))):
         before = getattr(one, name)
         setattr(one, name, value)
         assert not is_sent()
