@@ -13,7 +13,7 @@ Answers are routed by the ledger, as ever: each debt's owner is its unit. What a
 its client's parameters are others than those of the one before it; a statement) goes in front of it, as a debt of ours.
 """
 
-from typing import Any, Final
+from typing import Any
 
 from protocol import sqlstate
 from protocol.backend import ErrorFields
@@ -22,6 +22,7 @@ from protocol.ledger import ONE_QUERY, Debt, Owner
 from protocol.parameters import NO_CHANGE, ParameterSet, build_change, difference, is_sendable
 from proxy import dispatch
 from proxy.chores import Chore
+from proxy.handing import Handing
 from proxy.log import Tag, tag_client
 from proxy.preparing import Preparing
 from proxy.reword import forget_missing, forget_stale, is_replanned
@@ -29,15 +30,11 @@ from proxy.states import RESTING, ClientState, Closing, PoolState
 from proxy.units import Unit, let_off
 
 OPEN = PoolState.OPEN
-SMOOTHING: Final = 0.1  # the weight of the newest figure in an average
-UP: Final = 1.05  # steps of `pace`
-DOWN: Final = 0.8
-LATE: Final = 10  # times the usual gap: on a machine that is busy all are slow
 
 Entries = list[tuple[tuple[Debt, ...], Owner]]
 
 
-class Line:
+class Line(Handing):
     """One server's worth of units."""
 
     is_notified = True  # nobody reads notices here
@@ -295,95 +292,6 @@ class Line:
         else:
             forget_missing(self.server)
 
-    # Answers.
-
-    def take_answers(self, data: bytes) -> bytes:
-        """Whole answers, each to its owner. What is left."""
-        server = self.server
-        paid, pos = server.ledger.pay_answers(data)
-        if not paid:
-            return data
-        server.is_streaming = True  # it does not come to rest before all have what is theirs
-        self.hand_over(paid)
-        server.is_streaming = False
-        return data[pos:]
-
-    def hand_over(self, paid: list[tuple[Any, bytes]]) -> None:
-        """To each owner its whole answer. The writes come last: each may wake somebody who takes our core away."""
-        now = self.now()
-        share = self._note_time(now, len(paid))
-        writes = []
-        spent, sent, count, size, shape = 0.0, 0, 0, 0, None
-        for unit, answer in paid:
-            client = unit.client
-            if client is None:
-                self._hand_to_nobody(unit)
-                continue
-            spent += now - unit.since
-            if unit.shape is not shape:
-                if shape is not None:
-                    shape.note_all(count, share, size)
-                    self.load -= count
-                    sent += size
-                    count = size = 0
-                shape = unit.shape
-            count += 1
-            size += len(answer)
-            client.unit = None
-            client.state = RESTING
-            client.ready_at = now
-            writes.append((client, answer))
-        if shape is not None:
-            shape.note_all(count, share, size)
-        self.load -= count
-        stats = self.pool.stats
-        stats.lone_count += len(writes)
-        stats.line_query_count += len(writes)
-        stats.lone_time += spent
-        stats.sent += sent + size
-        self._has_room(now)
-        if self.lines.pending and self.load <= self.lines.low:
-            self.lines.serve()  # our server first: it works while we write
-        for client, answer in writes:
-            client.transport.write(answer)
-            if client.carry:
-                let_off(client, now)
-
-    def _hand_to_nobody(self, owner: Any) -> None:
-        """A unit whose client has left, or a chore."""
-        if isinstance(owner, Unit):
-            self.load -= 1
-        else:
-            owner.answered(self.server)
-
-    def _note_time(self, now: float, count: int) -> float:
-        """`count` units have been answered: how long one took."""
-        elapsed = float(now - self.head_since)
-        share = elapsed / count
-        self.head_since = now
-        self.pace *= UP if share > self.pace else DOWN
-        self.gap *= UP if elapsed > self.gap else 1 / UP
-        return share
-
-    def is_late(self, now: float, patience: float) -> bool:
-        """Has its head been running for longer than `patience`, and for much longer than others do here?"""
-        return self.load > 0 and now - self.head_since > max(patience, LATE * self.gap)
-
-    def advance(self, unit: Unit) -> float:
-        """The head has been answered, with what came before: the next one runs."""
-        now = float(self.now())
-        self.load -= 1
-        unit.shape.note(self._note_time(now, 1), unit.size)
-        self._has_room(now)
-        return now
-
-    def _has_room(self, now: float) -> None:
-        self.server.ready_at = self.ready_at = now
-        if self.is_held:
-            self.let_go()
-        if self.lines.pending and self.load <= self.lines.low:
-            self.lines.plan()
-
     def lose_server(self, why: Closing, said: ErrorFields | None, *, was_told: bool, cut: Any) -> None:
         """Our server is gone. What it ran may be why, and hears of it; those behind had not begun, and stand in line
         again. (All of them only read: to run one twice harms nobody.)"""
@@ -401,23 +309,6 @@ class Line:
                 let_off(client, self.now())
                 client.lose_server(why, said, was_told=unit.was_told, cut=cut)
         self.lines.plan()
-
-    # Flow control.
-
-    def hold(self) -> None:
-        """Somebody does not read his answer, and too much of it lies here; or our server does not read."""
-        server = self.server
-        if server is not None and not server.is_choked:
-            self.is_held = True
-            server.hold()
-
-    def let_go(self) -> None:
-        server = self.server
-        if self.is_held and server is not None:
-            self.is_held = False
-            server.let_go()
-        if self.lines.pending:
-            self.lines.plan()
 
 
 def find_units(ledger: Any) -> list[Unit]:

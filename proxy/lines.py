@@ -27,7 +27,7 @@ from protocol.sharing import ZEROS, is_readable
 from proxy import rounds, stuck
 from proxy.books import Book
 from proxy.config.kinds import PoolMode, SessionState
-from proxy.line import SMOOTHING, Line
+from proxy.line import Line
 from proxy.probes import Probe
 from proxy.requests import CARE, UNNAMED
 from proxy.shapes import Shape
@@ -36,6 +36,7 @@ from proxy.states import IDLE, LINED, LINKED, Closing
 from proxy.units import MAX_RUNS, Round, Unit
 
 MAX_SETS = 1_000  # sets of parameters known to be good for lines
+SMOOTHING = 0.1  # the weight of the newest figure in an average
 PATIENT_TURNS = 4  # times `pipeline_max_ms`: whoever runs for longer than that has nobody sent behind him
 
 
