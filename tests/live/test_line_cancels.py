@@ -3,7 +3,16 @@
 import pytest
 
 from tests.live.stand import Stand, wait_until
-from tests.live.together import READ_GATE, Shut, build_gate, earn_trust, find_running, send_together, wait_running
+from tests.live.together import (
+    READ_GATE,
+    Shut,
+    build_gate,
+    earn_trust,
+    find_running,
+    line_up,
+    send_together,
+    wait_running,
+)
 from tests.live.wire import cancel_request, kinds, query, rows, sqlstate
 
 pytestmark = pytest.mark.live
@@ -37,15 +46,6 @@ def cancel(stand, client):
         assert line.read_to_end() == []
 
 
-def line_up(stand, admin, clients):
-    """All of them at the gate, in one line; the backend, and in which order they stand."""
-    send_together(stand, clients, [query(READ_GATE.format(f"client {n}")) for n in range(len(clients))])
-    (pid,) = wait_running(admin, "select 'client")
-    (text,) = admin.execute("select query from pg_stat_activity where pid = %s", [pid]).fetchone()
-    head = int(text.split()[2][0])
-    return pid, [clients[head], *(client for client in clients if client is not clients[head])]
-
-
 def is_answered(client):
     answer = client.read_until()
     return kinds(answer) == "TDCZ" and rows(answer)[0][1] == "t"
@@ -53,7 +53,7 @@ def is_answered(client):
 
 def test_the_one_that_runs_is_cancelled_and_those_behind_it_are_not(stand, admin, clients):
     with Shut(admin):
-        _, (head, *others) = line_up(stand, admin, clients)
+        head, *others = line_up(stand, admin, clients)
         cancel(stand, head)
         assert sqlstate(head.read_until()) == "57014"
         wait_running(admin, "select 'client")
@@ -63,7 +63,7 @@ def test_the_one_that_runs_is_cancelled_and_those_behind_it_are_not(stand, admin
 
 def test_one_that_waits_behind_others_is_cancelled_when_it_is_its_turn(stand, admin, clients):
     with Shut(admin):
-        _, (head, second, third) = line_up(stand, admin, clients)
+        head, second, third = line_up(stand, admin, clients)
         with stand.call() as asking:
             asking.send(cancel_request(third.key))
             cancel(stand, head)
@@ -76,7 +76,8 @@ def test_one_that_waits_behind_others_is_cancelled_when_it_is_its_turn(stand, ad
 
 def test_a_late_cancel_that_hits_the_next_one_is_not_heard_by_him_though_his_answer_has_begun(stand, admin, clients):
     with Shut(admin):
-        pid, (head, *others) = line_up(stand, admin, clients)
+        head, *others = line_up(stand, admin, clients)
+        (pid,) = find_running(admin, "select 'client")
         cancel(stand, head)
         assert sqlstate(head.read_until()) == "57014"
         (text,) = admin.execute("select query from pg_stat_activity where pid = %s", [pid]).fetchone()
@@ -91,7 +92,8 @@ def test_a_late_cancel_that_hits_the_next_one_is_not_heard_by_him_though_his_ans
 
 def test_whoever_is_hit_again_and_again_has_his_answer_in_the_end(stand, admin, clients):
     with Shut(admin):
-        pid, (head, *others) = line_up(stand, admin, clients)
+        head, *others = line_up(stand, admin, clients)
+        (pid,) = find_running(admin, "select 'client")
         cancel(stand, head)
         assert sqlstate(head.read_until()) == "57014"
         for _ in range(12):

@@ -84,6 +84,16 @@ def wait_running(admin: psycopg.Connection[Any], text: str, count: int = 1) -> l
     return find_running(admin, text)
 
 
+def line_up(stand: Stand, admin: psycopg.Connection[Any], clients: Sequence[Raw]) -> list[Raw]:
+    """All of them at the gate, in one line: in which order they stand."""
+    send_together(stand, clients, [query(READ_GATE.format(f"client {n}")) for n in range(len(clients))])
+    (pid,) = wait_running(admin, "select 'client")
+    row = admin.execute("select query from pg_stat_activity where pid = %s", [pid]).fetchone()
+    assert row is not None
+    head = clients[int(row[0].split()[2][0])]
+    return [head, *(client for client in clients if client is not head)]
+
+
 class Readers:
     """Clients that never pause, in a thread of their own: reads of all kinds, each with its reader's token in it."""
 
