@@ -19,27 +19,10 @@ MAX_SKETCHED: Final = 4_096  # bytes
 MAX_SHOWN: Final = 1_000  # characters
 UNCERTAIN: Final = "<not shown: it can be read in two ways>"
 
-_MIXED: Final = frozenset(
-    [
-        "sjis",
-        "mskanji",
-        "shiftjis",
-        "shiftjis2004",
-        "win932",
-        "windows932",
-        "big5",
-        "win950",
-        "windows950",
-        "gbk",
-        "win936",
-        "windows936",
-        "uhc",
-        "win949",
-        "windows949",
-        "gb18030",
-        "johab",
-    ]
-)
+_MIXED: Final = frozenset({
+    "sjis", "mskanji", "shiftjis", "shiftjis2004", "win932", "windows932", "big5", "win950", "windows950", "gbk",
+    "win936", "windows936", "uhc", "win949", "windows949", "gb18030", "johab",
+})  # fmt: skip
 """Encodings in which a byte of ASCII may be half a character."""
 
 _set_value: Final = re.compile(rb"((?:\A|; ?)set (?:session |local )?+[^ ;]++ (?:=|to)) [^;]++").sub
@@ -58,7 +41,7 @@ def sketch(text: bytes, encoding: str = "") -> str:
     folded = fingerprint(cut)
     if b"\\" in cut and fingerprint(cut, standard_conforming_strings=False) != folded:
         return UNCERTAIN
-    folded = _digits(b"#", _set_value(rb"\1 ?", folded))
+    folded = _digits(b"#", _set_value(rb"\1 ?", folded.rstrip(b"; ")))
     shown = "".join(letter if letter.isprintable() else "?" for letter in folded.decode("utf-8", "replace"))
     is_whole = len(cut) == len(text) and len(shown) <= MAX_SHOWN
     return shown if is_whole else shown[:MAX_SHOWN] + "..."

@@ -135,16 +135,27 @@ class Lines:
             shape = self.book.find_statement(statement)
         is_usual = client.followed is self._last_set and client.session is None and client.stall is None
         if not (shape.is_trusted and (is_usual or self._may_share(client)) and (self.pending or self._linked)):
-            return self._is_learning(client, data, shape, statement.text)
+            return self._is_learning(client, data, shape, statement.text) or self._is_on_its_way(
+                client, data, debts, CARE
+            )
         self.pool.stats.bind_count += 1
         said = rounds.rename(data, statement.name, stop)
         self._enter(client, Round(client, said, shape, self.now(), data, debts, CARE, statement))
         return True
 
     def _take_walked(self, client: Any, data: bytes) -> bool:
-        """`take_unnamed`, if `data` is such a round, where all that is no round to be shared is walked over."""
-        debts = None if self.pool.is_private else rounds.recognise_unnamed(client, data)
-        return debts is not None and self.take_unnamed(client, data, debts)
+        """`take_unnamed`, if `data` is such a round, where statements are tracked: there nobody else looks for one."""
+        is_long = len(data) >= rounds.MAX_SHARED
+        debts = None if is_long or self.pool.is_private else rounds.recognise_unnamed(client, data)
+        if debts is None:
+            return False
+        return self.take_unnamed(client, data, debts) or self._is_on_its_way(client, data, debts, UNNAMED)
+
+    def _is_on_its_way(self, client: Any, data: bytes, debts: tuple[Debt, ...], care: int) -> bool:
+        """It does not share. Is it sent to a server of its client's own at once, since its probe has been made?"""
+        if self.book.is_tracking:
+            client.ask_alone(data, debts, care)
+        return self.book.is_tracking
 
     def take_unnamed(self, client: Any, data: bytes, debts: tuple[Debt, ...]) -> bool:
         """The same for a round of the unnamed statement, which has been noted already."""

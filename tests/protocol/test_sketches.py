@@ -24,6 +24,7 @@ from protocol.sketches import MAX_SHOWN, MAX_SKETCHED, UNCERTAIN, outline, sketc
         (b"select 'geheim", "select ?"),
         (b'select "a\nb\x00"', 'select "a?b?"'),
         ("select 'ä' from \"tä\"".encode(), 'select ? from "tä"'),
+        (b"select 1;", "select ?"),
         (b"", ""),
     ],
 )
