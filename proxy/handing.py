@@ -36,6 +36,7 @@ class Handing:
     head_since: float
     ready_at: float
     is_held: bool
+    was_canceled: bool
 
     def take_answers(self, data: bytes) -> bytes:
         """Whole answers, each to its owner. What is left."""
@@ -43,6 +44,8 @@ class Handing:
         paid, pos = server.ledger.pay_answers(data)
         if not paid:
             return data
+        if self.was_canceled and isinstance(paid[0][0], Unit):
+            paid[0] = paid[0][0], paid[0][0].take_kept(paid[0][1])
         server.is_streaming = True  # it does not come to rest before all have what is theirs
         self.hand_over(paid)
         server.is_streaming = False

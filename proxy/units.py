@@ -135,12 +135,17 @@ class Unit:
     def pass_on(self, data: bytes) -> None:
         """Our client hears what was kept back, and `data`."""
         client = self.client
-        data, self.kept = self.kept + data, b""
+        data = self.take_kept(data)
         self.was_heard = True
         client.deliver(data)
         # (These may be its last bytes, and the line be others' already.)
         if client.is_choked and client.unit is self and client.transport.get_write_buffer_size() > MAX_BUFFERED:
             self.line.hold()
+
+    def take_kept(self, data: bytes) -> bytes:
+        """What was kept back, and `data`."""
+        data, self.kept = self.kept + data, b""
+        return data
 
     def failed(self, error: ErrorFields) -> bytes | None:
         if error.is_fatal:
@@ -180,7 +185,7 @@ class Unit:
         """The whole answer: `answered` and `deliver` in one."""
         if server.status != codes.IDLE:
             self._break_off(server)
-        self.line.hand_over([(self, data)])
+        self.line.hand_over([(self, self.take_kept(data) if self.kept else data)])
 
     def _break_off(self, server: Any) -> NoReturn:
         """Its server will be closed. It is owed nothing any more, so nobody else would tell its client."""

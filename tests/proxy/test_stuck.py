@@ -32,7 +32,7 @@ def test_those_behind_run_elsewhere_and_nothing_is_cancelled():
     play = stuck() >> passes(STALL / 2) << sent(server=1) >> passes(STALL) << sent_for("b c", server=1)
     play >> answers("b c", server=1) << to("b") << to("c") << silence("a")
     assert not play.world.cancels
-    assert play.lines.rescues == 2
+    assert play.pool.stats.line_rescue_count == 2
     assert play.clients["a"].state is LINED
 
 
@@ -66,13 +66,13 @@ def test_nobody_is_rescued_twice_more_than_his_units_may_run():
     assert play.unit("b").runs == 2
     play >> passes(2 * STALL)
     assert play.unit("b").runs == 2  # it is a head itself now
-    assert play.lines.rescues == 1
+    assert play.pool.stats.line_rescue_count == 1
 
 
 def test_a_head_that_is_alone_is_left_alone():
     play = stuck("a") >> passes(10 * STALL)
     assert play.unit("a").runs == 1
-    assert play.lines.rescues == 0
+    assert play.pool.stats.line_rescue_count == 0
     play >> answers("a") << to("a")
 
 

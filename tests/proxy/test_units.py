@@ -4,7 +4,7 @@ import pytest
 
 from protocol import sqlstate
 from protocol.backend import build_error
-from proxy.states import GONE, IDLE, LINED, RESTING
+from proxy.states import GONE, IDLE, LINED, RESTING, WAITING
 from tests.lined import (
     ANSWER,
     Lined,
@@ -70,18 +70,41 @@ def test_while_a_cancel_is_on_its_way_nobody_joins_the_line():
     play >> answers("c") >> cancel_arrives() << sent_for("a b") >> answers("a b") << to("a") << to("b")
 
 
-def test_one_whose_rows_have_been_heard_is_not_run_twice_and_hears_the_error():
-    play = in_line("a b") >> cancels("a") >> answers("a") << to("a") >> says("T D:b") >> says(CANCELED + READY)
-    play << to("b", said("T D:b") + CANCELED + READY)
-    play >> cancel_arrives()
-    assert play.server.state is IDLE
-    assert not play.lines.pending
+def test_one_whose_first_rows_came_before_the_hit_has_not_heard_them_and_runs_again():
+    play = in_line("a b") >> cancels("a") >> answers("a") << to("a") >> says("T D:b") << silence("b")
+    play >> says(CANCELED + READY) << silence("b") >> cancel_arrives() << sent_for("b") >> answers("b") << to("b")
 
 
 def test_nor_one_whose_rows_come_in_the_same_piece_as_the_error():
-    play = in_line("a b") >> cancels("a") >> says(rows("a") + said("T D:b") + CANCELED + READY)
-    play << to("b", said("T D:b") + CANCELED + READY) >> cancel_arrives()
-    assert not play.lines.pending
+    play = in_line("a b") >> cancels("a") >> says(rows("a") + said("T D:b") + CANCELED + READY) << to("a")
+    play << silence("b") >> cancel_arrives() << sent_for("b") >> answers("b") << to("b")
+
+
+@pytest.mark.parametrize("pieces", [["T D:b", "C Z:I"], ["T", "D:b C Z:I"], ["T D:b C", "Z:I"], ["T", "D:b", "C", "Z:I"]])
+@pytest.mark.parametrize("behind", ["", "T D:c C:SELECT_1 Z:I", "T D:c"])
+def test_what_was_kept_back_of_an_answer_that_goes_well_is_heard_with_the_rest(pieces, behind):
+    play = in_line("a b c") >> cancels("a") >> answers("a") << to("a")
+    for piece in pieces[:-1]:
+        play >> says(piece) << silence("b")
+    play >> says(f"{pieces[-1]} {behind}") << to("b", " ".join(pieces))
+
+
+def test_one_that_was_heard_before_the_cancel_was_asked_for_is_not_run_twice():
+    play = in_line("b a") >> says("T D:b") << to("b", "T D:b") >> cancels("a") >> says(CANCELED + READY)
+    play << to("b", CANCELED + READY) >> cancel_arrives() >> answers("a") << to("a")
+
+
+def test_what_is_kept_back_is_bounded():
+    play = in_line("a b") >> cancels("a") >> answers("a") << to("a") >> says("T") << silence("b")
+    play >> says("D:" + "x" * 70_000) << to("b", "T D:" + "x" * 70_000)
+    play >> says(CANCELED + READY) << to("b", CANCELED + READY)
+
+
+def test_what_was_kept_back_is_heard_when_the_server_dies():
+    play = in_line("a b") >> cancels("a") >> answers("a") << to("a") >> says("T D:b") << silence("b")
+    play >> server_hangs_up()
+    heard = play.hear("b", play.socket("b"))
+    assert heard.startswith(said("T D:b") + b"E")
 
 
 def test_a_timeout_of_the_server_is_heard_where_no_cancel_is_about():
@@ -93,12 +116,15 @@ def test_who_wanted_a_cancel_and_is_hit_by_anothers_has_what_he_wanted():
     play >> says(CANCELED + READY) << to("b", CANCELED + READY)
 
 
-def test_who_is_hit_again_and_again_hears_it_in_the_end():
+def test_who_is_hit_again_and_again_has_a_server_of_his_own_in_the_end():
     play = in_line("b")
-    for _ in range(2):
-        play >> asks("z") << sent_for("z") >> cancels("z") >> says(CANCELED + READY) << silence("b")
-        play >> answers("z") >> cancel_arrives() << sent_for("b")
-    play >> asks("z") >> cancels("z") >> says(CANCELED + READY) << to("b", CANCELED + READY)
+    play >> asks("z") << sent_for("z") >> cancels("z") >> says(CANCELED + READY) << silence("b")
+    play >> answers("z") >> cancel_arrives() << sent_for("b")
+    play >> asks("z") >> cancels("z") >> says(CANCELED + READY) << silence("b")
+    assert play.clients["b"].state is WAITING
+    play >> answers("z") >> cancel_arrives()
+    assert play.clients["b"].server is play.server
+    play >> says(CANCELED + READY) << to("b", CANCELED + READY)
 
 
 def test_a_unit_that_has_not_been_sent_is_cancelled_here():
