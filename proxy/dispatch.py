@@ -185,7 +185,8 @@ def rest_linked(server: Any) -> None:
     """Both sides of a linked server have said their last word: does the client keep it?"""
     client, pool = server.client, server.pool
     # The rest of a message that is held is nothing that this server waits for.
-    if server.status != _IDLE or (client.remain and client.held is None) or pool.is_private:
+    # A line that was on its way when the pool was made private is nobody's session.
+    if server.status != _IDLE or (client.remain and client.held is None) or (pool.is_private and not client.is_line):
         if client.session is not None and server.status != _IDLE:
             client.session.bring_back(client, server)
         return
