@@ -80,7 +80,9 @@ def test_nor_one_whose_rows_come_in_the_same_piece_as_the_error():
     play << silence("b") >> cancel_arrives() << sent_for("b") >> answers("b") << to("b")
 
 
-@pytest.mark.parametrize("pieces", [["T D:b", "C Z:I"], ["T", "D:b C Z:I"], ["T D:b C", "Z:I"], ["T", "D:b", "C", "Z:I"]])
+@pytest.mark.parametrize(
+    "pieces", [["T D:b", "C Z:I"], ["T", "D:b C Z:I"], ["T D:b C", "Z:I"], ["T", "D:b", "C", "Z:I"]]
+)
 @pytest.mark.parametrize("behind", ["", "T D:c C:SELECT_1 Z:I", "T D:c"])
 def test_what_was_kept_back_of_an_answer_that_goes_well_is_heard_with_the_rest(pieces, behind):
     play = in_line("a b c") >> cancels("a") >> answers("a") << to("a")
