@@ -27,7 +27,6 @@ from .debts import (
     PAYS,
     QUERY,
     READY,
-    SYNC,
     Debt,
     Entry,
     Owner,
@@ -161,7 +160,8 @@ class WholeAnswers:
             if debts is ONE_QUERY:
                 least = _LEAST_IN_QUERY
             else:
-                opening = _OPENINGS.get(debts[0]) if debts and debts[-1] is SYNC and (paid or is_fresh) else None
+                is_round = len(debts) > 2 and debts[-2] is EXECUTE and (paid or is_fresh)
+                opening = _OPENINGS.get(debts[0]) if is_round else None
                 if opening is None or not data.startswith(opening, pos):
                     break
                 pos += len(opening)

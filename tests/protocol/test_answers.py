@@ -261,3 +261,10 @@ def test_noise_in_the_stream_is_never_paid_more_than_message_by_message(units, n
     assert merge(paid) == merge(heard)
     assert quick.owners() == slow.owners()
     assert quick.is_settled == slow.is_settled
+
+
+def test_what_is_no_round_is_not_paid_as_one():
+    """A statement that is brought is parsed and described, not bound."""
+    ledger = entered(((PARSE, DESCRIBE, SYNC), ANNA), (ONE_QUERY, BERT))
+    assert ledger.pay_answers(said("1 2 C Z:I C Z:I")) == ([], 0)
+    assert ledger.owners() == [ANNA] * 3 + [BERT]

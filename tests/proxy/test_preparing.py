@@ -2,7 +2,7 @@
 
 from protocol.backend import build_row_description
 from protocol.prepared import Statement
-from proxy.states import ACTIVE, CLOSED, IDLE, LINED, RESTING, WAITING
+from proxy.states import ACTIVE, CLOSED, CLOSING, IDLE, LINED, RESTING, WAITING
 from tests.lined import (
     ANSWER,
     Lined,
@@ -178,3 +178,9 @@ def test_statements_in_lines_are_counted():
     assert play.pool.stats.bind_count == 2
     (statement,) = play.server.statements
     assert isinstance(statement, Statement)
+
+
+def test_a_server_that_answers_what_was_brought_as_if_it_were_a_round_is_broken():
+    play = prepared("a b", known=False) >> asks("a", ROUND) >> asks("b", "Q:select_'b'") >> free()
+    play << sent(BRING, "Q:select_'b'") >> says("1 2 C Z:I") << silence("a b")
+    assert play.server.state in (CLOSING, CLOSED)

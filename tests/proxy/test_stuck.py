@@ -58,7 +58,7 @@ def test_its_server_may_die_and_only_the_head_hears_of_it():
 
 
 def test_nobody_joins_a_stuck_line():
-    play = stuck("a b") >> passes(STALL / 2) >> asks("z") << sent() << sent_for("z", server=1)
+    stuck("a b") >> passes(STALL / 2) >> asks("z") << sent() << sent_for("z", server=1)
 
 
 def test_nobody_is_rescued_twice_more_than_his_units_may_run():
