@@ -26,6 +26,7 @@ NEEDED_AT_MOST: Final = 100
 LONG: Final = 10_000  # answers, after which a new loss counts as the first
 UP: Final = 1.1
 DOWN: Final = 0.87
+SHORTEST: Final = 1e-5  # seconds; from nothing no step leads anywhere
 PENALTY: Final = 0.25  # good answers that a slow one costs
 BUCKETS: Final = 128  # of times: four to a doubling, from a microsecond to an hour
 _STEPS: Final = 4 / log(2)
@@ -127,7 +128,7 @@ class Shape(Figures):
             self.doubted = Doubt.LARGE if size > self.book.max_size else Doubt.SLOW
         if self.good >= self.needed:
             self.is_trusted = True
-            self.typical, self.trusted_at = seconds, self.calls
+            self.typical, self.trusted_at = max(seconds, SHORTEST), self.calls
 
     def note_all(self, count: int, seconds: float, size: int) -> None:
         """`count` answers of `size` in all, and a server took `seconds` for each."""
@@ -135,7 +136,10 @@ class Shape(Figures):
         self.spent += seconds * count
         self.bytes += size
         self.times[find_bucket(seconds)] += count
-        self.typical *= UP if seconds > self.typical else DOWN
+        if seconds > self.typical:
+            self.typical *= UP
+        elif self.typical > SHORTEST:
+            self.typical *= DOWN
         if size > self.book.max_size * count:
             self.distrust(Doubt.LARGE)
         elif self.typical > self.book.max_time:

@@ -1,0 +1,84 @@
+"""Over how many servers lines are spread: what is tried, what is kept, what is taken back."""
+
+import pytest
+
+from proxy.spread import FIRST, IDLE_RATE, PERIOD, REST, WIDEST, Spread
+
+
+class World:
+    """`rate` queries per second, by width."""
+
+    def __init__(self, rate, *, fixed=0):
+        self.now, self.count, self._rate = 0.0, 0.0, rate
+        self.spread = Spread(self.now)
+        self.spread.set_limit(fixed)
+        self.widths = []
+
+    def run(self, periods, span=PERIOD):
+        for _ in range(periods):
+            self.now += span
+            self.count += self._rate(self.spread.width) * span
+            self.spread.note(self.now, int(self.count))
+            self.widths.append(self.spread.width)
+        return self
+
+    @property
+    def usual(self):
+        """The width of most of the last periods."""
+        return max(set(self.widths[-60:]), key=self.widths[-60:].count)
+
+
+def test_it_begins_with_few():
+    assert Spread(0.0).width == FIRST
+
+
+@pytest.mark.parametrize("servers", [1, 2, 7])
+def test_what_an_administrator_says_is_not_tried(servers):
+    assert set(World(lambda width: 10_000 * width, fixed=servers).run(50).widths) == {servers}
+
+
+def test_and_when_he_takes_it_back_it_goes_on_from_there():
+    world = World(lambda width: 10_000.0, fixed=5)
+    world.run(3).spread.set_limit(0)
+    assert world.spread.width == 5
+    assert world.run(100).usual < 5
+
+
+@pytest.mark.parametrize("best", [1, 2, 4, 6])
+def test_it_finds_the_width_beyond_which_nothing_is_gained(best):
+    world = World(lambda width: 10_000.0 * min(width, best)).run(400)
+    assert world.usual == best
+    assert set(world.widths[-60:]) <= {best - 1, best, best + 1}
+
+
+def test_where_all_are_alike_the_smallest_is_kept():
+    assert World(lambda width: 20_000.0).run(300).usual == 1
+
+
+def test_where_more_is_worse_it_comes_back():
+    assert World(lambda width: 20_000.0 / width).run(300).usual == 1
+
+
+def test_it_is_never_less_than_one_or_more_than_the_widest():
+    widths = World(lambda width: 2_000.0 * 1.2**width).run(2_000).widths
+    assert max(widths) == WIDEST
+    assert min(World(lambda width: 20_000.0 / width).run(500).widths) == 1
+
+
+def test_between_trials_it_rests():
+    widths = World(lambda width: 20_000.0).run(200).widths
+    changes = [at for at in range(1, len(widths)) if widths[at] != widths[at - 1]]
+    starts = [one for one, other in zip(changes, changes[1:], strict=False) if other - one > 1]
+    assert all(other - one >= REST for one, other in zip(starts, starts[1:], strict=False))
+
+
+def test_with_little_to_do_nothing_is_learnt():
+    assert set(World(lambda width: IDLE_RATE / 2).run(50).widths) == {FIRST}
+
+
+def test_nor_after_a_long_silence():
+    assert set(World(lambda width: 50_000.0).run(20, span=3 * PERIOD).widths) == {FIRST}
+
+
+def test_nor_before_a_period_is_over():
+    assert set(World(lambda width: 50_000.0).run(9, span=PERIOD / 10).widths) == {FIRST}
