@@ -20,8 +20,25 @@ MAX_SHOWN: Final = 1_000  # characters
 UNCERTAIN: Final = "<not shown: it can be read in two ways>"
 
 _MIXED: Final = frozenset(
-    "sjis mskanji shiftjis shiftjis2004 win932 windows932 big5 win950 windows950 gbk win936 windows936 uhc win949"
-    " windows949 gb18030 johab".split()
+    [
+        "sjis",
+        "mskanji",
+        "shiftjis",
+        "shiftjis2004",
+        "win932",
+        "windows932",
+        "big5",
+        "win950",
+        "windows950",
+        "gbk",
+        "win936",
+        "windows936",
+        "uhc",
+        "win949",
+        "windows949",
+        "gb18030",
+        "johab",
+    ]
 )
 """Encodings in which a byte of ASCII may be half a character."""
 
