@@ -5,7 +5,15 @@ import pytest
 from protocol import codes
 from proxy.config.kinds import ListenMode
 from proxy.habits import Habits, is_anything
-from proxy.requests import LOOKS_OF_AUDITED, LOOKS_OF_PRIVATE, LOOKS_OF_SHARED, LOOKS_OF_TAGGED, refuse_query
+from proxy.requests import (
+    BEGINS,
+    ENDS,
+    LOOKS_OF_AUDITED,
+    LOOKS_OF_PRIVATE,
+    LOOKS_OF_SHARED,
+    LOOKS_OF_TAGGED,
+    refuse_query,
+)
 from tests.fakes import make_limits
 
 
@@ -88,3 +96,20 @@ def test_what_was_learnt_by_reading_outlives_a_reload_that_does_not_concern_it()
     other = Habits(make_limits(pin_functions=("grab",)), one)
     assert other.reader is not one.reader
     assert not other.is_plain(b"select grab(1)")
+
+
+def test_what_begins_and_ends_a_transaction_is_known_at_a_glance_where_nobody_wants_to_see_more():
+    one = habits(session_state="track", deferred_begin=True)
+    assert (one.begins, one.ends, one.is_noting) == (BEGINS, ENDS, False)
+    assert not habits(session_state="track", deferred_begin=False).begins
+    assert not habits(pool_mode="session", deferred_begin=True).ends
+    for more in ({"disable_pqexec": True}, {"track_statements": True}):
+        one = habits(session_state="track", deferred_begin=True, idle_transaction_timeout=5.0, **more)
+        assert not (one.begins or one.ends or one.is_plain_noted(b"select 1"))
+
+
+def test_where_idle_transactions_are_ended_they_are_known_and_noted():
+    one = habits(session_state="track", deferred_begin=True, idle_transaction_timeout=5.0)
+    assert (one.begins, one.ends, one.is_noting) == (BEGINS, ENDS, True)
+    assert one.is_plain_noted(b"select 1")
+    assert not one.is_plain_inside(b"select 1")

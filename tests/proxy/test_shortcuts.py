@@ -173,6 +173,12 @@ def test_where_simple_queries_are_forbidden_neither_begin_nor_its_end_passes():
         assert play.client.state is GONE
 
 
+def test_where_every_statement_is_tracked_there_are_no_short_ways(in_general):
+    play = a_play(track_statements=True, idle_transaction_timeout=5.0) >> client("Q:begin") >> client("Q:select_1")
+    play >> server(STARTED + said("C Z:T")) >> client("B E S")
+    assert in_general == [asked("Q:begin"), asked("Q:select_1"), asked("B E S")]
+
+
 def test_in_statement_mode_a_begin_still_ends_the_client():
     play = a_play(pool_mode="statement") >> client("Q:begin") >> server("C:BEGIN Z:T")
     assert play.client.state is GONE
@@ -365,7 +371,8 @@ CUTS = st.lists(st.integers(1, 90), max_size=3)
 LIMITS = st.sampled_from([
     {}, {}, {"idle_transaction_timeout": 1000.0}, {"deferred_begin": False}, {"pool_mode": "session"},
     {"pool_mode": "statement"}, {"session_state": "audit"}, {"session_state": "leak"}, {"disable_pqexec": True},
-    {"max_prepared_statements": 1},
+    {"max_prepared_statements": 1}, {"track_statements": True},
+    {"track_statements": True, "idle_transaction_timeout": 1000.0},
 ])  # fmt: skip
 
 
