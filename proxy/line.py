@@ -296,8 +296,9 @@ class Line(Handing):
         """Our server is gone. What it ran may be why, and hears of it; those behind had not begun, and stand in line
         again. (All of them only read: to run one twice harms nobody.)"""
         units = find_units(self.ledger)
+        begun = 1 if units and self.ledger.head[1] is units[0] else 0  # else it ran something of ours
         self.load, self.is_held, self.state = 0, False, RESTING
-        for unit in reversed(units[1:]):
+        for unit in reversed(units[begun:]):
             if unit.client is not None and unit.may_run_again:
                 self.lines.run_again(unit)
         self.preparing.give_up()

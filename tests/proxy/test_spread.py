@@ -1,5 +1,7 @@
 """Over how many servers lines are spread: what is tried, what is kept, what is taken back."""
 
+from itertools import pairwise
+
 import pytest
 
 from proxy.spread import FIRST, IDLE_RATE, PERIOD, REST, WIDEST, Spread
@@ -68,8 +70,8 @@ def test_it_is_never_less_than_one_or_more_than_the_widest():
 def test_between_trials_it_rests():
     widths = World(lambda width: 20_000.0).run(200).widths
     changes = [at for at in range(1, len(widths)) if widths[at] != widths[at - 1]]
-    starts = [one for one, other in zip(changes, changes[1:], strict=False) if other - one > 1]
-    assert all(other - one >= REST for one, other in zip(starts, starts[1:], strict=False))
+    starts = [one for one, other in pairwise(changes) if other - one > 1]
+    assert all(other - one >= REST for one, other in pairwise(starts))
 
 
 def test_with_little_to_do_nothing_is_learnt():
