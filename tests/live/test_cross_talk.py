@@ -13,7 +13,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from struct import unpack_from
 from typing import Any
@@ -75,13 +75,17 @@ class Rider:
             for _ in range(self.random.randrange(1, 25)):
                 if is_over():
                     break
-                await self.random.choice(ACTS)(self)
+                await self.choose()(self)
                 self.answers += 1
             self.writer.write(TERMINATE)
         finally:
             self.writer.close()
             with suppress(OSError):
                 await self.writer.wait_closed()
+
+    def choose(self) -> Callable[[Any], Awaitable[None]]:
+        """What to do next."""
+        return self.random.choice(ACTS)
 
     async def _log_in(self) -> None:
         self.token = f"token-{self.number}-{self.random.randrange(16**12):012x}"
@@ -281,7 +285,7 @@ def test_nobody_ever_hears_anything_that_was_not_meant_for_him(stand, admin, cap
     assert _has_shown_enough(riders)
     assert 0 < most <= LIMIT
     assert "too many connections" not in stand.log
-    _check_clean(stand, admin)
+    check_clean(stand, admin)
 
 
 async def _run(riders: list[Rider], admin: Any) -> int:
@@ -310,12 +314,12 @@ async def _watch(admin: Any, is_over: Callable[[], bool]) -> int:
     return most
 
 
-def _check_clean(stand, admin):
+def check_clean(stand, admin, database="crosstalk"):
     """All servers idle, none in a transaction, nothing left behind; and each still works."""
     busy = f"select count(*) from pg_stat_activity where usename = '{LIMITED}' and state <> 'idle'"
     wait_until(lambda: admin.execute(busy).fetchone() == (0,), "all servers are idle", 20)
     assert admin.execute("select count(*) from secrets").fetchone() == (0,)
-    lines = [stand.raw(LIMITED, "crosstalk") for _ in range(LIMIT * 2)]
+    lines = [stand.raw(LIMITED, database) for _ in range(LIMIT * 2)]
     for number, line in enumerate(lines):
         line.send(query(f"select 'clean', {number}, pg_sleep(0.05)"))
     for number, line in enumerate(lines):
