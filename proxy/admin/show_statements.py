@@ -99,7 +99,7 @@ def find_reason(shape: Shape) -> str:
         return "lines are off"
     if not shape.is_fit:
         return shape.verdict.value
-    doubted = "not seen often enough" if shape.doubted is None else f"lost its trust: {shape.doubted.value}"
+    doubted = "not seen often enough" if shape.doubted is None else f"was {shape.doubted.value}"
     return f"{doubted} ({int(shape.good)} of {shape.needed} good answers)"
 
 

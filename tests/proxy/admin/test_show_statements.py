@@ -97,8 +97,8 @@ def test_with_lines_on_what_travels_in_them_is_there(tmp_path: Path) -> None:
     [
         (b"select a", [0.001] * 3, 10, ""),
         (b"select a", [0.001], 10, "not seen often enough (1 of 3 good answers)"),
-        (b"select a", [0.001] * 3 + [9.0] * 20 + [0.001], 10, "lost its trust: slow (1 of 6 good answers)"),
-        (b"select a", [0.001], 9_999, "lost its trust: large (0 of 3 good answers)"),
+        (b"select a", [0.001] * 3 + [9.0] * 20 + [0.001], 10, "was slow (1 of 6 good answers)"),
+        (b"select a", [0.001], 9_999, "was large (0 of 3 good answers)"),
         (b"delete from t", [0.001] * 3, 10, "not a read"),
         (b"select f()", [0.001] * 3, 10, "calls a function that is not known to be harmless"),
         (b"select 1; select 2", [0.001] * 3, 10, "not a single statement"),
