@@ -157,3 +157,18 @@ def test_tracking_alone_makes_no_lines(tmp_path: Path) -> None:
         assert (await operator.ask("SHOW LINES")).rows == []
 
     at_desk(tmp_path, story, "watcher", TRACKED)
+
+
+def test_it_can_be_turned_on_and_off_while_clients_are_at_work(tmp_path: Path) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        client = a_client(proxy, a_server(proxy))
+        assert client.pool.lines is None
+        assert (await operator.ask("SET track_statements = 1")).tag == "SET track_statements=1"
+        client.data_received(READ)
+        assert (await operator.ask("SET track_statements = 0")).error == ""
+        assert client.pool.lines is None
+        client.server.data_received(ROW)
+        client.data_received(READ)
+        assert (await operator.ask("SHOW STATEMENTS")).rows == []
+
+    at_desk(tmp_path, story)
