@@ -93,6 +93,8 @@ class Book:
     def _learn(self, key: str) -> Shape:
         shape = Shape(key, judge(key, self._vouched), self)
         shape.judge(shape.verdict, is_sharing=self.is_sharing)
+        if self.is_tracking:
+            shape.shown = shape.sketch  # now, not all at once when somebody looks
         self._keep(self.shapes, key, shape)
         return shape
 

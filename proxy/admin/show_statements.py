@@ -13,7 +13,6 @@ No value is in any row (protocol/sketches.py). A text that has never gone well m
 quotes, say. Those are summed up as `<none that went well>`; what was forgotten since there were too many is `<others>`.
 """
 
-from collections.abc import Iterator
 from operator import attrgetter
 from typing import Any, Final
 
@@ -30,65 +29,67 @@ MICROS: Final = 1_000_000
 _MOST: Final = 0.99
 
 
-class Entry(Figures):
-    """What is in one row: figures of all shapes with one sketch, and the one of these that is asked most."""
+class Entry:
+    """What is in one row: all shapes with one sketch. They are summed up when the row is made: there may be many."""
 
-    __slots__ = ("pool", "shape", "shown")
+    __slots__ = ("pool", "shapes", "shown", "spent")
 
     def __init__(self, pool: Any, shown: str) -> None:
-        super().__init__()
         self.pool = pool
         self.shown = shown
-        self.shape: Shape | None = None
+        self.shapes: list[Shape] = []
+        self.spent = 0.0
 
     def take(self, shape: Shape) -> None:
-        self.add(shape)
-        if self.shape is None or shape.calls > self.shape.calls:
-            self.shape = shape
+        self.shapes.append(shape)
+        self.spent += shape.spent
 
     def build(self) -> tuple[Value, ...]:
-        reason = find_reason(self.shape) if self.shape is not None else ""
+        sums = _sum_up(self.shapes)
+        is_one = self.shown not in (FAILED, OTHERS)
+        reason = find_reason(max(self.shapes, key=attrgetter("calls"))) if is_one else ""
         return (
             self.pool.database,
             self.pool.user,
             self.shown,
-            self.calls,
-            self.errors,
-            _micros(self.spent),
-            _micros(self.spent / self.calls) if self.calls else 0,
-            _micros(self.find_percentile(_MOST)),
-            _micros(self.waited),
-            self.bytes,
-            None if self.shape is None else "no" if reason else "yes",
+            sums.calls,
+            sums.errors,
+            _micros(sums.spent),
+            _micros(sums.spent / sums.calls) if sums.calls else 0,
+            _micros(sums.find_percentile(_MOST)),
+            _micros(sums.waited),
+            sums.bytes,
+            ("no" if reason else "yes") if is_one else None,
             reason or None,
         )
+
+
+def _sum_up(shapes: list[Shape]) -> Figures:
+    if len(shapes) == 1:
+        return shapes[0]
+    sums = Figures()
+    for shape in shapes:
+        sums.add(shape)
+    return sums
 
 
 def show_statements(proxy: Any, database: str = "") -> Table:
     """Of all pools, what took most time first."""
     pools = [pool for pool in proxy.pools if pool.lines is not None and (not database or pool.database == database)]
     entries = [entry for pool in pools for entry in _find_entries(pool)]
-    return Table(SHAPE, _rows(sorted(entries, key=attrgetter("spent"), reverse=True)))
-
-
-def _rows(entries: list[Entry]) -> Iterator[tuple[Value, ...]]:
-    return (entry.build() for entry in entries)
+    return Table(SHAPE, (entry.build() for entry in sorted(entries, key=attrgetter("spent"), reverse=True)))
 
 
 def _find_entries(pool: Any) -> list[Entry]:
     book: Book = pool.lines.book
     found: dict[str, Entry] = {}
-    failed, others = Entry(pool, FAILED), Entry(pool, OTHERS)
-    others.add(book.others)
-    for shape in book:
-        if shape.calls:
-            shown = shape.sketch
+    for shape in (*book, book.others):
+        if shape.calls or shape.errors:
+            shown = OTHERS if shape is book.others else shape.sketch if shape.calls else FAILED
             if shown not in found:
                 found[shown] = Entry(pool, shown)
             found[shown].take(shape)
-        else:
-            failed.add(shape)
-    return [*found.values(), *(each for each in (failed, others) if each.calls or each.errors)]
+    return [*found.values()]
 
 
 def find_reason(shape: Shape) -> str:
@@ -99,7 +100,7 @@ def find_reason(shape: Shape) -> str:
         return "lines are off"
     if not shape.is_fit:
         return shape.verdict.value
-    doubted = "not seen often enough" if shape.doubted is None else f"lost its trust: {shape.doubted.value}"
+    doubted = "not seen often enough" if shape.doubted is None else f"was {shape.doubted.value}"
     return f"{doubted} ({int(shape.good)} of {shape.needed} good answers)"
 
 

@@ -97,8 +97,8 @@ def test_with_lines_on_what_travels_in_them_is_there(tmp_path: Path) -> None:
     [
         (b"select a", [0.001] * 3, 10, ""),
         (b"select a", [0.001], 10, "not seen often enough (1 of 3 good answers)"),
-        (b"select a", [0.001] * 3 + [9.0] * 20 + [0.001], 10, "lost its trust: slow (1 of 6 good answers)"),
-        (b"select a", [0.001], 9_999, "lost its trust: large (0 of 3 good answers)"),
+        (b"select a", [0.001] * 3 + [9.0] * 20 + [0.001], 10, "was slow (1 of 6 good answers)"),
+        (b"select a", [0.001], 9_999, "was large (0 of 3 good answers)"),
         (b"delete from t", [0.001] * 3, 10, "not a read"),
         (b"select f()", [0.001] * 3, 10, "calls a function that is not known to be harmless"),
         (b"select 1; select 2", [0.001] * 3, 10, "not a single statement"),
@@ -157,3 +157,18 @@ def test_tracking_alone_makes_no_lines(tmp_path: Path) -> None:
         assert (await operator.ask("SHOW LINES")).rows == []
 
     at_desk(tmp_path, story, "watcher", TRACKED)
+
+
+def test_it_can_be_turned_on_and_off_while_clients_are_at_work(tmp_path: Path) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        client = a_client(proxy, a_server(proxy))
+        assert client.pool.lines is None
+        assert (await operator.ask("SET track_statements = 1")).tag == "SET track_statements=1"
+        client.data_received(READ)
+        assert (await operator.ask("SET track_statements = 0")).error == ""
+        assert client.pool.lines is None
+        client.server.data_received(ROW)
+        client.data_received(READ)
+        assert (await operator.ask("SHOW STATEMENTS")).rows == []
+
+    at_desk(tmp_path, story)
