@@ -184,3 +184,4 @@ def test_a_server_that_answers_what_was_brought_as_if_it_were_a_round_is_broken(
     play = prepared("a b", known=False) >> asks("a", ROUND) >> asks("b", "Q:select_'b'") >> free()
     play << sent(BRING, "Q:select_'b'") >> says("1 2 C Z:I") << silence("a b")
     assert play.server.state in (CLOSING, CLOSED)
+    assert [play.clients[name].state for name in "ab"] == [LINED, LINED]
