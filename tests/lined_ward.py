@@ -1,0 +1,222 @@
+"""
+A ward whose people share servers: random programs against lines, with deaths, cancels, reloads and pauses in between.
+
+Theory. As in ward.py, but what most people say may stand in a line (`select rows 3 TOKEN`), so several of them are on
+one backend at a time, and a cancel, a death or a stuck head meets those behind it. The law is the same, and strict: not
+a byte that a PostgreSQL of one's own would not have said, each answer once, in order, but for one FATAL at the end.
+
+Two things differ. A backend that is hit by a cancel while it runs somebody else's statement ends that here only
+(`Hit`); if its client were to hear of it his shadow, which was not hit, would say otherwise. And a person's shadow does
+not hear what stands in a line before something of its answer has come, since until then it may be cancelled as if
+nobody had heard it.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
+
+from protocol import codes
+from protocol.backend import build_ready
+from proxy.server import Server
+from proxy.states import GONE, LINED, RESTING, Closing, PoolState
+from tests.fake_postgres import CANCELLED, FakePostgres
+from tests.fakes import FakeTransport
+from tests.lined import trust
+from tests.named import SPEECHES
+from tests.ward import CANCELLED_IN_LINE, PROGRAMS, Person, Program, Ward, batch, simple, together
+
+SHARED: list[Program] = [
+    simple("select rows 3 TOKEN"),
+    simple("select rows 1 TOKEN"),
+    simple("select rows 1 TOKEN"),
+    simple("select rows 0 TOKEN"),
+    simple("select big 5000 TOKEN"),
+    simple("select big 80000 TOKEN"),
+    simple("select error TOKEN"),
+    simple("select notice TOKEN"),
+    simple("select sleep TOKEN"),
+    simple("select sleep TOKEN"),
+    simple("select show application_name TOKEN"),
+    simple("select show TimeZone TOKEN"),
+    batch("select rows 2 TOKEN"),
+    batch("select rows 1 TOKEN"),
+    batch("select error TOKEN"),
+    batch("select sleep TOKEN"),
+    together(simple("select rows 1 TOKEN"), simple("select rows 1 TOKEN")),
+]
+MIXED: list[Program] = SHARED * 3 + PROGRAMS + SPEECHES[:10]
+TRUSTED = (
+    "select rows 3 p1_1", "select big 5 p1_1", "select error p1_1", "select notice p1_1", "select sleep p1_1",
+    "select show application_name p1_1", "select show TimeZone p1_1", "select echo a",
+)  # fmt: skip
+ALIKE = 0.8
+WHOLE = 0.85  # of what moves, moves in one piece: cut messages are not shared
+RELOADS: tuple[dict[str, Any], ...] = (
+    {"pipeline_depth": 1},
+    {"pipeline_depth": 2},
+    {"pipeline_depth": 16},
+    {"pipeline_depth": 16, "pipeline_servers": 1},
+    {"pipeline_depth": 4, "pipeline_servers": 2},
+)
+
+
+class Hit(FakePostgres):
+    """A backend on which a cancel ends what runs, whosever it is; only `is_meant` says whether he meant it."""
+
+    is_meant: Callable[[str], bool]
+    strays: set[str]  # the tokens of those who were hit in another's place
+
+    def cancel(self) -> None:
+        token = self.sleeping
+        if token and self.is_meant(token):
+            super().cancel()
+        elif token:
+            self.strays.add(token)
+            self.sleeping = ""
+            self._fail("57014", f"canceling statement {token}")
+            self._after()
+            self.run()
+
+
+class LinedWard(Ward):
+    """The whole picture, with lines."""
+
+    def __init__(self, chance: random.Random, **limits: Any) -> None:
+        super().__init__(chance, **{"pipeline_depth": 16, **limits})
+        self.programs = SHARED
+        self.in_line: dict[Person, bytes] = {}  # what their shadows have not heard
+        self.strays: set[str] = set()
+        trust(self.pool, *TRUSTED)
+
+    def begin(self, people: int) -> None:
+        """All servers are open, and everybody asks in one turn of the loop."""
+        with self.loop.running():
+            for _ in range(self.pool.limits.pool_size or 1):
+                self.new_server()
+            for _ in range(people):
+                person = self.join()
+                self.say(person)
+                self.send(person, len(person.outgoing))
+            self.loop.turn()
+        self.check()
+
+    def _some(self, most: int) -> int:
+        return most if self.chance.random() < WHOLE else self.chance.randint(1, min(most, 40))
+
+    def finish_opening(self, server: Server | None = None, parameters: dict[str, str] | None = None) -> Server:
+        opened = super().finish_opening(server, parameters)
+        hit = Hit(outcomes=self.outcomes)
+        hit.is_meant, hit.strays = self._is_meant, self.strays
+        hit.name = self.postgres[opened].name
+        self.postgres[opened] = hit
+        opened.endpoint._postgres = hit
+        return opened
+
+    def _is_meant(self, token: str) -> bool:
+        person = next(person for person in self.people if token.startswith(person.name))
+        return person.wants_cancel or person.client.state is GONE
+
+    def _check_target(self, postgres: FakePostgres) -> None:
+        """Whoever is hit in another's place must not hear of it: what he hears is looked at."""
+
+    def join(self) -> Person:
+        """Most have the same parameters: who has others needs a SET in front, or a server of his own."""
+        person = super().join()
+        if self.chance.random() < ALIKE:
+            person.client.followed = self.pool.intern({**person.client.followed, "application_name": "app"})
+            person.shadow = FakePostgres({"application_name": "app"}, self.outcomes)
+        self.in_line[person] = b""
+        return person
+
+    def _overhear(self, person: Person) -> None:
+        """What stands in line is heard by his shadow when something of its answer has come."""
+        client, transport = person.client, person.transport
+        unit = self.in_line[person]
+        if unit and len(transport.arrived) + len(transport.unsent) > len(person.shadow.out):
+            person.shadow.reads(unit)
+            unit = b""
+        if client.state is LINED:
+            if not unit:
+                carry = len(client.carry)
+                unit = bytes(person.unheard[: len(person.unheard) - carry])
+                del person.unheard[: len(unit)]
+        elif unit:  # it needs a server of its own after all
+            person.unheard[:0] = unit
+            unit = b""
+        self.in_line[person] = unit
+        if client.state is RESTING:  # what it holds may have to wait
+            count = len(person.unheard) - len(client.carry)
+            person.shadow.reads(bytes(person.unheard[:count]))
+            del person.unheard[:count]
+        elif client.state is not LINED:
+            super()._overhear(person)
+        person.shadow.run()
+
+    def cancel(self, person: Person) -> None:
+        if person.client.state is not LINED:
+            super().cancel(person)
+            return
+        self._overhear(person)
+        person.wants_cancel = True
+        for token in self.strays:  # the stray that hit him may be what he wanted, if he has not heard of it yet
+            if token.startswith(person.name):
+                self.outcomes[token] = CANCELLED
+        self.real_cancels.request(person.client.key)
+        if person.client.state is not LINED:  # it was answered here
+            person.shadow.out += CANCELLED_IN_LINE + build_ready(codes.IDLE)
+            self.in_line[person] = b""
+
+    def _moves_of_server(self, server: Server, postgres: FakePostgres) -> list[tuple[Callable[[], object], str]]:
+        moves = super()._moves_of_server(server, postgres)
+        if moves and not postgres.is_dead and (cast(FakeTransport, server.transport).unsent or postgres.out):
+            moves += [(lambda: self.serve(server, postgres), f"{postgres.name} serves")] * 3
+        return moves
+
+    def serve(self, server: Server, postgres: FakePostgres) -> None:
+        """It reads all there is and answers."""
+        transport = cast(FakeTransport, server.transport)
+        if transport.unsent:
+            self.take(server, postgres, len(transport.unsent))
+        if postgres.out and transport.reads:
+            self.deliver(server, postgres, len(postgres.out))
+
+    def _moves(self) -> list[tuple[Callable[[], object], str]]:
+        moves = super()._moves()
+        luck = self.chance.random()
+        if luck < 0.03:
+            limits = self.chance.choice(RELOADS)
+            moves.append((lambda: self.reload(limits), f"reload {limits}"))
+        elif luck < 0.05:
+            moves.append((lambda: self.pool.retire_servers(Closing.RECONNECT), "reconnect"))
+        elif luck < 0.07 or self.pool.state is PoolState.PAUSED:
+            is_paused = self.pool.state is PoolState.PAUSED
+            moves.append((self.pool.unpause if is_paused else self.pool.pause, "resume" if is_paused else "pause"))
+        return moves
+
+    def reload(self, limits: dict[str, Any]) -> None:
+        self.pool.set_limits(replace(self.pool.limits, **limits))
+
+    def settle(self) -> None:
+        if self.pool.state is PoolState.PAUSED:
+            with self.loop.running():
+                self.pool.unpause()
+        super().settle()
+
+
+def line_storm(chance: random.Random, steps: int, people: int = 4, **limits: Any) -> LinedWard:
+    """A crowd that asks at once, so many random steps, and the end."""
+    wanted = {"pool_size": 2, "query_wait_timeout": None, "query_wait_notify": None, **limits}
+    programs = wanted.pop("programs", SHARED)
+    ward = LinedWard(chance, **wanted)
+    ward.programs = programs
+    try:
+        ward.begin(people)
+        for _ in range(steps):
+            ward.step()
+        ward.trail.append("the end")
+        ward.finish()
+    except BaseException as error:
+        error.add_note(" | ".join(ward.trail[-80:]))
+        raise
+    return ward
