@@ -64,6 +64,7 @@ from .debts import (
     Debt,
     Entry,
     Owner,
+    Round,
 )
 from .errors import ProtocolError
 
@@ -71,7 +72,7 @@ __all__ = [
     "ANSWERS", "ASIDE", "BEGUN", "BIND", "BOUND", "BOUND_DESCRIBED", "CLOSE", "COPY_END", "COPY_IN", "DESCRIBE", "DULL",
     "DULL_REQUESTS", "ENDS_UNIT", "ERROR", "EXECUTE", "FUNCTION", "LEAST_LENGTH", "NOBODYS", "NOTHING", "ONE_QUERY",
     "PARSE", "PARSED", "PARSED_DESCRIBED", "PART", "PAYS", "QUERY", "READY", "REQUESTS", "SYNC", "UNASKED", "Answer",
-    "Debt", "Entry", "Ledger", "Owner", "is_unit_closed",
+    "Debt", "Entry", "Ledger", "Owner", "Round", "is_unit_closed",
 ]  # fmt: skip
 
 

@@ -14,18 +14,20 @@ from typing import Any, Final
 
 from protocol import codes
 from protocol.frontend import PORTAL, SYNC_MESSAGE, build_describe, build_execute
-from protocol.ledger import BOUND, BOUND_DESCRIBED, PARSED, PARSED_DESCRIBED, Debt
+from protocol.ledger import BOUND, BOUND_DESCRIBED, PARSED, PARSED_DESCRIBED, Debt, Round
 from protocol.prepared import Statement
+from proxy.requests import read
 
 _BIND, _PARSE, _IDLE = codes.BIND, codes.PARSE, codes.IDLE
-_EXECUTE_ALL = build_execute(b"") + SYNC_MESSAGE
+_DESCRIBE = build_describe(PORTAL, b"")
+_ENDS = [build_execute(b"", most) + SYNC_MESSAGE for most in (0, 1)]  # all rows, or one, as JDBC asks for COMMIT
 
-TAILS: Final[dict[bytes, tuple[Debt, ...]]] = {
-    _EXECUTE_ALL: BOUND,
-    build_describe(PORTAL, b"") + _EXECUTE_ALL: BOUND_DESCRIBED,
+TAILS: Final[dict[bytes, Round]] = {
+    **dict.fromkeys(_ENDS, BOUND),
+    **dict.fromkeys([_DESCRIBE + end for end in _ENDS], BOUND_DESCRIBED),
 }
 """What may follow the Bind, and what the round earns."""
-_WITH_PARSE: Final[dict[bytes, tuple[Debt, ...]]] = dict(zip(TAILS, (PARSED, PARSED_DESCRIBED), strict=True))
+_WITH_PARSE: Final = {tail: PARSED if debts is BOUND else PARSED_DESCRIBED for tail, debts in TAILS.items()}
 MAX_REPEATED: Final = 65536  # bytes of a batch that is remembered until it is answered
 MAX_SHARED: Final = 1024  # bytes of a round that may stand in a line; max_packet_size is never less
 MAX_NAMED: Final = 1_000_000  # bytes of a round that is recognised
@@ -50,7 +52,8 @@ def recognise_named(data: bytes) -> tuple[Debt, ...] | None:
 
 
 def recognise_unnamed(client: Any, data: bytes) -> tuple[Debt, ...] | None:
-    """What this round earns, if it is one of the unnamed statement and its text is plain. Notes the statement."""
+    """What this round earns, if it is one of the unnamed statement and its text does nothing that lasts. Notes the
+    statement."""
     size = len(data)
     if size < 24 or data[0] != _PARSE or data[5]:
         return None
@@ -60,11 +63,16 @@ def recognise_unnamed(client: Any, data: bytes) -> tuple[Debt, ...] | None:
     end = middle + _length_at(data, middle + 1)[0] + 1
     debts = _WITH_PARSE.get(data[end:]) if 0 < size - end <= LONGEST else None
     last = data.find(0, 6, middle)
-    if debts is None or client.tags or last < 0 or not client.pool.is_plain(data[6:last]):
+    if debts is None or client.tags or last < 0 or not _is_of_the_moment(client, data[6:last]):
         return None
     client.unnamed_said = data[:middle]
     client.unnamed_text = b""
     return debts
+
+
+def _is_of_the_moment(client: Any, text: bytes) -> bool:
+    """Does it do nothing that lasts? COMMIT does not."""
+    return bool(client.pool.is_plain(text)) or (client.stall is None and not read(client, text).is_lasting)
 
 
 def find_named(client: Any, data: bytes, most: int = MAX_SHARED) -> Found | None:

@@ -105,7 +105,9 @@ def test_what_begins_and_ends_a_transaction_is_known_at_a_glance_where_nobody_wa
     assert not habits(pool_mode="session", deferred_begin=True).ends
     for more in ({"disable_pqexec": True}, {"track_statements": True}):
         one = habits(session_state="track", deferred_begin=True, idle_transaction_timeout=5.0, **more)
-        assert not any((one.begins, one.ends, one.is_plain_noted(b"select 1")))
+        assert not one.begins
+        assert not one.ends
+        assert not one.is_plain_noted(b"select 1")
 
 
 def test_where_idle_transactions_are_ended_they_are_known_and_noted():

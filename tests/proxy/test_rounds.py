@@ -57,6 +57,33 @@ def test_whatever_is_missing_it_is_no_round(words):
         assert recognise_unnamed(play.client, data[:end]) is None
 
 
+@pytest.mark.parametrize(("words", "debts"), PREPARED)
+def test_a_round_that_asks_for_one_row_is_as_usual(words, debts):
+    one = asked(words.removesuffix("E S")) + build_execute(b"", 1) + asked("S")
+    assert recognise_named(one) == debts
+    data = asked("PARSE:=select_1 " + words.replace(":a", "").removesuffix("E S")) + build_execute(b"", 1) + asked("S")
+    assert recognise_unnamed(a_play().client, data) == (PARSE, *debts)
+
+
+@pytest.mark.parametrize("text", ["begin", "COMMIT", "rollback", "savepoint a", "rollback to a", "commit and chain"])
+def test_what_does_nothing_that_lasts_is_as_usual_without_a_name(text):
+    play = a_play()
+    data = build_parse(b"", text.encode()) + asked("B E S")
+    assert recognise_unnamed(play.client, data) == (PARSE, *PREPARED[0][1])
+    assert play.client.unnamed_text == b""
+
+
+@pytest.mark.parametrize("text", ["set x = 1", "listen a", "deallocate all", "do ''", "begin; set x = 1"])
+def test_what_may_last_is_not(text):
+    assert recognise_unnamed(a_play().client, build_parse(b"", text.encode()) + asked("B E S")) is None
+
+
+def test_whoever_is_stalled_is_told_of_all_that_happens_in_its_transaction():
+    play = a_play()
+    play.client.stall = object()
+    assert recognise_unnamed(play.client, asked("PARSE:=commit B E S")) is None
+
+
 def test_a_limited_execute_is_no_round():
     assert recognise_named(asked("B:a") + build_execute(b"", 5) + asked("S")) is None
 

@@ -10,7 +10,7 @@ from protocol import answers, codes
 from protocol.backend import build_command_complete, build_ready
 from protocol.framing import HEADER_SIZE
 from protocol.frontend import build_query
-from proxy import dispatch
+from proxy import dispatch, rounds
 from proxy.client import Client
 from proxy.pins import PinReason
 from proxy.requests import BEGINS, ENDS
@@ -359,6 +359,7 @@ def assert_no_difference(steps, cuts=(), **limits):
         for name in ("ask_on", "ask_otherwise", "ask_round"):
             patch.setattr(Shortcuts, name, lambda self, data: self._receive(data))
         patch.setattr(Shortcuts, "is_round", lambda self, data: False)
+        patch.setattr(rounds, "find_named", lambda *_: None)
         patch.setattr(Client, "finish", finish)
         patch.setattr(answers.WholeAnswers, "pay_whole", lambda self, data: None)
         patch.setattr(dispatch, "hear_begun", lambda server, data: data)
