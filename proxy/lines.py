@@ -296,6 +296,14 @@ class Lines:
         else:
             self.pool.waiting.pop(line, None)
 
+    def forgive(self, span: float) -> None:
+        """So much time has passed in which nobody was read (suspend.py): it counts for nobody."""
+        for line in self.members:
+            line.head_since += span
+            line.waiting_since += span
+        for unit in [*self.pending, *(unit for line in self.members for unit in line.units)]:
+            unit.since += span
+
     def _look_later(self) -> None:
         self._watch = asyncio.get_running_loop().call_later(self.patience, self._look)
 

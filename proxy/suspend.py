@@ -98,6 +98,8 @@ class Suspension:
                 client.ready_at += span
                 client.xact_at += span
                 client.waiting_since += span
+            if pool.lines is not None:
+                pool.lines.forgive(span)
             for place in pool.places[OPENING + 1 : CLOSING]:
                 for server in place:
                     server.deadline = None if server.deadline is None else server.deadline + span

@@ -8,6 +8,7 @@ from protocol.sharing import FIT
 from proxy import lines as lines_module
 from proxy.config.kinds import PoolMode, SessionState
 from proxy.farewell import ERRORS
+from proxy.janitor import Janitor
 from proxy.lines import find_lines
 from proxy.states import ACTIVE, CLOSED, CLOSING, GONE, IDLE, LINED, LINKED, RESTING, WAITING, Closing
 from tests.fakes import FakeWorld
@@ -230,6 +231,56 @@ def test_query_timeout_strikes_the_head_alone():
     play << told("a", "query_timeout")
     assert play.world.cancels == [play.server]
     play >> says("ERROR:canceled Z:I") << silence("a b")
+
+
+class _Pools(list):
+    """What a janitor asks of all pools."""
+
+    dying: tuple[()] = ()
+
+    def forget_unused(self):
+        pass
+
+    def relieve(self, pool):
+        pass
+
+    def hubs(self):
+        return ()
+
+
+def sweeps(play):
+    play.world.pools = _Pools(play.world.pools)
+    play.world.log_stats = lambda: None
+    Janitor(play.world).sweep()
+
+
+def test_the_janitor_ends_a_query_that_takes_too_long_and_nobody_behind_it():
+    play = in_line("a b", query_timeout=5.0, pipeline_stall_ms=60_000) >> passes(4.0) >> sweeps << silence("a b")
+    play >> passes(2.0) >> sweeps << told("a", "query_timeout")
+    play >> says("ERROR:canceled Z:I") << silence("b") >> passes(4.0) >> sweeps << silence("b")
+    play >> says(ANSWER, "b") << to("b")
+
+
+def test_the_janitor_ends_a_wait_that_takes_too_long():
+    play = Lined("ab", query_wait_timeout=5.0) >> asks("a") >> passes(3.0) >> asks("b") >> passes(3.0) >> sweeps
+    play << told("a", "query_wait_timeout") << silence("b") >> passes(3.0) >> sweeps << told("b", "query_wait_timeout")
+    assert not play.pool.waiting
+
+
+def test_the_janitor_lets_nobody_rest_too_long_who_stands_in_line():
+    play = in_line("a", client_idle_timeout=5.0, pipeline_stall_ms=60_000) >> passes(9.0) >> sweeps << silence("a")
+    play >> answers("a") << to("a") >> passes(4.0) >> sweeps << silence("a") >> passes(2.0) >> sweeps
+    play << told("a", "client_idle_timeout")
+
+
+def test_time_in_which_nobody_was_read_counts_for_nobody():
+    play = in_line("a b", query_timeout=5.0, pipeline_depth=2, pipeline_stall_ms=100) >> asks("z") >> passes(0.05)
+    play.world.clock.advance(60.0)
+    play.lines.forgive(60.0)
+    play >> sweeps << silence("a b")
+    assert play.pool.stats.line_rescue_count == 0
+    play >> answers("a b") << to("a") << to("b") << sent_for("z") >> answers("z")
+    assert play.pool.stats.wait_time < 60
 
 
 # What administrators do.

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from protocol.replication import Replication
+from proxy import lines as lines_module
 from proxy.janitor import Janitor
 from proxy.main import Proxy
 from proxy.states import CLOSING, GONE, Closing, Leaving
@@ -122,14 +123,18 @@ def test_the_time_that_stood_still_counts_for_no_timeout(tmp_path: Path) -> None
     async def story(proxy: Proxy, operator: Operator) -> None:
         await operator.ask("SET query_timeout = 10")
         client = a_client(proxy, a_server(proxy))
+        await operator.ask("SET pipeline_depth = 16")
+        lines = client.pool.lines
+        lines.members.append(line := lines_module.Line(lines))
         janitor = Janitor(proxy)
-        before = client.request_at
+        before, stood = client.request_at, line.head_since
         await operator.ask("SUSPEND")
         proxy.clock.advance(1000)
         janitor.sweep()
         assert client.state is not GONE
         await operator.ask("RESUME")
         assert client.request_at == before + 1000
+        assert line.head_since == stood + 1000
 
     at_desk(tmp_path, story)
 
