@@ -17,7 +17,7 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary, WeakSet
 
 from protocol.framing import HEADER_SIZE
-from protocol.sharing import ZEROS, Verdict, fold, judge
+from protocol.sharing import MAX_LENGTH, ZEROS, Verdict, fold, judge
 from protocol.sketches import MAX_SKETCHED, outline, sketch
 from proxy.shapes import Shape
 
@@ -66,8 +66,9 @@ class Book:
 
     def find_query(self, data: bytes) -> Shape:
         """Of a Query message. It is `known` from now on, unless there are strings in it: those are endless."""
-        shape = self.find(data[HEADER_SIZE:-1])
-        if b"'" not in data and shape is not self.unread:
+        text = data[HEADER_SIZE:-1]
+        shape = self.find(text)
+        if b"'" not in text and shape is not self.unread:
             if len(self.known) >= MAX_KNOWN:
                 self.known.clear()
             self.known[data.translate(ZEROS)] = shape
@@ -80,7 +81,7 @@ class Book:
     def find(self, text: bytes) -> Shape:
         """`unread` if it has none that is cheap and certain."""
         key = fold(text)
-        if key is None:
+        if key is None or len(key) > MAX_LENGTH:
             return self.unread
         return self.shapes.get(key) or self._learn(key)
 

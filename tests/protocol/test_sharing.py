@@ -1,6 +1,7 @@
 """Which texts may share a line: what is read as PostgreSQL reads it, and what an attacker would try."""
 
 import re
+import time
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from protocol.sharing import (
     FIT,
     HARMLESS,
     MAX_LENGTH,
+    MAX_TEXT,
     SEVERAL,
     UNREAD,
     WRITES,
@@ -383,5 +385,12 @@ def test_no_bytes_make_it_raise(data):
 
 
 def test_a_shape_costs_little_however_odd_the_text():
-    for text in (b"'" * 100_000, b"1a" * 50_000, b"$1" * 50_000, b"0" * 100_000, b"$" * 100_000):
+    """It is looked for each time that a statement without a name is run."""
+    assert fold(b"SELECT '" + b"x" * (MAX_TEXT - 9) + b"'") == "SELECT '?'"
+    assert fold(b"SELECT '" + b"x" * (MAX_TEXT - 8) + b"'") is None
+    start = time.process_time()
+    for text in (b"'" * 1_000_000, b"1a" * 500_000, b"$1" * 500_000, b"0" * 1_000_000, b"$1,$2," * 150_000):
         verdict(b"SELECT " + text)
+    for text in (b"'" * MAX_TEXT, b"$1," * (MAX_TEXT // 3), b"1a" * (MAX_TEXT // 2), b"$" * MAX_TEXT):
+        verdict(text)
+    assert time.process_time() - start < 0.2

@@ -30,6 +30,20 @@ def test_texts_that_differ_in_their_values_have_one_shape(book):
     assert book.find_none(build_query("select 1")) is book.unread
 
 
+def test_long_ones_are_not_remembered(book):
+    """They differ in how many values they have, and there is no end of these."""
+    for count in range(300, 310):
+        assert book.find(b"select a from t where b in (" + b", ".join([b"$1"] * count) + b")") is book.unread
+    assert not book.shapes
+    assert book.find(b"select '" + b"x" * 3_000 + b"'") is book.find(b"select 'y'")
+
+
+def test_a_query_without_strings_is_known_however_long_it_is(book):
+    """A length may look like a quote."""
+    shape = book.find_query(build_query("select " + "a" * (ord("'") - 12)))
+    assert list(book.known.values()) == [shape]
+
+
 def test_a_statement_remembers_its_shape(book):
     statement = type("Statement", (), {"text": b"select $1", "shape": None})()
     assert book.find_statement(statement) is statement.shape is book.find(b"select $2")
