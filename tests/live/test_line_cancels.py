@@ -1,5 +1,9 @@
 """Cancels of units in a line: the one that is meant, and no other, whoever runs when it arrives."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
 import pytest
 
 from tests.live.stand import Stand, wait_until
@@ -117,3 +121,19 @@ def test_one_that_has_not_been_sent_is_answered_at_once(stand, admin, clients):
         holder.leave()
     assert is_answered(clients[0])
     assert is_answered(clients[2])
+
+
+def test_psycopg_cancels_its_read_in_a_line_and_no_other(stand, admin, clients):
+    with stand.connect(dbname="lines") as connection, ThreadPoolExecutor() as threads, Shut(admin):
+        line_up(stand, admin, clients)
+        reading = threads.submit(connection.execute, READ_GATE.format("client of psycopg"))
+        time.sleep(0.1)
+        cancelling = threads.submit(connection.cancel_safe)
+        time.sleep(0.1)
+        for client in clients:
+            cancel(stand, client)
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            reading.result(10)
+        cancelling.result(10)
+        assert connection.execute("select 'alive'").fetchone() == ("alive",)
+    assert [sqlstate(client.read_until()) for client in clients] == ["57014"] * 3

@@ -59,6 +59,13 @@ class LineRider(Rider):
         self.zone = self.schema = ""
         self.is_named = False
 
+    async def _visit(self, is_over: Callable[[], bool]) -> None:
+        """Who is still talking when his server dies may lose its last words: so he would with PostgreSQL itself."""
+        try:
+            await super()._visit(is_over)
+        except ConnectionError:
+            self.seen["terminated"] += 1
+
     def choose(self) -> Callable[[Any], Awaitable[None]]:
         return self.random.choice(READS)
 
