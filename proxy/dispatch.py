@@ -15,6 +15,7 @@ from typing import Any
 
 from protocol import codes, sqlstate
 from protocol.backend import ErrorFields, build_parameter_status
+from protocol.errors import ProtocolError
 from protocol.frontend import build_query
 from protocol.ledger import BEGUN, ONE_QUERY
 from protocol.parameters import (
@@ -210,7 +211,11 @@ def hear_begun(server: Any, data: bytes) -> bytes:
     if owner is None:
         return data
     server.status = codes.IN_TRANSACTION
-    owner.finish(server, BEGUN)
+    try:
+        owner.finish(server, BEGUN)
+    except ProtocolError as error:  # a unit in a line has not asked for a transaction
+        server.break_off(error)
+        return b""
     return data[len(BEGUN) :]
 
 

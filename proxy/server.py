@@ -123,7 +123,7 @@ class Server(asyncio.Protocol):
             try:
                 owner.finish(self, data)
             except ProtocolError as error:  # an envoy has read it
-                self._break_off(error)
+                self.break_off(error)
                 return
             if ledger.is_settled and self.state is LINKED and self.last_error is None:
                 dispatch.rest_linked(self)  # `rest`, for the usual case
@@ -142,11 +142,11 @@ class Server(asyncio.Protocol):
         try:
             self._take(self.carry + data)
         except ProtocolError as error:
-            self._break_off(error)
+            self.break_off(error)
         finally:
             self.is_streaming = False
 
-    def _break_off(self, error: ProtocolError) -> None:
+    def break_off(self, error: ProtocolError) -> None:
         self._log().error(f"{error} (from the server)")
         self.close(Closing.HOSTILE)
 

@@ -20,7 +20,7 @@ from protocol import codes
 from protocol.backend import build_ready
 from proxy.server import Server
 from proxy.states import GONE, LINED, RESTING, Closing, PoolState
-from tests.fake_postgres import CANCELLED, FakePostgres
+from tests.fake_postgres import CANCELLED, WOKEN, FakePostgres
 from tests.fakes import FakeTransport
 from tests.lined import trust
 from tests.named import SPEECHES
@@ -172,6 +172,11 @@ class LinedWard(Ward):
         if moves and not postgres.is_dead and (cast(FakeTransport, server.transport).unsent or postgres.out):
             moves += [(lambda: self.serve(server, postgres), f"{postgres.name} serves")] * 3
         return moves
+
+    def wake(self, postgres: FakePostgres) -> None:
+        """It may sleep on two backends, since it has been rescued: what was decided on one is so for all."""
+        self.outcomes.setdefault(postgres.sleeping, WOKEN)
+        postgres.run()
 
     def serve(self, server: Server, postgres: FakePostgres) -> None:
         """It reads all there is and answers."""

@@ -75,7 +75,9 @@ def test_an_answer_in_pieces_with_others_around_it():
 # A hostile server.
 
 
-@pytest.mark.parametrize("words", ["Z:T", "C Z:E", "T D C Z:I T D C Z:T", "1 C Z:I", "V Z:I", "T t", "S:a=b Z:T"])
+@pytest.mark.parametrize(
+    "words", ["Z:T", "C Z:E", "C:BEGIN Z:T", "T D C Z:I T D C Z:T", "1 C Z:I", "V Z:I", "T t", "S:a=b Z:T"]
+)
 def test_what_nobody_asked_for_ends_the_server_and_those_behind_run_elsewhere(words):
     play = in_line() >> says(words)
     assert play.server.state in (CLOSING, CLOSED)
