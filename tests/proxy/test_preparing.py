@@ -185,3 +185,13 @@ def test_a_server_that_answers_what_was_brought_as_if_it_were_a_round_is_broken(
     play << sent(BRING, "Q:select_'b'") >> says("1 2 C Z:I") << silence("a b")
     assert play.server.state in (CLOSING, CLOSED)
     assert [play.clients[name].state for name in "ab"] == [LINED, LINED]
+
+
+def test_who_has_deallocated_his_statement_is_told_so_and_the_others_keep_theirs():
+    play = prepared("a b") >> asks("a", "Q:deallocate_x") >> free()
+    heard = play.hear(0, play.server_socket(0))
+    assert b"deallocate" in heard.lower()
+    play >> says("C:DEALLOCATE Z:I") << to("a", "C:DEALLOCATE Z:I") >> asks("z", "Q:begin") << sent("Q:begin")
+    play >> asks("b", ROUND) >> asks("a", ROUND)
+    assert play.clients["b"].state is LINED
+    assert play.clients["a"].state is WAITING
