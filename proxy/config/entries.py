@@ -79,6 +79,8 @@ class Database:
     query_wait_timeout: float | None = said(SECONDS, "longest wait for a server; 0 = for ever")
     pipeline_depth: int | None = said(PLAIN_COUNT, "clients' reads in line on one server; 1 = none")
     pipeline_servers: int | None = said(PLAIN_COUNT, "servers with such lines; 0 = as many as seem good")
+    pipeline_max_ms: int | None = said(PLAIN_COUNT, "milliseconds a statement may take to stand in one")
+    pipeline_max_bytes: int | None = said(PLAIN_COUNT, "bytes its answer may have")
     load_balance_hosts: LoadBalance = row(
         LOAD_BALANCE, LoadBalance.ROUND_ROBIN, LIVE, ACTED, "several hosts: round-robin; disable = one until it fails"
     )
@@ -112,6 +114,8 @@ class User:
     client_idle_timeout: float | None = said(SECONDS, "idle outside a transaction; 0 = no limit")
     pipeline_depth: int | None = said(PLAIN_COUNT, "clients' reads in line on one server; 1 = none")
     pipeline_servers: int | None = said(PLAIN_COUNT, "servers with such lines; 0 = as many as seem good")
+    pipeline_max_ms: int | None = said(PLAIN_COUNT, "milliseconds a statement may take to stand in one")
+    pipeline_max_bytes: int | None = said(PLAIN_COUNT, "bytes its answer may have")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

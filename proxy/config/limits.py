@@ -90,8 +90,6 @@ _COMMON: Final = (
     "deferred_begin",
     "disable_pqexec",
     "server_fast_close",
-    "pipeline_max_ms",
-    "pipeline_max_bytes",
     "pipeline_stall_ms",
     "pipeline_functions",
     "track_statements",
@@ -121,6 +119,8 @@ def resolve(config: Config, database: str, user: str) -> Limits:
         client_idle_timeout=_limit(u.client_idle_timeout, s.client_idle_timeout),
         pipeline_depth=_nearest(u.pipeline_depth, d.pipeline_depth, s.pipeline_depth),
         pipeline_servers=_nearest(u.pipeline_servers, d.pipeline_servers, s.pipeline_servers),
+        pipeline_max_ms=_nearest(u.pipeline_max_ms, d.pipeline_max_ms, s.pipeline_max_ms),
+        pipeline_max_bytes=_nearest(u.pipeline_max_bytes, d.pipeline_max_bytes, s.pipeline_max_bytes),
         server_lifetime=d.server_lifetime or s.server_lifetime,
         **{name: getattr(s, name) for name in _COMMON},
     )

@@ -1,10 +1,14 @@
 """Whose word counts."""
 
+from dataclasses import replace
+
+import pytest
+
 from proxy.config.entries import Database, User
 from proxy.config.ini import Config
 from proxy.config.kinds import PoolMode
 from proxy.config.limits import Limits, resolve
-from proxy.config.settings import SETTINGS, Settings
+from proxy.config.settings import SETTINGS, Settings, assign
 
 
 def limits(settings: Settings | None = None, database: Database | None = None, user: User | None = None) -> Limits:
@@ -87,3 +91,11 @@ def test_the_minimum_never_exceeds_the_size() -> None:
 
 def test_the_fallbacks_limits_hold_for_the_names_it_serves() -> None:
     assert limits(database=Database(name="*", pool_size=2)).pool_size == 2
+
+
+@pytest.mark.parametrize("name", ["pipeline_depth", "pipeline_servers", "pipeline_max_ms", "pipeline_max_bytes"])
+def test_what_lines_may_is_said_for_all_for_a_database_and_for_a_user(name: str) -> None:
+    assert getattr(limits(assign(Settings(), name, "7")), name) == 7
+    database = replace(Database(name="shop"), **{name: 8})
+    assert getattr(limits(database=database), name) == 8
+    assert getattr(limits(database=database, user=replace(User(name="ann"), **{name: 0})), name) == 0
