@@ -181,7 +181,8 @@ class Line(Handing):
     def leave(self, *, is_wanted: bool) -> None:
         """We have no units: our server is for others, and so is our place in the queue unless somebody waits for us."""
         if self.server is not None:
-            self.server.rest()
+            if not (is_wanted and self.server.is_choked):  # else `let_go` will tell
+                self.server.rest()
         elif not is_wanted:
             self.pool.waiting.pop(self, None)
 

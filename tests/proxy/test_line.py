@@ -337,3 +337,20 @@ def test_closing_a_line_closes_whose_unit_runs():
 def test_time_passes_for_the_head_alone():
     play = in_line() >> passes(2.0) >> answers("a") >> passes(1.0)
     assert play.line.request_at == play.world.clock.now() - 1.0
+
+
+def test_an_idle_server_that_takes_nothing_is_waited_for_and_not_asked_again_and_again():
+    """Its socket is full of the data of a COPY that has failed."""
+    play = Lined("ab", servers=2)
+    play.servers[0].pause_writing()
+    play >> asks("a") << sent()
+    assert play.clients["a"].state is LINED
+    play >> (lambda play: play.servers[0].resume_writing()) << sent_for("a") >> answers("a") << to("a")
+    assert play.servers[0].state is IDLE
+
+
+def test_if_nobody_waits_for_it_any_more_it_is_given_back():
+    play = Lined("ab", servers=2)
+    play.servers[0].pause_writing()
+    play >> asks("a") >> hangs_up("a") >> (lambda play: play.servers[0].resume_writing()) << sent()
+    assert play.servers[0].state is IDLE
