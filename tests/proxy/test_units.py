@@ -237,3 +237,14 @@ def test_a_server_that_dies_between_a_hit_and_its_ready_for_query():
     play = in_line("a b c") >> cancels("a") >> answers("a") << to("a") >> says(CANCELED) << silence("b")
     play >> server_hangs_up() >> another_server() << silence("b")
     play << sent_for("c b", server=1) >> answers("c b", server=1) << to("c") << to("b")
+
+
+def test_last_words_of_a_server_are_heard_behind_what_was_kept_back():
+    play = in_line("a b") >> cancels("a") >> answers("a") << to("a") >> says("T D:b FATAL:bye") >> server_hangs_up()
+    play << to("b", "T D:b FATAL:bye")
+    assert play.clients["b"].state is GONE
+
+
+def test_who_leaves_while_something_is_kept_back_for_him():
+    play = in_line("a b c") >> cancels("a") >> answers("a") << to("a") >> says("T D:b") >> hangs_up("b")
+    play >> says("C Z:I " + ANSWER, "c") << silence("b") << to("c")
