@@ -33,8 +33,19 @@ LONG_ONES = 40 * (100 if IS_HUNT else 1)
 EXAMPLES, MOVES = (5_000, 60) if IS_HUNT else (40, 40)
 
 
+ODDITIES: tuple[dict[str, Any], ...] = (
+    {"server_lifetime": 3.0, "server_check_delay": 0.0},
+    {"server_round_robin": True},
+    {"server_reset_query_always": True},
+    {"pipeline_stall_ms": 1},
+    {"pipeline_max_ms": 1},
+    {"deferred_begin": True},
+)
+
+
 def weather(chance: random.Random) -> dict[str, Any]:
-    return {
+    odd = {name: value for each in ODDITIES if chance.random() < 0.25 for name, value in each.items()}
+    return odd | {
         "people": chance.randint(2, 6),
         "pool_size": chance.choice([1, 2, 3]),
         "session_state": chance.choice(["leak", "track"]),
