@@ -41,6 +41,7 @@ _ONE_ROW = tuple(b"C\0\0\0\rSELECT 1\0" + ready for ready in _READY)  # how most
 _ONE_ROW_OUTSIDE = _ONE_ROW[0]
 _ONE_ROW_WHOLE = len(_ONE_ROW_OUTSIDE)
 _CUT = (0, 0)
+NO_COLUMNS = b"T\0\0\0\6\0\0"  # a RowDescription too, and so is whatever else may be skipped as the last one
 _DATA_ROW, _ROW_DESCRIPTION = codes.DATA_ROW, codes.ROW_DESCRIPTION
 _ONE_ROW_SIZE = len(_ONE_ROW[0]) - _READY_SIZE
 _READY_OUTSIDE = _READY[0]

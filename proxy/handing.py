@@ -31,6 +31,7 @@ class Handing:
     pool: Any
     server: Any
     load: int
+    nobodys: int
     pace: float
     gap: float
     head_since: float
@@ -109,8 +110,8 @@ class Handing:
         return share
 
     def is_late(self, now: float, patience: float) -> bool:
-        """Has its head been running for longer than `patience`, and for much longer than others do here?"""
-        return self.load > 0 and now - self.head_since > max(patience, LATE * self.gap)
+        """Has its head been running for longer than `patience`, and for much longer than others do here? Or did it?"""
+        return self.nobodys > 0 or (self.load > 0 and now - self.head_since > max(patience, LATE * self.gap))
 
     def advance(self, unit: Unit) -> float:
         """The head has been answered, with what came before: the next one runs."""
@@ -119,6 +120,18 @@ class Handing:
         unit.shape.note(self._note_time(now, 1), unit.size)
         self._has_room(now)
         return now
+
+    def nobody_is_served(self, server: Any) -> None:
+        """Something has been answered that was nobody's any more (stuck.py)."""
+        if server is self.server:
+            self.nobodys -= 1
+
+    def hurry(self) -> None:
+        """If all that our server still runs is nobody's, it is cancelled. (What that hits is nobody's as well.)"""
+        server = self.server
+        if self.nobodys and not self.load and server is not None and not server.cancels:
+            self.was_canceled = True
+            self.pool.world.issue_cancel(server)
 
     def _has_room(self, now: float) -> None:
         self.server.ready_at = self.ready_at = now

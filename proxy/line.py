@@ -60,6 +60,7 @@ class Line(Handing):
         self.was_canceled = False  # a cancel request has been on its way to this server, since it is ours
         self.is_held = False
         self.is_fresh = False  # we have got our server in our turn, and sent nothing yet
+        self.nobodys = 0  # units that have been sent, and whose clients are served elsewhere: see stuck.py
         self.is_astray = False  # a parameter has changed there that nobody here has asked to change
         self.preparing = Preparing(self)
 
@@ -162,6 +163,7 @@ class Line(Handing):
             and not server.is_choked
             and not self.is_held
             and not self.is_astray
+            and not self.nobodys
             and self.pool.state is OPEN
         )
 
@@ -190,6 +192,7 @@ class Line(Handing):
         self.followed = self.tail = server.followed
         self.was_canceled = self.is_astray = False
         self.is_fresh = True
+        self.nobodys = 0
         self.ledger = server.ledger
         dispatch.attach(self, server)
         self.pool.stats.server_assignment_count -= 1  # those of the units are counted

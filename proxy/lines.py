@@ -314,10 +314,11 @@ class Lines:
         for line in self.members:
             if line.is_late(now, self.stall):
                 self.pool.stats.line_rescue_count += stuck.rescue(line)
+            line.hurry()
         self.spread.note(now, self.pool.stats.lone_count + self.pool.stats.query_count)
         if self.pending:
             self.plan()
-        if self.pending or any(line.load for line in self.members):
+        if self.pending or any(line.load or line.nobodys for line in self.members):
             self._look_later()
 
 

@@ -4,12 +4,15 @@ When a line's head does not come to an end: who stands behind it is rescued.
 Theory. A head may wait for a lock (somebody runs ALTER TABLE), read far more than it ever did, or its answer may not be
 read by its client. Those behind it have not begun, and could have been served elsewhere. So after `pipeline_stall_ms`
 they stand in line anew, before all others, and another server takes them; the head stays where it is, as if the server
-had been its own all the time, and nobody joins it any more. Nothing is cancelled, no connection ends: what PostgreSQL
-has already been sent of those who left it runs once more when the head is done, and the answers reach nobody. That is
-safe, since all of them only read, and it is the smaller evil: to end the connection would fail the head, which has done
-nothing wrong.
+had been its own all the time, and nobody joins it any more. Nothing is cancelled under it and no connection ends: that
+would fail the head, which has done nothing wrong. What PostgreSQL has already been sent of those who left it is now
+nobody's. It runs when the head is done, and its answers reach nobody; that is safe, since all of them only read. It may
+wait for a lock itself, or be long: so nobody joins this line before it is done, and if it takes a while it is
+cancelled.
 
-A unit that has been rescued twice already stays.
+If what runs is ours (a Parse waits for a lock as well), or nobody's, then all behind it are rescued.
+
+A unit that has been rescued twice already has a server of its own.
 """
 
 from typing import Any
@@ -18,16 +21,19 @@ from proxy.chores import Chore
 
 
 def rescue(line: Any) -> int:
-    """The head of `line` is stuck; how many have been taken from behind it."""
-    units = line.units
-    behind = [unit for unit in units[1:] if unit.client is not None and unit.may_run_again]
+    """What runs on the server of `line` does not end; how many have been taken from behind it."""
+    units, ledger, server = line.units, line.ledger, line.server
+    is_ours = not units or ledger.head[1] is not units[0]  # (what runs is nobody's: nobody has begun)
+    behind = [unit for unit in units[not is_ours :] if unit.client is not None and unit.may_run_again]
     if not behind:
         return 0
-    heir = Chore()
+    heir = Chore(lambda _: line.nobody_is_served(server))
     for unit in behind:
-        line.ledger.disown(unit, heir)
+        ledger.disown(unit, heir)
     line.load -= len(behind)
-    units[0].shape.distrust()
+    line.nobodys += len(behind)
+    if not is_ours:
+        units[0].shape.distrust()
     for unit in reversed(behind):
         line.lines.run_again(unit)
     return len(behind)

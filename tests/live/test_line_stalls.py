@@ -6,12 +6,13 @@ import pytest
 
 from tests.live.stand import Stand, wait_until
 from tests.live.together import Together, earn_trust, find_running, send_together, wait_running
-from tests.live.wire import query, rows
+from tests.live.wire import SYNC, bind, execute, parse, query, rows
 
 pytestmark = pytest.mark.live
 
 STALL = 1.5  # seconds
 LOCKED = "select word, {} from line_locked"
+OTHER = "select word, {} from line_other"
 FREE = "select word, {} from line_free"
 WIDE = "select repeat('x', {})"
 MEGABYTE = 1_000_000
@@ -22,7 +23,7 @@ CROWD = 8
 @pytest.fixture(scope="module", name="stand")
 def _stand(upstream):
     with upstream.connect() as admin:
-        for table in ("line_locked", "line_free"):
+        for table in ("line_locked", "line_other", "line_free"):
             admin.execute(f"drop table if exists {table}; create table {table} as select 'here'::text as word")
             admin.execute(f"grant all on {table} to app; alter table {table} owner to app")
     databases = {"lines": "dbname=postgres pool_size=4 pipeline_depth=16 pipeline_servers=1"}
@@ -34,7 +35,7 @@ def _stand(upstream):
 def _clients(stand):
     """Their next reads stand in one line, since somebody else has a server already."""
     clients, holder = [stand.raw(database="lines") for _ in range(CROWD)], stand.raw(database="lines")
-    earn_trust(stand, clients, LOCKED.format(0), FREE.format(0), WIDE.format(0))
+    earn_trust(stand, clients, LOCKED.format(0), OTHER.format(0), FREE.format(0), WIDE.format(0))
     holder.ask("begin; select 1")
     yield clients
     for client in (*clients, holder):
@@ -96,6 +97,48 @@ def test_heads_may_be_stuck_one_after_the_other_and_nobody_is_lost(stand, admin,
     locker.rollback()
     for n, client in enumerate(clients):
         assert rows(client.read_until()) == [("here", str(n))]
+
+
+def test_what_nobody_waits_for_any_more_is_in_nobodys_way(stand, admin, locker, upstream, clients):
+    """Behind the head somebody reads what another has locked: he moves on, and what he left behind is ended."""
+    head, second, third, *_ = clients
+    with upstream.connect("app", autocommit=False) as another:
+        locker.execute("lock table line_locked")
+        another.execute("lock table line_other")
+        with Together(stand):
+            head.send(query(LOCKED.format(1)))
+            time.sleep(0.05)
+            second.send(query(OTHER.format(2)))
+            time.sleep(0.05)
+            third.send(query(FREE.format(3)))
+        wait_running(admin, "select word, 1 from line_locked")
+        wait_running(admin, "select word, 2 from line_other")
+        assert rows(third.read_until()) == [("here", "3")]
+        locker.rollback()
+        assert rows(head.read_until()) == [("here", "1")]
+        for n in range(20):
+            start = time.monotonic()
+            assert rows(head.ask(FREE.format(n))) == [("here", str(n))]
+            assert time.monotonic() - start < STALL / 2
+        wait_running(admin, "select word, 2 from line_other")
+        another.rollback()
+    assert rows(second.read_until()) == [("here", "2")]
+
+
+def test_a_statement_of_ours_may_wait_for_the_lock_too(stand, admin, locker, clients):
+    """The line's server lacks a statement; to bring it there takes a lock on the table it reads."""
+    reader, *others = clients
+    reader.send(parse(LOCKED.format(7), "mine") + SYNC)
+    reader.read_until()
+    locker.execute("lock table line_locked")
+    reader.send(bind(statement="mine") + execute() + SYNC)
+    wait_running(admin, "select word, 7 from line_locked")
+    send_together(stand, others, [query(FREE.format(n)) for n in range(len(others))])
+    for n, other in enumerate(others):
+        assert rows(other.read_until()) == [("here", str(n))]
+    wait_running(admin, "select word, 7 from line_locked")
+    locker.rollback()
+    assert rows(reader.read_until()) == [("here", "7")]
 
 
 def test_a_client_that_vanishes_behind_or_before_the_lock_takes_nobody_along(stand, admin, locker, clients):

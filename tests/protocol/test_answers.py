@@ -153,6 +153,14 @@ def test_a_length_that_lies_is_left(kind, length):
     assert ledger.owners() == [ANNA, BERT]
 
 
+@pytest.mark.parametrize("noise", [b"\0", b"\0" * 5, b"T", b"T\0\0\0\3"])
+def test_what_stands_in_front_of_a_row_is_a_message_or_the_answer_is_left(noise):
+    data = noise + said("D C:SELECT_1 Z:I")
+    ledger = entered((ONE_QUERY, ANNA), (ONE_QUERY, BERT))
+    paid, pos = ledger.pay_answers(data)
+    assert (paid, pos) == ([], 0)
+
+
 @pytest.mark.parametrize("size", [4, 6, 100])
 def test_a_ready_for_query_of_another_length_is_left(size):
     ledger = entered((ONE_QUERY, ANNA), (ONE_QUERY, BERT))

@@ -52,6 +52,19 @@ def test_the_late_answers_may_be_cut_be_errors_or_never_come():
     assert play.servers[0].state is IDLE
 
 
+def test_what_they_left_behind_is_cancelled_if_it_takes_long_and_nobody_stands_behind_it():
+    play = stuck() >> passes(2 * STALL) << sent_for("b c", server=1) >> answers("b c", server=1) << to("b") << to("c")
+    play >> answers("a") << to("a") >> asks("z") << sent() << sent_for("z", server=1) >> answers("z", server=1)
+    assert not play.world.cancels
+    play << to("z") >> passes(STALL)
+    assert play.world.cancels == [play.servers[0]]
+    play >> says("ERROR:canceled Z:I") >> says(ANSWER, "c") << silence("b c")
+    assert play.servers[0].state is CLEANING
+    with play.world.loop.running():
+        play.world.cancel_arrives(play.servers[0])
+    assert play.servers[0].state is IDLE
+
+
 def test_its_server_may_die_and_only_the_head_hears_of_it():
     play = stuck() >> passes(2 * STALL) >> server_hangs_up(0) << told("a", "crashed?")
     play >> answers("b c", server=1) << to("b") << to("c")
