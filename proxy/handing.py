@@ -31,6 +31,7 @@ class Handing:
     pool: Any
     server: Any
     load: int
+    preparing: Any
     nobodys: int
     pace: float
     gap: float
@@ -111,7 +112,8 @@ class Handing:
 
     def is_late(self, now: float, patience: float) -> bool:
         """Has its head been running for longer than `patience`, and for much longer than others do here? Or did it?"""
-        return self.nobodys > 0 or (self.load > 0 and now - self.head_since > max(patience, LATE * self.gap))
+        is_busy = self.load > 0 or self.preparing.is_busy
+        return self.nobodys > 0 or (is_busy and now - self.head_since > max(patience, LATE * self.gap))
 
     def advance(self, unit: Unit) -> float:
         """The head has been answered, with what came before: the next one runs."""

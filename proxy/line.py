@@ -95,6 +95,12 @@ class Line(Handing):
         return waiting[0].client if waiting else None
 
     @property
+    def _running(self) -> Any:
+        """The client whose unit runs; None: what runs is ours, or nobody's."""
+        owner = self.server.ledger.head[1] if self.server is not None else None
+        return owner.client if isinstance(owner, Unit) else None
+
+    @property
     def tag(self) -> Tag:
         first = self._first
         return first.tag if first is not None else tag_client(("", 0), self.pool.database, self.pool.user)
@@ -127,14 +133,14 @@ class Line(Handing):
 
     def close(self, why: Closing) -> None:
         """Whoever is to blame goes: the client whose unit runs."""
-        first = self._first
+        first = self._running if self.server is not None else self._first
         if first is not None:
             first.close(why)
 
     def refuse(self, error: ErrorFields, why: Closing, note: str = "") -> None:
         """A time has run out: for the unit that runs, or for those that have waited for too long."""
         if self.server is not None:
-            first = self._first
+            first = self._running
             if first is not None:
                 first.refuse(error, why, note)
         else:
@@ -150,6 +156,11 @@ class Line(Handing):
         """Of something of ours."""
 
     # Having a server.
+
+    @property
+    def is_busy(self) -> bool:
+        """Is anything on its way that might not come to an end?"""
+        return bool(self.load or self.nobodys or self.preparing.is_busy)
 
     @property
     def is_open(self) -> bool:

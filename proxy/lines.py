@@ -318,7 +318,7 @@ class Lines:
         self.spread.note(now, self.pool.stats.lone_count + self.pool.stats.query_count)
         if self.pending:
             self.plan()
-        if self.pending or any(line.load or line.nobodys for line in self.members):
+        if self.pending or any(line.is_busy for line in self.members):
             self._look_later()
 
 

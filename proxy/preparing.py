@@ -46,13 +46,20 @@ class Preparing:
         line, statement = self._line, unit.statement
         line.pool.stats.line_parse_count += 1
         self._waiting[statement] = [unit]
-        batch = Batch(line, line.server, b"", b"", 0)
-        batch.inject(0, statement, then=lambda: self._came(statement), alone=True)
+        server = line.server
+        if server.ledger.head[1] is None:
+            line.head_since = line.now()
+        batch = Batch(line, server, b"", b"", 0)
+        batch.inject(0, statement, then=lambda: self._came(statement, server), alone=True)
         batch.send()
 
-    def _came(self, statement: Statement) -> None:
+    def _came(self, statement: Statement, server: Any) -> None:
         """It is there, or it is not."""
-        units, line = self._waiting.pop(statement, []), self._line
+        line = self._line
+        if statement not in self._waiting:
+            line.nobody_is_served(server)
+            return
+        units = self._waiting.pop(statement)
         is_there = line.server is not None and line.server.statements.get(statement) and not statement.is_outdated
         for unit in reversed(units):
             if unit.client is None:
@@ -61,6 +68,19 @@ class Preparing:
                 line.lines.put_first(unit)
             else:
                 line.lines.send_alone(unit)
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self._waiting)
+
+    def leave(self) -> int:
+        """It takes too long: whoever waits has a server of his own, where he may wait as well. How many that are."""
+        waiting, self._waiting = self._waiting, {}
+        self._line.nobodys += len(waiting)
+        for units in waiting.values():
+            for unit in units:
+                self._line.lines.send_alone(unit)
+        return sum(map(len, waiting.values()))
 
     def give_up(self) -> None:
         """The server is gone: others may have them."""

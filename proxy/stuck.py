@@ -25,8 +25,9 @@ def rescue(line: Any) -> int:
     units, ledger, server = line.units, line.ledger, line.server
     is_ours = not units or ledger.head[1] is not units[0]  # (what runs is nobody's: nobody has begun)
     behind = [unit for unit in units[not is_ours :] if unit.client is not None and unit.may_run_again]
+    others = line.preparing.leave()
     if not behind:
-        return 0
+        return int(others)
     heir = Chore(lambda _: line.nobody_is_served(server))
     for unit in behind:
         ledger.disown(unit, heir)
@@ -36,4 +37,4 @@ def rescue(line: Any) -> int:
         units[0].shape.distrust()
     for unit in reversed(behind):
         line.lines.run_again(unit)
-    return len(behind)
+    return len(behind) + int(others)

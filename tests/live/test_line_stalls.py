@@ -1,12 +1,13 @@
 """Lines whose head does not come to an end: a lock in its way, or a client that does not read. The others go on."""
 
 import time
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
 from tests.live.stand import Stand, wait_until
 from tests.live.together import Together, earn_trust, find_running, send_together, wait_running
-from tests.live.wire import SYNC, bind, execute, parse, query, rows
+from tests.live.wire import SYNC, bind, error, execute, parse, query, rows
 
 pytestmark = pytest.mark.live
 
@@ -20,26 +21,36 @@ ROOM = 30 * MEGABYTE
 CROWD = 8
 
 
-@pytest.fixture(scope="module", name="stand")
-def _stand(upstream):
+@pytest.fixture(scope="module", autouse=True)
+def _tables(upstream):
     with upstream.connect() as admin:
         for table in ("line_locked", "line_other", "line_free"):
             admin.execute(f"drop table if exists {table}; create table {table} as select 'here'::text as word")
             admin.execute(f"grant all on {table} to app; alter table {table} owner to app")
+
+
+@pytest.fixture(scope="module", name="stand")
+def _stand(upstream):
     databases = {"lines": "dbname=postgres pool_size=4 pipeline_depth=16 pipeline_servers=1"}
     with Stand(upstream, {"pipeline_stall_ms": int(STALL * 1000)}, databases=databases) as stand:
         yield stand
 
 
+@contextmanager
+def made_ready(stand):
+    """Clients whose next reads stand in one line, since somebody else has a server already."""
+    with ExitStack() as stack:
+        clients = [stack.enter_context(stand.raw(database="lines")) for _ in range(CROWD)]
+        holder = stack.enter_context(stand.raw(database="lines"))
+        earn_trust(stand, clients, LOCKED.format(0), OTHER.format(0), FREE.format(0), WIDE.format(0))
+        holder.ask("begin; select 1")
+        yield clients
+
+
 @pytest.fixture(name="clients")
 def _clients(stand):
-    """Their next reads stand in one line, since somebody else has a server already."""
-    clients, holder = [stand.raw(database="lines") for _ in range(CROWD)], stand.raw(database="lines")
-    earn_trust(stand, clients, LOCKED.format(0), OTHER.format(0), FREE.format(0), WIDE.format(0))
-    holder.ask("begin; select 1")
-    yield clients
-    for client in (*clients, holder):
-        client.close()
+    with made_ready(stand) as clients:
+        yield clients
 
 
 @pytest.fixture(name="locker")
@@ -125,11 +136,17 @@ def test_what_nobody_waits_for_any_more_is_in_nobodys_way(stand, admin, locker, 
     assert rows(second.read_until()) == [("here", "2")]
 
 
+def prepare_elsewhere(reader, other):
+    """`reader` has a statement, and `other` the only server that knows it."""
+    reader.send(parse(LOCKED.format(7), "mine") + SYNC)
+    reader.read_until()
+    other.ask("begin; select 1")
+
+
 def test_a_statement_of_ours_may_wait_for_the_lock_too(stand, admin, locker, clients):
     """The line's server lacks a statement; to bring it there takes a lock on the table it reads."""
     reader, *others = clients
-    reader.send(parse(LOCKED.format(7), "mine") + SYNC)
-    reader.read_until()
+    prepare_elsewhere(reader, others.pop())
     locker.execute("lock table line_locked")
     reader.send(bind(statement="mine") + execute() + SYNC)
     wait_running(admin, "select word, 7 from line_locked")
@@ -167,3 +184,16 @@ def test_a_client_that_does_not_read_what_is_suddenly_large_holds_up_nobody(stan
     assert stand.rss - before < ROOM
     assert len(rows(slow.read_until())[0][0]) == 64 * MEGABYTE
     assert stand.rss - before < ROOM
+
+
+def test_who_waits_for_a_statement_of_ours_has_his_own_timeouts(upstream, admin, locker):
+    databases = {"lines": "dbname=postgres pool_size=4 pipeline_depth=16 pipeline_servers=1"}
+    settings = {"query_timeout": 2, "pipeline_stall_ms": 500}
+    with Stand(upstream, settings, databases=databases) as stand, made_ready(stand) as (reader, *others):
+        prepare_elsewhere(reader, others.pop())
+        locker.execute("lock table line_locked")
+        reader.send(bind(statement="mine") + execute() + SYNC)
+        assert error(reader.read_to_end())["M"] == "query_timeout"
+        locker.rollback()
+        for n, other in enumerate(others):
+            assert rows(other.ask(FREE.format(n))) == [("here", str(n))]
