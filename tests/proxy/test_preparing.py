@@ -1,14 +1,15 @@
 """Rounds of named statements in lines: a server that lacks one is given it, and no client hears of that."""
 
-from protocol.backend import build_row_description
+from protocol.backend import ErrorFields, build_row_description
 from protocol.prepared import Statement
-from proxy.states import ACTIVE, CLOSED, CLOSING, IDLE, LINED, RESTING, WAITING
+from proxy.states import ACTIVE, CLOSED, CLOSING, IDLE, LINED, RESTING, WAITING, Closing
 from tests.lined import (
     ANSWER,
     Lined,
     another_server,
     answers,
     asks,
+    cancel_arrives,
     cancels,
     free,
     hangs_up,
@@ -149,6 +150,27 @@ def test_a_server_that_dies_with_the_statement_on_its_way():
     play << silence("a b") >> passes(20.0) >> (lambda play: play.pool.grow()) >> another_server()
     play << sent(BRING, server=1) >> says(BROUGHT, server=1) << sent(MINE, MINE, server=1)
     play >> answers("a b", GOOD, server=1) << to("a", GOOD) << to("b", GOOD)
+
+
+def test_if_it_is_waited_for_too_long_each_has_a_server_of_his_own_and_what_was_sent_is_cancelled():
+    """A Parse takes a lock too."""
+    play = prepared("a b", 2, known=False, pipeline_stall_ms=250)
+    play >> asks("a b", ROUND) >> free(0) << sent(BRING) >> free(1) >> passes(0.2)
+    assert [play.clients[name].state for name in "ab"] == [LINED, LINED]
+    play >> passes(0.3) >> passes(0.3)
+    assert [play.clients[name].state for name in "ab"] == [ACTIVE, WAITING]
+    assert play.clients["a"].server is play.servers[1]
+    assert play.world.cancels == [play.servers[0]]
+    play >> says("ERROR:canceled Z:I") >> cancel_arrives(0) << silence("a b")
+    assert play.clients["b"].server is play.servers[0]
+
+
+def test_a_timeout_of_what_is_ours_is_said_to_no_bystander():
+    play = prepared("a b", known=False) >> asks("a b", ROUND) >> free() << sent(BRING)
+    (line,) = [line for line in play.lines.members if line.server is not None]
+    with play.world.loop.running():
+        line.refuse(ErrorFields("FATAL", "57014", "query_timeout"), Closing.QUERY_TIMEOUT)
+    play << silence("a b")
 
 
 def test_when_there_is_room_for_one_the_other_goes_and_all_are_answered():
