@@ -183,8 +183,6 @@ class Lines:
     def run_again(self, unit: Unit) -> None:
         """Nobody has heard anything of it. If that happens to it again and again, it needs a server of its own."""
         again = unit.make_again()
-        if unit.is_canceled and again.cancel_unsent():
-            return
         if again.runs < MAX_RUNS:
             self.put_first(again)
         else:

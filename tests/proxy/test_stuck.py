@@ -1,14 +1,11 @@
 """Whoever stands behind a head that does not come to an end is rescued, and the head loses nothing by it."""
 
-from protocol import sqlstate
-from protocol.backend import build_error
 from proxy.states import CLEANING, GONE, IDLE, LINED, LINKED, RESTING
 from tests.lined import (
     ANSWER,
     Lined,
     answers,
     asks,
-    cancels,
     free,
     hangs_up,
     passes,
@@ -37,13 +34,6 @@ def test_those_behind_run_elsewhere_and_nothing_is_cancelled():
     assert not play.world.cancels
     assert play.pool.stats.line_rescue_count == 2
     assert play.clients["a"].state is LINED
-
-
-def test_who_wanted_a_cancel_meanwhile_is_answered_so_and_does_not_run_again():
-    canceled = build_error("ERROR", sqlstate.QUERY_CANCELED, "canceling statement due to user request") + said("Z:I")
-    play = stuck() >> cancels("b") >> passes(2 * STALL) << to("b", canceled) << sent_for("c", server=1)
-    assert play.clients["b"].state is RESTING
-    play >> answers("a b c") << to("a") << silence("b c")
 
 
 def test_the_head_is_answered_when_its_lock_is_free_and_what_ran_twice_reaches_nobody():
