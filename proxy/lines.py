@@ -37,7 +37,7 @@ from proxy.units import MAX_RUNS, Round, Unit
 
 MAX_SETS = 1_000  # sets of parameters known to be good for lines
 SMOOTHING = 0.1  # the weight of the newest figure in an average
-PATIENT_TURNS = 4  # times `pipeline_max_ms`: whoever runs for longer than that has nobody sent behind him
+PATIENT_TURNS = 20  # times `pipeline_max_ms`: whoever runs for longer than that has nobody sent behind him
 
 
 class Lines:
@@ -66,7 +66,7 @@ class Lines:
         self.low = self.depth // 2  # a line that has more takes nobody in, so that many travel together
         self.stall: float = limits.pipeline_stall_ms / 1000
         self.max_wait: float = limits.pipeline_max_ms / 1000
-        self.patience = min(self.max_wait * PATIENT_TURNS, self.stall)
+        self.patience = min(self.max_wait * PATIENT_TURNS, self.stall / 2)
         self.spread.set_limit(limits.pipeline_servers)
         vouched = frozenset(name.lower().encode() for name in limits.pipeline_functions)
         self.book.adapt(

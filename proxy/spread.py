@@ -13,7 +13,7 @@ from typing import Final
 PERIOD: Final = 2.0  # seconds
 GAIN: Final = 1.05
 LOSS: Final = 0.98
-FIRST: Final = 2
+FIRST: Final = 1
 WIDEST: Final = 64
 IDLE_RATE: Final = 1_000  # queries per second below which nothing can be learnt
 REST: Final = 5  # periods between two trials
