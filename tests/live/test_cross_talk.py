@@ -242,7 +242,10 @@ class Rider:
             self.cancels += 1
         else:
             self.check(answer, [(self.token, "")], "TDCZ")
-        # The cancel may be on its way still, and hit our next query: that would be ours to bear.
+        await self.settle()
+
+    async def settle(self) -> None:
+        """A cancel may be on its way still, and hit our next query: that would be ours to bear."""
         while True:
             await self.say(query(f"select '{self.token}'"))
             answer = await self.read_until()

@@ -165,15 +165,6 @@ class LineRider(Rider):
         else:
             self.check(answer, expected, "TDCZ")
 
-    async def settle(self) -> None:
-        """A cancel may be on its way still, and hit our next query: that would be ours to bear."""
-        while True:
-            await self.say(query(f"select '{self.token}'"))
-            answer = await self.read_until()
-            if not error(answer):
-                return self.check(answer, [(self.token,)], "TDCZ")
-            assert error(answer)["C"] == "57014"
-
     async def large(self) -> None:
         """Mostly small; now and then it is more than anybody expects, and is read late, or never."""
         width = LONG if self.random.random() < 0.03 else self.random.randrange(12_000)

@@ -125,14 +125,14 @@ def test_a_named_statement_counts_whenever_it_is_run(mode):
     assert figures(play) == {"select a": (3, 0, 0.75)}
 
 
+def in_transaction():
+    """`s` is prepared, and a transaction is open."""
+    play = tracked() >> client("PARSE:s=select_a S") >> server("1 t n Z:I")
+    return play >> client("Q:begin;select_1") >> server("C Z:T")
+
+
 def test_a_named_statement_in_a_transaction():
-    play = (
-        tracked()
-        >> client("PARSE:s=select_a S")
-        >> server("1 t n Z:I")
-        >> client("Q:begin;select_1")
-        >> server("C Z:T")
-    )
+    play = in_transaction()
     (
         play
         >> client("BIND:=s E S")
@@ -154,13 +154,7 @@ def test_statements_behind_one_sync_share_its_time():
 
 
 def test_rows_fetched_later_count_once():
-    play = (
-        tracked()
-        >> client("PARSE:s=select_a S")
-        >> server("1 t n Z:I")
-        >> client("Q:begin;select_1")
-        >> server("C Z:T")
-    )
+    play = in_transaction()
     (
         play
         >> client("BIND:=s E S")
