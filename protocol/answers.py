@@ -11,18 +11,15 @@ from collections import deque
 from struct import Struct
 
 from . import codes
-from .backend import PARSE_COMPLETE_MESSAGE
 from .body import build_message
 from .debts import (
     ANSWERS,
-    BIND,
     COPY_END,
     DULL,
     EXECUTE,
     LEAST_LENGTH,
     NOBODYS,
     ONE_QUERY,
-    PARSE,
     PART,
     PAYS,
     QUERY,
@@ -45,9 +42,6 @@ NO_COLUMNS = b"T\0\0\0\6\0\0"  # a RowDescription too, and so is whatever else m
 _DATA_ROW, _ROW_DESCRIPTION = codes.DATA_ROW, codes.ROW_DESCRIPTION
 _ONE_ROW_SIZE = len(_ONE_ROW[0]) - _READY_SIZE
 _READY_OUTSIDE = _READY[0]
-_BIND_COMPLETE = b"2\0\0\0\4"
-_OPENINGS = {BIND: _BIND_COMPLETE, PARSE: PARSE_COMPLETE_MESSAGE + _BIND_COMPLETE}
-"""How the answer to a round begins (rounds.TAILS); rows and a tag follow."""
 _TAGS = (b"BEGIN", b"COMMIT", b"ROLLBACK", b"INSERT 0 1", b"UPDATE 1", b"UPDATE 0", b"DELETE 1", b"DELETE 0", b"SET")
 _USUAL = frozenset(build_message(codes.COMMAND_COMPLETE, tag + b"\0") + ready for tag in _TAGS for ready in _READY)
 BEGUN = build_message(codes.COMMAND_COMPLETE, b"BEGIN\0") + _READY[1]
@@ -161,11 +155,9 @@ class WholeAnswers:
             if debts is ONE_QUERY:
                 least = _LEAST_IN_QUERY
             else:
-                is_round = len(debts) > 2 and debts[-2] is EXECUTE and (paid or is_fresh)
-                opening = _OPENINGS.get(debts[0]) if is_round else None
-                if opening is None or not data.startswith(opening, pos):
+                if type(debts) is not Round or not (paid or is_fresh) or not data.startswith(debts.begins, pos):
                     break
-                pos += len(opening)
+                pos += debts.size
                 least = _LEAST_IN_ROUND
             if data.startswith(columns, pos):
                 pos += len(columns)

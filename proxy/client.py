@@ -155,7 +155,7 @@ class Client(Shortcuts, Holding, Leaving, asyncio.Protocol):
             return
         prefix = dispatch.attach(self, server)
         if prefix is None:
-            self.held, self.held_debts, self.held_care = data, ONE_QUERY, PASS
+            self.keep(data, ONE_QUERY, PASS)
         elif prefix:
             server.ledger.expect(ONE_QUERY, self if self.probe is None else self.take_probe(data))
             server.transport.write(prefix + data)
@@ -290,14 +290,12 @@ class Client(Shortcuts, Holding, Leaving, asyncio.Protocol):
                 return
             start = dispatch.attach(self, server)
             if start is None:
-                self.held, self.held_debts, self.held_care = data, debts, care
+                self.keep(data, debts, care)
                 return
             server.unnamed = None  # whatever it was: somebody's simple Query may have ended it
             prefix = start + self.take_begun(server) if self.begun else start
         elif server.ledger.head[0] is NOTHING:
-            self.request_at = self.pool.now()
-            if server.status == codes.IDLE:
-                self.xact_at = self.request_at
+            self.ask_again(server)
         if care == CARE:
             prepare.send(self, server, data, prefix, first)
         else:

@@ -88,7 +88,7 @@ class Handing:
         stats.sent += sent + size
         self._has_room(now)
         if self.lines.pending and self.load <= self.lines.low:
-            self.lines.serve()  # our server first: it works while we write
+            self.lines.serve()  # our server first: it works while we write (who finds no place now is planned for)
         for client, answer in writes:
             client.transport.write(answer)
             if client.carry:
@@ -110,10 +110,14 @@ class Handing:
         self.gap *= UP if elapsed > self.gap else 1 / UP
         return share
 
+    @property
+    def is_busy(self) -> bool:
+        """Is anything on its way that might not come to an end?"""
+        return bool(self.load or self.nobodys or self.preparing.is_busy)
+
     def is_late(self, now: float, patience: float) -> bool:
         """Has its head been running for longer than `patience`, and for much longer than others do here? Or did it?"""
-        is_busy = self.load > 0 or self.preparing.is_busy
-        return self.nobodys > 0 or (is_busy and now - self.head_since > max(patience, LATE * self.gap))
+        return self.nobodys > 0 or (self.is_busy and now - self.head_since > max(patience, LATE * self.gap))
 
     def advance(self, unit: Unit) -> float:
         """The head has been answered, with what came before: the next one runs."""

@@ -190,8 +190,6 @@ class Holding:
         if self.state is not GONE:
             self._send(data, debts, care, 0)
 
-    # What must be done before a message may go on: see stalls.py.
-
     def go_ahead(self: Any) -> None:
         """We stand in no line any more: what we have said meanwhile."""
         if self.state is not GONE and self.state is not LINED:

@@ -158,11 +158,6 @@ class Line(Handing):
     # Having a server.
 
     @property
-    def is_busy(self) -> bool:
-        """Is anything on its way that might not come to an end?"""
-        return bool(self.load or self.nobodys or self.preparing.is_busy)
-
-    @property
     def is_open(self) -> bool:
         """May more units be sent?"""
         server = self.server
@@ -219,7 +214,7 @@ class Line(Handing):
             if client is None:  # it has left
                 left += 1
                 continue
-            if client.followed is not tail or (unit.statement is not None and not self._has(unit.statement)):
+            if client.followed is not tail or (unit.statement is not None and not self.has(unit.statement)):
                 is_ready = self._prepare(unit, pieces, entries)
                 tail = self.tail  # a SET may have been put in front even for one that is not ready
                 if not is_ready:
@@ -251,11 +246,11 @@ class Line(Handing):
 
     # What a unit needs of our server.
 
-    def _has(self, statement: Any) -> bool:
+    def has(self, statement: Any) -> bool:
         """Does our server have it for certain? Then it is the one used last."""
         server = self.server
         known = server.statements
-        if not known.get(statement) or server.arriving:
+        if not known.get(statement) or statement in server.arriving:
             return False
         known[statement] = known.pop(statement)
         return True

@@ -29,9 +29,7 @@ class Preparing:
         if statement in self._waiting:
             self._waiting[statement].append(unit)
             return False
-        known = server.statements
-        if known.get(statement) and statement not in server.arriving:
-            known[statement] = known.pop(statement)  # the one used last stands last
+        if self._line.has(statement):
             return True
         if statement.is_outdated or statement in server.arriving:
             self._line.lines.send_alone(unit)

@@ -98,7 +98,7 @@ class Shortcuts:
         if found is None:
             return False
         if server is not None:
-            self._ask_again(server)
+            self.ask_again(server)
             prefix: bytes | None = b""
         else:
             prefix = self._take_server(data, found[1], CARE)
@@ -114,7 +114,7 @@ class Shortcuts:
         if debts is None:
             return False
         if server is not None:
-            self._ask_again(server)
+            self.ask_again(server)
             prefix: bytes | None = b""
         elif self._is_shared(data, debts):
             return True
@@ -128,7 +128,7 @@ class Shortcuts:
         self.unnamed = server.unnamed = self.unnamed_said
         return True
 
-    def _ask_again(self: Any, server: Any) -> None:
+    def ask_again(self: Any, server: Any) -> None:
         """The server is ours already: since when does it work for us?"""
         self.request_at = self.pool.now()
         if server.status == _IDLE:

@@ -98,7 +98,7 @@ def _reasons(line: Any, server: Any) -> Iterator[tuple[Standing, bool]]:
     yield Standing.LEAVING, server.doomed is not None or server.last_error is not None
     yield Standing.CANCELING, server.cancels > 0
     yield Standing.HELD, line.is_held
-    yield Standing.STUCK, line.load > 0 and lines.now() - line.head_since > lines.patience
+    yield Standing.STUCK, line.is_late(lines.now(), lines.patience)
     yield Standing.CHOKED, server.is_choked
     yield Standing.FULL, line.load >= lines.depth
     yield Standing.YIELDING, line.load > 0 and lines.is_somebody_waiting

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocol import debts
 from protocol.answers import SHORT
 from protocol.ledger import (
-    BIND,
     CLOSE,
     DESCRIBE,
     EXECUTE,
@@ -21,16 +21,14 @@ from protocol.ledger import (
 from tests.play import said
 
 ANNA, BERT, CARL = "anna", "bert", "carl"
-ROUND = (BIND, EXECUTE, SYNC)
-DESCRIBED = (BIND, DESCRIBE, EXECUTE, SYNC)
-PARSED = (PARSE, BIND, DESCRIBE, EXECUTE, SYNC)
+ROUND, DESCRIBED, PARSED, PARSED_ONLY = debts.BOUND, debts.BOUND_DESCRIBED, debts.PARSED_DESCRIBED, debts.PARSED
 
 GOOD = {
     ONE_QUERY: ["T D C:SELECT_1 Z:I", "T C Z:I", "T D D:x D C Z:I", "C Z:I", "I Z:I", "H d c C Z:I"],
     ROUND: ["2 D C:SELECT_1 Z:I", "2 C Z:I", "2 D:xxxxxxxx D C Z:I"],
     DESCRIBED: ["2 T D C:SELECT_1 Z:I", "2 T C Z:I"],
     PARSED: ["1 2 T D C:SELECT_1 Z:I", "1 2 T D D C Z:I"],
-    (PARSE, BIND, EXECUTE, SYNC): ["1 2 D C Z:I"],
+    PARSED_ONLY: ["1 2 D C Z:I"],
 }
 ODD = {
     ONE_QUERY: [
@@ -39,7 +37,7 @@ ODD = {
     ROUND: ["ERROR:no Z:I", "2 ERROR:no Z:I", "2 D ERROR:no Z:I", "2 N:a D C Z:I", "2 s Z:I", "2 I Z:I"],
     DESCRIBED: ["2 n C Z:I", "2 T D s Z:I", "2 T D C N:late Z:I", "ERROR:no Z:I"],
     PARSED: ["ERROR:no Z:I", "1 ERROR:no Z:I", "1 N:a 2 T D C Z:I", "1 2 n I Z:I", "N:a 1 2 T C Z:I"],
-    (PARSE, BIND, EXECUTE, SYNC): ["1 2 ERROR:no Z:I"],
+    PARSED_ONLY: ["1 2 ERROR:no Z:I"],
     (PARSE, DESCRIBE, SYNC): ["1 t T Z:I", "ERROR:no Z:I"],
     (SYNC,): ["Z:I", "N:a Z:I"],
     (FUNCTION,): ["V Z:I"],
