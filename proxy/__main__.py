@@ -33,6 +33,7 @@ from proxy.daemon import (
     find_uid,
     keep_standard_fds_open,
     raise_open_files,
+    schedule_as_batch,
     set_process_name,
 )
 from proxy.inherit import Inheritance, claim
@@ -169,6 +170,8 @@ def _live(options: argparse.Namespace, config: Config, users: Users, user: str, 
     if taken.detach is not None:
         taken.detach()
     log.log(f"running as {describe_user()}")
+    if config.settings.batch_scheduling and not schedule_as_batch():
+        log.log("batch_scheduling: not here; the process is scheduled as it was started")
     if user and describe_user().split(",")[0] != f"user {user}":
         log.warning(f"user {user} is asked for, which only root could become")
     for warning in (*config.warnings, *taken.rulebook.warnings):

@@ -153,6 +153,14 @@ def test_the_process_has_the_name_of_the_job(upstream, said, name):
         assert Path(f"/proc/{stand.pid}/comm").read_text().strip() == name
 
 
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="this system has no SCHED_BATCH")
+@pytest.mark.parametrize(("said", "policy"), [({}, "SCHED_BATCH"), ({"batch_scheduling": 0}, "SCHED_OTHER")])
+def test_the_process_leaves_the_core_to_who_has_it(upstream, said, policy):
+    with Stand(upstream, said) as stand:
+        assert os.sched_getscheduler(stand.pid) == getattr(os, policy)
+        assert "batch_scheduling" not in stand.log
+
+
 def test_version_says_what_show_version_says(stand):
     done = _run("--version")
     stand.start()

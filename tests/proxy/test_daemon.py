@@ -10,7 +10,16 @@ import sys
 import pytest
 
 from proxy import VERSION
-from proxy.daemon import PidFile, StartFailed, become_user, describe_build, describe_user, find_uid, raise_open_files
+from proxy.daemon import (
+    PidFile,
+    StartFailed,
+    become_user,
+    describe_build,
+    describe_user,
+    find_uid,
+    raise_open_files,
+    schedule_as_batch,
+)
 
 IS_ROOT = os.geteuid() == 0
 
@@ -213,6 +222,28 @@ set_process_name("a name that is much too long")
 print(open("/proc/self/comm").read().strip())
 """
     assert run_in_child(program).stdout.splitlines() == ["pgbouncer", "a name that is "[:15].strip()]
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="this system has no SCHED_BATCH")
+@pytest.mark.parametrize(("before", "is_done", "after"), [("OTHER", True, "BATCH"), ("IDLE", False, "IDLE")])
+def test_we_are_scheduled_in_batches_unless_somebody_has_chosen_otherwise(before, is_done, after):
+    program = """
+import os, sys
+from proxy.daemon import schedule_as_batch
+os.sched_setscheduler(0, getattr(os, "SCHED_" + sys.argv[1]), os.sched_param(0))
+print(schedule_as_batch(), os.sched_getscheduler(0))
+"""
+    said = run_in_child(program, before).stdout.split()
+    assert said == [str(is_done), str(getattr(os, f"SCHED_{after}"))]
+
+
+@pytest.mark.parametrize("error", [AttributeError, PermissionError])
+def test_where_a_policy_cannot_be_chosen_nothing_is(monkeypatch, error):
+    def refuse(*_):
+        raise error
+
+    monkeypatch.setattr(os, "sched_setscheduler", refuse, raising=False)
+    assert not schedule_as_batch()
 
 
 def test_a_living_pgbouncer_whose_place_we_would_take_is_refused(tmp_path):
