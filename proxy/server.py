@@ -114,8 +114,11 @@ class Server(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         ledger = self.ledger
-        if ledger.backlog and data.startswith(BEGUN):
-            data = dispatch.hear_begun(self, data)
+        if ledger.backlog and not (self.carry or self.remain):
+            if self.client is not None and self.client.is_line:
+                data = self.client.take_answers(data)
+            elif data.startswith(BEGUN):
+                data = dispatch.hear_begun(self, data)
         owner = None if self.carry or self.remain else ledger.pay_whole(data)
         if owner is not None:
             self.status = data[-1]
@@ -130,8 +133,6 @@ class Server(asyncio.Protocol):
             else:
                 self.rest()
         elif self.state < CLOSING:  # else: its last words, after ours
-            if ledger.backlog and self.client is not None and self.client.is_line and not (self.carry or self.remain):
-                data = self.client.take_answers(data)
             if data:
                 self._receive(data)
             self.rest()

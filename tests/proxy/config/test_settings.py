@@ -98,7 +98,8 @@ def test_what_pgbouncer_cannot_reload_needs_a_restart() -> None:
     names = {name for name, setting in SETTINGS.items() if setting.reload is RESTART}
     assert names == set(
         "batch_scheduling disable_pqexec job_name listen_addr listen_backlog listen_port pidfile pkt_buf resolv_conf "
-        "service_name so_reuseport track_extra_parameters unix_socket_dir unix_socket_group unix_socket_mode user".split()
+        "service_name so_reuseport track_extra_parameters unix_socket_dir unix_socket_group unix_socket_mode "
+        "user".split()
     )
     assert SETTINGS["default_pool_size"].reload is LIVE
 
