@@ -8,7 +8,6 @@ bytes.
 """
 
 from collections import deque
-from operator import itemgetter
 from struct import Struct
 
 from . import codes
@@ -55,7 +54,6 @@ _LEAST_IN_QUERY, _LEAST_IN_EXECUTE = (
 _LEAST_IN_ROUND = tuple(LEAST_LENGTH if chr(kind) in "TDC" else 1 << 32 for kind in range(256))
 _COMPLETE = codes.COMMAND_COMPLETE
 _header = Struct("!BI").unpack_from
-_debts_of = itemgetter(0)
 
 
 class WholeAnswers:
@@ -208,7 +206,7 @@ class WholeAnswers:
         """`expect` for several whole units of different owners, of which none begins a COPY."""
         behind = self._behind
         behind.extend(entries)
-        self.backlog += sum(map(len, map(_debts_of, entries)))
+        self.backlog += sum([len(entry[0]) for entry in entries])
         if self.head is NOBODYS:
             debts, owner = behind.popleft()
             self.backlog -= len(debts)

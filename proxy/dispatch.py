@@ -203,6 +203,15 @@ def rest_linked(server: Any) -> None:
         pool.release(server)
 
 
+def hear_several(server: Any, data: bytes) -> bytes:
+    """More than one answer is owed: the whole ones at the beginning of `data` are passed on in one go. What is left."""
+    client = server.client
+    if client is not None and client.is_line:
+        rest: bytes = client.take_answers(data)
+        return rest
+    return hear_begun(server, data) if data.startswith(BEGUN) else data
+
+
 def hear_begun(server: Any, data: bytes) -> bytes:
     """The answer to a BEGIN that we have put in front of what a client asked; mostly with the answer to that, which is
     left. Without this the two would be taken message by message."""
@@ -213,7 +222,7 @@ def hear_begun(server: Any, data: bytes) -> bytes:
     server.status = codes.IN_TRANSACTION
     try:
         owner.finish(server, BEGUN)
-    except ProtocolError as error:  # a unit in a line has not asked for a transaction
+    except ProtocolError as error:  # an envoy has read it
         server.break_off(error)
         return b""
     return data[len(BEGUN) :]

@@ -26,7 +26,7 @@ from protocol.backend import ErrorFields, parse_error, parse_parameter_status
 from protocol.errors import ProtocolError
 from protocol.framing import HEADER_SIZE, scan
 from protocol.frontend import TERMINATE_MESSAGE
-from protocol.ledger import ASIDE, BEGUN, COPY_IN, DULL, ERROR, NOTHING, PAYS, READY, UNASKED, Answer, Ledger, Owner
+from protocol.ledger import ASIDE, COPY_IN, DULL, ERROR, NOTHING, PAYS, READY, UNASKED, Answer, Ledger, Owner
 from protocol.parameters import ParameterSet, with_value
 from proxy import dispatch, reset
 from proxy.chores import Chore, hearer
@@ -115,10 +115,7 @@ class Server(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         ledger = self.ledger
         if ledger.backlog and not (self.carry or self.remain):
-            if self.client is not None and self.client.is_line:
-                data = self.client.take_answers(data)
-            elif data.startswith(BEGUN):
-                data = dispatch.hear_begun(self, data)
+            data = dispatch.hear_several(self, data)
         owner = None if self.carry or self.remain else ledger.pay_whole(data)
         if owner is not None:
             self.status = data[-1]

@@ -11,6 +11,8 @@ Nothing here shows a value of an entry: it may be a password.
 """
 
 import enum
+import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -77,6 +79,21 @@ def _is_open(settings: Settings) -> bool:
 
 def _lets_all_in(settings: Settings) -> bool:
     return settings.auth_type in (AuthType.TRUST, AuthType.ANY)
+
+
+def _maps_tokens(settings: Settings) -> bool:
+    return settings.auth_type is AuthType.OAUTH and bool(settings.oauth_map)
+
+
+def _is_private(settings: Settings) -> bool:
+    return settings.pool_mode is PoolMode.SESSION or settings.session_state is SessionState.AUDIT
+
+
+def _is_read_by_all(path: str) -> bool:
+    try:
+        return bool(path) and bool(os.stat(path).st_mode & stat.S_IROTH)
+    except (OSError, ValueError):
+        return False  # a mistake, which has a sentence of its own
 
 
 TRY_TRANSACTION: Final = (
@@ -151,8 +168,23 @@ RULES: Final = (
     Rule(
         "auth_ident_file",
         WARNING,
-        lambda s: s.auth_ident_file and s.auth_type is not AuthType.HBA,
+        lambda s: s.auth_ident_file and s.auth_type is not AuthType.HBA and not _maps_tokens(s),
         "auth_ident_file is not read: its maps are named by the rules of auth_type = hba",
+    ),
+    *(
+        Rule(
+            name,
+            WARNING,
+            lambda s, name=name: _is_read_by_all(getattr(s, name)),
+            f"every account of this machine may read what {name} names: chmod o-r",
+        )
+        for name in ("auth_file", "client_tls_key_file", "server_tls_key_file")
+    ),
+    Rule(
+        "pipeline_depth",
+        WARNING,
+        lambda s: s.pipeline_depth > 1 and _is_private(s),
+        "pipeline_depth has no effect where pool_mode is session or session_state is audit: no server is shared there",
     ),
     Rule(
         "reserve_pool_size",

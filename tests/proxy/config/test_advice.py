@@ -22,10 +22,15 @@ from proxy.config.settings import SETTINGS
 
 HEAD = "[databases]\na = host=h\n[pgbouncer]\nadmin_users = ann\n"
 
+OAUTH = "auth_type = oauth\noauth_issuer = https://i\noauth_audience = a\noauth_scope = s\noauth_jwks = k"
+
 
 @pytest.fixture(autouse=True)
 def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    for name, mode in (("open.txt", 0o644), ("sealed.txt", 0o640)):
+        Path(name).touch()
+        Path(name).chmod(mode)
 
 
 def advice(text: str, secrets: Secrets | None = None, head: str = HEAD) -> list[str]:
@@ -52,6 +57,11 @@ def test_who_says_nothing_hears_nothing() -> None:
         ("auth_type = trust\nlisten_addr = *", "a.ini:5: warning: this lets in everybody who can reach listen_addr"),
         ("auth_type = any\nlisten_addr = 10.0.0.1", "a.ini:5: warning: this lets in everybody"),
         ("reserve_pool_size = 5\nreserve_pool_timeout = 0", "a.ini:5: warning: reserve_pool_timeout = 0 means"),
+        ("auth_ident_file = maps", "a.ini:5: warning: auth_ident_file is not read"),
+        ("auth_file = open.txt", "a.ini:5: warning: every account of this machine may read what auth_file names"),
+        ("client_tls_key_file = open.txt", "a.ini:5: warning: every account of this machine may read"),
+        ("server_tls_key_file = open.txt", "a.ini:5: warning: every account of this machine may read"),
+        ("pipeline_depth = 16\nsession_state = audit", "a.ini:5: warning: pipeline_depth has no effect where"),
         ("so_reuseport = 1", "a.ini:5: note: each process has its own pools and limits"),
         ("min_pool_size = 5", "a.ini:5: note: min_pool_size is held from the start on"),
         ("server_login_retry = 15", "a.ini:5: note: server_login_retry is the longest pause"),
@@ -81,6 +91,9 @@ def test_one_thing_is_one_sentence_at_its_line(line: str, beginning: str) -> Non
         "max_prepared_statements = 100",
         "server_check_query = <empty>",
         "server_lifetime = 0",
+        f"{OAUTH}\noauth_map = m\nauth_ident_file = maps",
+        "auth_file = sealed.txt\nclient_tls_key_file = sealed.txt\nserver_tls_key_file = missing.txt",
+        "pool_mode = transaction\npipeline_depth = 16",
         "auth_type = trust\nlisten_addr = 127.0.0.1, ::1",
         "auth_type = trust\nlisten_addr =",
         "auth_type = md5\nlisten_addr = *",
