@@ -62,7 +62,7 @@ $(NODE)/.stamp: tests/live/clients/node/package.json $(STAMP)
 run: $(STAMP)
 	@$(BIN)/python -m deploy.local run
 
-test: $(STAMP) $(DRIVERS) $(NODE)/.stamp
+test: $(STAMP) $(DRIVERS) $(PLOTTER) $(NODE)/.stamp
 	$(PYTEST)
 
 check: $(STAMP)
