@@ -18,6 +18,7 @@ from protocol.passwords import Md5, Plain, ScramVerifier
 from proxy.auth.extras import load
 from proxy.auth.rulebook import Rulebook, look_at_rules, read_rulebook
 from proxy.auth.users import BadUserFile, Users, read_users
+from proxy.collector import settle_in
 from proxy.config.advice import Secrets
 from proxy.config.check import report
 from proxy.config.ini import BadConfig, Config, read
@@ -198,6 +199,7 @@ def _claim(config: Config, user: str, *, is_activated: bool) -> Inheritance | No
 async def _run(proxy: Proxy, sockets: list[socket.socket], inheritance: Inheritance | None) -> None:
     install_signals(proxy)
     await proxy.start(sockets, inheritance)
+    settle_in()
     await proxy.wait_gone()
 
 
