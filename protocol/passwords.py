@@ -22,7 +22,7 @@ import re
 import stringprep
 import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 MAX_STORED_LENGTH: Final = 65_530  # bytes of a password or stored secret; PgBouncer's bound, made for IAM tokens
@@ -30,6 +30,9 @@ MAX_ITERATIONS: Final = 10_000_000  # some seconds of a thread per login; more c
 MAX_SALT_LENGTH: Final = 1024  # PostgreSQL makes 16
 KEY_LENGTH: Final = 32  # SHA-256
 
+_BLOCK: Final = 64  # bytes, of SHA-256
+_INNER: Final = bytes(byte ^ 0x36 for byte in range(256))
+_OUTER: Final = bytes(byte ^ 0x5C for byte in range(256))
 _MD5 = re.compile(r"md5[0-9a-f]{32}")
 _SCRAM_PREFIX = "SCRAM-SHA-256$"
 _SCRAM = re.compile(r"SCRAM-SHA-256\$([0-9]{1,10}):([A-Za-z0-9+/=]+)\$([A-Za-z0-9+/=]+):([A-Za-z0-9+/=]+)")
@@ -98,6 +101,24 @@ class Md5:
         return "Md5(***)"
 
 
+class Signer:
+    """HMAC-SHA-256 (RFC 2104) with one key of at most a block. What only the key decides is done once: of a signature
+    under a key that is known already that is more than half."""
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, key: bytes) -> None:
+        block = key.ljust(_BLOCK, b"\0")
+        self._inner = hashlib.sha256(block.translate(_INNER))
+        self._outer = hashlib.sha256(block.translate(_OUTER))
+
+    def sign(self, text: bytes) -> bytes:
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(text)
+        outer.update(inner.digest())
+        return outer.digest()
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class ScramVerifier:
     """What a SCRAM server keeps (RFC 5802 section 3): enough to check a proof, not enough to make one."""
@@ -106,6 +127,16 @@ class ScramVerifier:
     salt: bytes
     stored_key: bytes
     server_key: bytes
+    _signers: tuple[Signer, Signer] | None = field(default=None, init=False, compare=False)
+
+    @property
+    def signers(self) -> tuple[Signer, Signer]:
+        """With the stored key, and with the server's; made for the first proof."""
+        signers = self._signers
+        if signers is None:
+            signers = Signer(self.stored_key), Signer(self.server_key)
+            object.__setattr__(self, "_signers", signers)
+        return signers
 
     def __repr__(self) -> str:
         return f"ScramVerifier(iterations={self.iterations}, ***)"

@@ -156,7 +156,8 @@ class ScramServer:
         assert verifiers, "a SCRAM server needs a verifier: see mock_verifier"
         assert mechanism in offered_with(channel_binding), "not offered"
         like = verifiers[0].salt, verifiers[0].iterations
-        assert all((each.salt, each.iterations) == like for each in verifiers[1:]), "verifiers of different salts"
+        alike = len(verifiers) == 1 or all((each.salt, each.iterations) == like for each in verifiers)
+        assert alike, "verifiers of different salts"
         self._verifiers = verifiers
         self._nonce = (nonce or _new_nonce()).encode()
         self._is_bound = mechanism == MECHANISM_PLUS
@@ -213,6 +214,16 @@ class ScramServer:
 
     def final(self, client_final: bytes) -> bytes:
         """server-final-message, the answer to `client_final`; WrongPassword when the proof is wrong."""
+        usual = b"c=%b,r=%b,p=" % (self._bound, self._nonces)
+        proof = parse_base64(client_final[len(usual) :]) if client_final.startswith(usual) else None
+        if proof is not None and len(proof) == KEY_LENGTH:
+            without_proof = usual[:-3]
+        else:
+            without_proof, proof = self._look_closer_at_last(client_final)
+        return self._prove(proof, self._opening + b"," + without_proof)
+
+    def _look_closer_at_last(self, client_final: bytes) -> tuple[bytes, bytes]:
+        """What is signed of it, and the proof."""
         match = _read(_CLIENT_FINAL, client_final, "last message of the client")
         proof = parse_base64(match[4]) or b""
         if match[2] != self._bound:
@@ -221,9 +232,7 @@ class ScramServer:
             raise ProtocolError("the SCRAM nonce of the client's last message is not the one agreed upon")
         if len(proof) != KEY_LENGTH:
             raise ProtocolError(f"malformed SCRAM message: the proof is not base64 of {KEY_LENGTH} bytes")
-        signed = self._opening + b"," + match[1]
-        self.keys = self._prove(proof, signed)
-        return b"v=" + _to_base64(_sign(self.keys.server_key, signed))
+        return match[1], proof
 
     def _unbound(self) -> Exception:
         """The client's last message repeats another header than its first, or is bound to another certificate."""
@@ -235,17 +244,18 @@ class ScramServer:
             detail="The client has seen another certificate than the one shown here: someone may sit in between.",
         )
 
-    def _prove(self, proof: bytes, signed: bytes) -> ScramKeys:
-        """The keys under which `proof` is right. All verifiers are tried, so that time tells nothing."""
+    def _prove(self, proof: bytes, signed: bytes) -> bytes:
+        """What the one says whose keys make `proof` right. All verifiers are tried, so that time tells nothing."""
         found = None
         for verifier in self._verifiers:
-            client_key = _xor(proof, _sign(verifier.stored_key, signed))
-            stored_key = hashlib.sha256(client_key).digest()
-            if hmac.compare_digest(stored_key, verifier.stored_key):
-                found = ScramKeys(client_key, verifier.server_key, stored_key)
+            client_key = _xor(proof, verifier.signers[0].sign(signed))
+            if hmac.compare_digest(hashlib.sha256(client_key).digest(), verifier.stored_key):
+                found = client_key, verifier
         if found is None:
             raise WrongPassword
-        return found
+        client_key, verifier = found
+        self.keys = ScramKeys(client_key, verifier.server_key, verifier.stored_key)
+        return b"v=" + _to_base64(verifier.signers[1].sign(signed))
 
 
 def mock_verifier(user: str, mock_key: bytes, iterations: int) -> ScramVerifier:
@@ -286,7 +296,7 @@ def _gs2_header(mechanism: str, channel_binding: bytes | None) -> bytes:
 
 
 def _new_nonce() -> str:
-    return secrets.token_urlsafe(18)
+    return _to_base64(secrets.token_bytes(18)).decode()
 
 
 _UNBOUND: Final = b2a_base64(b"n,,", newline=False)

@@ -2,6 +2,7 @@
 
 import base64
 import copy
+import hmac
 import pickle
 
 import pytest
@@ -17,6 +18,7 @@ from protocol.passwords import (
     ScramKeys,
     ScramVerifier,
     Secret,
+    Signer,
     build_verifier,
     derive_salted_password,
     is_md5_password,
@@ -220,3 +222,21 @@ def test_what_was_learnt_of_a_client_does_not_show() -> None:
     keys = ScramKeys(b"client", b"server", b"stored")
     assert repr(LearntKeys(keys, b"salt", 4096)) == "LearntKeys(***)"
     assert f"{LearntKeys(keys, b'salt', 4096)}" == "LearntKeys(***)"
+
+
+@given(st.binary(max_size=64), st.lists(st.binary(max_size=200), min_size=1, max_size=3))
+def test_a_signer_signs_as_hmac_does_each_time(key: bytes, texts: list[bytes]) -> None:
+    signer = Signer(key)
+    for text in texts:
+        assert signer.sign(text) == hmac.digest(key, text, "sha256")
+
+
+def test_a_verifier_keeps_its_signers_and_is_the_same_with_and_without() -> None:
+    used, unused = (ScramVerifier(4096, b"salt", b"a" * 32, b"b" * 32) for _ in range(2))
+    with_stored, with_server = used.signers
+    assert with_stored.sign(b"text") == hmac.digest(b"a" * 32, b"text", "sha256")
+    assert with_server.sign(b"text") == hmac.digest(b"b" * 32, b"text", "sha256")
+    assert used.signers == (with_stored, with_server)
+    assert used == unused
+    assert hash(used) == hash(unused)
+    assert "aaa" not in repr(used)

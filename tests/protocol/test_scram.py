@@ -1,6 +1,7 @@
 """SCRAM: RFC 7677's own transcript in both roles, each role against the other, and each against liars."""
 
 import base64
+import hmac
 from contextlib import suppress
 
 import pytest
@@ -51,6 +52,19 @@ def test_the_server_speaks_the_transcript_of_rfc_7677() -> None:
 def converse(client: ScramClient, server: ScramServer, keys: ScramKeys) -> None:
     client.challenge(server.first(client.first()))
     client.check_final(server.final(client.proof(keys)))
+
+
+def test_a_last_message_with_an_extension_is_signed_with_it() -> None:
+    """It is not the usual one, and is looked at closer."""
+    server = a_server()
+    server.first(CLIENT_FIRST)
+    without_proof = CLIENT_FINAL.partition(b",p=")[0] + b",x=more"
+    signed = b",".join((CLIENT_FIRST[3:], SERVER_FIRST, without_proof))
+    signature = hmac.digest(PENCIL.stored_key, signed, "sha256")
+    proof = bytes(one ^ other for one, other in zip(PENCIL.client_key, signature, strict=True))
+    said = base64.b64encode(hmac.digest(PENCIL.server_key, signed, "sha256"))
+    assert server.final(without_proof + b",p=" + base64.b64encode(proof)) == b"v=" + said
+    assert server.keys == PENCIL
 
 
 def test_both_roles_understand_each_other_with_nonces_of_their_own() -> None:
