@@ -73,7 +73,7 @@ def ask(proxy: Any, packet: bytes, door: Any) -> Asked | None:
     if proxy.settings.log_connections:
         log_attempt(proxy, door.address, startup.database, startup.user, Replication.NONE.asked)
     proxy.gate.tell(asked.rule, startup, door.address)
-    door.transport.write(asked.exchange.question)
+    proxy.chorus.say(door.transport, asked.exchange.question)
     return asked
 
 
@@ -104,7 +104,7 @@ def _begin_exchange(proxy: Any, startup: Startup, rule: Rule, door: Any) -> Exch
     return None if verifiers is None else Exchange(claim, verifiers=verifiers)
 
 
-def challenge(asked: Asked, data: bytes, door: Any) -> bool:
+def challenge(proxy: Any, asked: Asked, data: bytes, door: Any) -> bool:
     """Meet its first answer, if that is usual. False: nothing has happened."""
     if not _is_answer(data):
         return False
@@ -112,7 +112,7 @@ def challenge(asked: Asked, data: bytes, door: Any) -> bool:
         said = asked.exchange.open(data[HEADER_SIZE:])
     except (ProtocolError, Refused):
         return False
-    door.transport.write(said)
+    proxy.chorus.say(door.transport, said)
     return True
 
 

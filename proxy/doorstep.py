@@ -91,7 +91,7 @@ class Doorstep(asyncio.Protocol):
     def _hear(self, asked: Asked, data: bytes) -> None:
         """What it answers to our question."""
         if not asked.exchange.is_open:
-            if not challenge(asked, data, self):
+            if not challenge(self._proxy, asked, data, self):
                 self._converse(data)
         elif admit(self._proxy, asked, data, self):
             self._leave()

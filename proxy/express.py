@@ -158,5 +158,5 @@ class Express:
         client.connected_at, client.transport = door.arrived_at, transport
         transport.set_protocol(client)
         before, behind = known.welcome
-        transport.write(last + before + key + behind)  # it goes on while we do the books
+        proxy.chorus.say(transport, last + before + key + behind)  # it goes on while we do the books
         enroll(proxy, client)

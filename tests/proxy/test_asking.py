@@ -20,6 +20,7 @@ from proxy.auth.guesses import PAIR_FREE
 from proxy.auth.lookup import Found
 from proxy.auth.rulebook import read_rulebook
 from proxy.auth.users import Users
+from proxy.chorus import CROWD
 from proxy.client import Client
 from proxy.doorstep import Doorstep
 from proxy.inbox import Inbox
@@ -95,6 +96,46 @@ def test_nothing_of_it_is_a_conversation_and_what_is_heard_is_the_same(tmp_path)
     assert phases[3:] == [Doorstep, Doorstep, Client]
     size = 1 + int.from_bytes(first[1:5])
     assert without_key(first[size:]) == without_key(second[size:])
+
+
+def test_a_crowd_hears_the_same_and_all_of_a_turn_together(tmp_path):
+    async def main():
+        proxy = await known(tmp_path)
+        crowd = [Applicant(proxy, HELLO) for _ in range(CROWD + 2)]
+        for guest in crowd:
+            guest.phase.data_received(HELLO)
+        assert not any(guest.heard for guest in crowd)
+        await turns(1)
+        assert {guest.take()[0] for guest in crowd} == {b"R"}
+        for guest in crowd:
+            guest.phase.data_received(guest.initial())
+        assert not any(guest.heard for guest in crowd)
+        await turns(1)
+        for guest in crowd:
+            guest.phase.data_received(guest.proof(guest.take()[1]))
+            assert type(guest.phase) is Client, "whether it has been told or not"
+        assert not any(guest.heard for guest in crowd), "also the last ones, with few left at the door"
+        await turns(1)
+        for guest in crowd:
+            guest.check_welcome()
+        check_books(proxy, clients=len(crowd))
+
+    play(main())
+
+
+def test_who_is_thrown_out_of_a_crowd_hears_why_and_nothing_else(tmp_path):
+    async def main():
+        proxy = await known(tmp_path, max_half_open=CROWD)
+        crowd = [Applicant(proxy, HELLO) for _ in range(CROWD)]
+        for guest in crowd:
+            guest.phase.data_received(HELLO)
+        Applicant(proxy, HELLO)
+        await turns(1)
+        heard = [guest.heard for guest in crowd]
+        assert heard[0] == TOO_MANY
+        assert all(words.startswith(b"R") for words in heard[1:])
+
+    play(main())
 
 
 def test_what_it_has_shown_opens_servers(tmp_path):

@@ -32,6 +32,9 @@ class Door(Wire):
     def close(self):
         self.is_closed = True
 
+    def is_closing(self):
+        return self.is_closed
+
     def get_write_buffer_size(self):
         return 0
 
