@@ -1,10 +1,12 @@
 """Logging in: every auth_type with every kind of stored secret, and what those hear who may not."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 
+from proxy.chorus import CROWD
 from tests.live.stand import Stand
 from tests.live.upstream import PASSWORD
 from tests.live.wire import error, kinds, md5_secret, message, rows, scram_secret, sqlstate, startup
@@ -102,6 +104,26 @@ def test_a_wrong_password_is_logged_once_and_without_the_password(doors):
     stand.wait_log("login failed: db=home user=plain")
     assert "very secret" not in stand.log
     assert PASSWORD not in stand.log
+
+
+def test_logins_in_a_crowd_end_as_all_others(upstream):
+    """Where many are at the door answers go out at the end of a turn: also to somebody who is alone in it."""
+    settings = {"auth_type": "scram-sha-256", "tcp_defer_accept": 0}
+    databases = {"home": f"dbname=postgres user=app password='{PASSWORD.replace(chr(39), chr(39) * 2)}'"}
+    with Stand(upstream, settings, databases=databases, secrets=SECRETS) as stand:
+        silent = [stand.call() for _ in range(2 * CROWD)]
+        with ThreadPoolExecutor(20) as guests:
+            answers = list(guests.map(lambda _: log_in_and_ask(stand), range(100)))
+        assert answers == [("app",)] * 100
+        with stand.call() as line:
+            assert sqlstate(line.login("scram", "home", "wrong")) == "28P01"
+        for line in silent:
+            line.close()
+
+
+def log_in_and_ask(stand):
+    with stand.connect("scram", "home") as connection:
+        return connection.execute("select current_user").fetchone()
 
 
 @pytest.mark.solitary
