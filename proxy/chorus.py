@@ -1,45 +1,50 @@
 """
-What a crowd at the door is told: all answers of one turn of the event loop go out together.
+What several are told in one turn of the event loop goes out together, at its end.
 
 Theory. Who waits for an answer sleeps, and a write that wakes a process on another processor costs several times as
-much as one to a process that is awake. Thousands that log in at once are often few processes (a pool of connections
-that opens anew, say): told one by one they sleep and are woken once for each login. Told together, the first answer
-wakes them and the others find them awake, and here the work on the answers is not interrupted by sending them. Of
-2,000 logins by SCRAM at once that is a sixth of each.
+much as one to a process that is awake; where processors are few it takes ours besides, in the middle of our work. Many
+clients are often few processes (a pool of connections, a load maker). Told one by one they sleep and are woken once
+for each answer. Told together, the first answer wakes them and the others find them awake, and the work on the answers
+is not interrupted by sending them. Measured on two processors: 2,000 logins at once take a sixth less, short queries
+of 64 clients come through by a tenth more.
 
-With few at the door there is nothing to gain, and an answer goes out at once: its receiver works on it while we go on.
+With few there is nothing to gain, and an answer goes out at once: its receiver works on it while we go on.
 
-The order stays as it was. Whoever else may have something to say to one of them does so in a later step of the loop;
-who is cut off in this one has heard why, and then is told nothing more.
+What one client is told stays in order. An answer waits no longer than for what else has come in with it: it is out
+before anybody is heard again. Whoever says something to a client in another way, closes it or looks whether it has
+read everything lets those that wait go first (`sing`); who is cut off has heard why, and is told nothing more.
 """
 
 import asyncio
 from collections.abc import Sized
 from typing import Final
 
-CROWD: Final = 32  # so many at the door are one
+AT_THE_DOOR: Final = 32  # so many that log in are a crowd
+AT_WORK: Final = 4  # and so many servers that work for the clients of a pool
 
 
 class Chorus:
-    """One per proxy. `audience` are those at the door."""
+    """Of those who are told by one and the same: `audience`, which is a crowd when there are `crowd` of them."""
 
-    __slots__ = ("_answers", "_audience")
+    __slots__ = ("_audience", "_crowd", "answers")
 
-    def __init__(self, audience: Sized) -> None:
+    def __init__(self, audience: Sized, crowd: int) -> None:
         self._audience = audience
-        self._answers: list[tuple[asyncio.Transport, bytes]] = []
+        self._crowd = crowd
+        self.answers: list[tuple[asyncio.Transport, bytes]] = []  # those that wait, in order
 
     def say(self, transport: asyncio.Transport, answer: bytes) -> None:
         """Now, or with those of the others at the end of this turn."""
-        if len(self._audience) < CROWD and not self._answers:
-            transport.write(answer)
-            return
-        if not self._answers:
-            asyncio.get_running_loop().call_soon(self._sing)
-        self._answers.append((transport, answer))
+        if not self.answers:
+            if len(self._audience) < self._crowd:
+                transport.write(answer)
+                return
+            asyncio.get_running_loop().call_soon(self.sing)
+        self.answers.append((transport, answer))
 
-    def _sing(self) -> None:
-        answers, self._answers = self._answers, []
+    def sing(self) -> None:
+        """All that wait go out."""
+        answers, self.answers = self.answers, []
         for transport, answer in answers:
             if not transport.is_closing():
                 transport.write(answer)

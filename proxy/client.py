@@ -313,6 +313,8 @@ class Client(Shortcuts, Holding, Leaving, asyncio.Protocol):
         """Bytes of the server for this client."""
         if self.state is not GONE:
             self.pool.stats.sent += len(data)
+            if self.pool.chorus.answers:
+                self.pool.chorus.sing()
             self.transport.write(data)
             if self.is_paced:
                 self._ease()
@@ -329,7 +331,7 @@ class Client(Shortcuts, Holding, Leaving, asyncio.Protocol):
         stats.lone_time += now - began
         self.request_at = self.xact_at = self.ready_at = server.ready_at = now
         stats.sent += len(data)
-        self.transport.write(data)
+        pool.chorus.say(self.transport, data)
 
     def _finish_part(self, server: Any, data: bytes) -> None:
         """... which was part of a longer transaction."""
@@ -347,7 +349,7 @@ class Client(Shortcuts, Holding, Leaving, asyncio.Protocol):
             stats.xact_time += now - self.xact_at
             self.xact_at = now
         stats.sent += len(data)
-        self.transport.write(data)
+        pool.chorus.say(self.transport, data)
 
     def answered(self, server: Any) -> None:
         """A ReadyForQuery of ours has come."""

@@ -50,6 +50,7 @@ class Leaving:
         if self.state is GONE:
             return
         self._log_closing(why)
+        self.pool.chorus.sing()
         if self.pool.world.settings.log_pooler_errors:
             about = f"{error.message}: {note}" if note else error.message
             self.pool.world.log.for_socket(self.tag).warning(f"pooler error: {about}")
@@ -93,6 +94,7 @@ class Leaving:
         world = pool.world
         if world.settings.log_disconnections:
             self._log_closing(Closing.CLIENT_REQUEST)
+        pool.chorus.sing()
         self.state = GONE
         if self.stall is not None:
             world.find_hub(pool).forget(self)
@@ -118,6 +120,7 @@ class Leaving:
 
     def _close_socket(self, why: Closing) -> None:
         """Our last words must be heard: closing a socket on which something unread lies would take them back."""
+        self.pool.chorus.sing()
         transport, loop = self.transport, asyncio.get_running_loop()
         if why in QUIET or transport.is_closing() or not transport.can_write_eof():
             if transport.get_write_buffer_size() > 0:  # it does not read: a little patience, then none

@@ -25,7 +25,7 @@ from proxy.auth.proofs import Proofs, name_unwarmed
 from proxy.auth.users import Users
 from proxy.balancer import receive
 from proxy.cancel import Cancels
-from proxy.chorus import Chorus
+from proxy.chorus import AT_THE_DOOR, Chorus
 from proxy.clock import Clock
 from proxy.config.entries import Database, hosts_of
 from proxy.config.ini import Config
@@ -96,7 +96,7 @@ class Proxy:
         self.is_activated = False  # systemd opened our sockets
         self.leaving: Leaving | None = None
         self.doorsteps: dict[Any, None] = {}  # those who are not yet heard by anybody else, in the order they came
-        self.chorus = Chorus(self.doorsteps)
+        self.chorus = Chorus(self.doorsteps, AT_THE_DOOR)
         self.strangers = Strangers(self)
         self.express = Express(self)
         self.callers = 0  # those whose conversation is not over, the console's among them

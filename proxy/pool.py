@@ -28,6 +28,7 @@ from typing import Any
 from protocol import sqlstate
 from protocol.parameters import ParameterSet
 from protocol.prepared import Context, Statement, Statements
+from proxy.chorus import AT_WORK, Chorus
 from proxy.config.limits import Limits
 from proxy.contracts import PooledClient, PooledServer, World
 from proxy.failing import LoginFailed
@@ -73,6 +74,7 @@ class Pool(Governing):
         self.set_limits(limits)
         self._idle = self.places[IDLE]
         self._linked = self.places[LINKED]
+        self.chorus = Chorus(self._linked, AT_WORK)  # of its clients
         self.waiting: OrderedDict[Any, None] = OrderedDict()
         self.clients: set[Any] = set()
         self.stats = Stats()

@@ -20,7 +20,7 @@ from proxy.auth.guesses import PAIR_FREE
 from proxy.auth.lookup import Found
 from proxy.auth.rulebook import read_rulebook
 from proxy.auth.users import Users
-from proxy.chorus import CROWD
+from proxy.chorus import AT_THE_DOOR as CROWD
 from proxy.client import Client
 from proxy.doorstep import Doorstep
 from proxy.inbox import Inbox

@@ -2,8 +2,10 @@
 
 import asyncio
 
-from proxy.chorus import CROWD, Chorus
+from proxy.chorus import Chorus
 from tests.proxy.auth.wire import play
+
+CROWD = 3
 
 
 class Ear:
@@ -24,7 +26,7 @@ class Ear:
 def test_a_few_are_told_at_once():
     async def main():
         book = []
-        chorus = Chorus(range(CROWD - 1))
+        chorus = Chorus(range(CROWD - 1), CROWD)
         chorus.say(Ear("anna", book), b"welcome")
         assert book == [("anna", b"welcome")]
 
@@ -34,7 +36,7 @@ def test_a_few_are_told_at_once():
 def test_a_crowd_is_told_together_and_in_order():
     async def main():
         book, audience = [], dict.fromkeys(range(CROWD))
-        chorus = Chorus(audience)
+        chorus = Chorus(audience, CROWD)
         anna, bert = Ear("anna", book), Ear("bert", book)
         chorus.say(anna, b"1")
         chorus.say(bert, b"2")
@@ -52,7 +54,7 @@ def test_a_crowd_is_told_together_and_in_order():
 def test_whoever_speaks_later_is_heard_later():
     async def main():
         book = []
-        chorus = Chorus(range(CROWD))
+        chorus = Chorus(range(CROWD), CROWD)
         anna = Ear("anna", book)
         chorus.say(anna, b"question")
         asyncio.get_running_loop().call_soon(anna.write, b"refusal")
@@ -65,7 +67,7 @@ def test_whoever_speaks_later_is_heard_later():
 def test_who_was_cut_off_meanwhile_hears_nothing_more():
     async def main():
         book = []
-        chorus = Chorus(range(CROWD))
+        chorus = Chorus(range(CROWD), CROWD)
         anna, bert = Ear("anna", book), Ear("bert", book)
         chorus.say(anna, b"1")
         chorus.say(bert, b"2")
