@@ -290,10 +290,7 @@ class Line(Handing):
         for unit in reversed(self.units if self.server is server else ()):
             if unit.client is None:
                 continue
-            if was_hit or unit.client.followed is not wanted:
-                self.lines.run_again(unit)
-            else:
-                self.lines.send_alone(unit.make_again())
+            self.lines.run_again(unit, alone=not was_hit and unit.client.followed is wanted)
 
     def distrust(self, error: ErrorFields) -> None:
         """The statements of our server are not what we took them for."""

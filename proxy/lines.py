@@ -180,13 +180,17 @@ class Lines:
         self.pending.appendleft(unit)
         self.plan()
 
-    def run_again(self, unit: Unit) -> None:
-        """Nobody has heard anything of it. If that happens to it again and again, it needs a server of its own."""
+    def run_again(self, unit: Unit, *, alone: bool = False) -> None:
+        """Nobody has heard anything of it. If that happens to it again and again, it needs a server of its own. If its
+        client wants to end it, that is done: the cancel request would not find the server it runs on next."""
+        if unit.is_canceled:
+            unit.end_canceled()
+            return
         again = unit.make_again()
-        if again.runs < MAX_RUNS:
-            self.put_first(again)
-        else:
+        if alone or again.runs >= MAX_RUNS:
             self.send_alone(again)
+        else:
+            self.put_first(again)
 
     def send_alone(self, unit: Unit) -> None:
         """It needs a server of its client's own after all."""

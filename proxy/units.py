@@ -89,14 +89,17 @@ class Unit:
 
     def cancel_unsent(self) -> bool:
         """Answer it with 57014. False: it has been sent already."""
-        client = self.client
-        if self.line is not None or client.is_choked:
+        if self.line is not None or self.client.is_choked:
             return False
-        self.client = None
+        self.end_canceled()
+        return True
+
+    def end_canceled(self) -> None:
+        """Nothing was heard of it, and its client wants nothing of it any more but 57014."""
+        client, self.client = self.client, None
         error = build_error("ERROR", sqlstate.QUERY_CANCELED, "canceling statement due to user request")
         let_off(client, client.pool.now())
         client.deliver(error + READY_IDLE_MESSAGE)
-        return True
 
     def prepare_cancel(self) -> Any:
         """A cancel request is about to be sent to our server, which is returned."""
@@ -159,7 +162,7 @@ class Unit:
                 return b""
             if self.statement is not None and (is_replanned(error) or is_missing(error, self.statement.name)):
                 self.line.distrust(error)
-                self.line.lines.send_alone(self.make_again())
+                self.line.lines.run_again(self, alone=True)
                 return b""
         answer: bytes | None = client.failed(error)
         return answer
