@@ -81,6 +81,9 @@ class Unit:
 
     def go_alone(self) -> None:
         """It shall have a server of its client's own."""
+        if self.is_canceled:
+            self.end_canceled()
+            return
         client, self.client = self.client, None
         let_off(client, client.pool.now())
         client.ask_alone(self.said or self.data, self.debts, self.care)

@@ -143,7 +143,7 @@ class LinedWard(Ward):
         unit = self.in_line[person]
         news = bytes(transport.arrived + transport.unsent)[len(person.shadow.out) :] if unit else b""
         if news:
-            if news.startswith(CANCELLED_HERE) and not self.meant.isdisjoint(find_tokens(unit)):
+            if news.startswith(CANCELLED_HERE) and self._is_wanted_to_end(unit):
                 person.shadow.out += CANCELLED_HERE  # before it ran anywhere
             else:
                 person.shadow.reads(unit)
@@ -154,6 +154,7 @@ class LinedWard(Ward):
                 unit = bytes(person.unheard[: len(person.unheard) - carry])
                 del person.unheard[: len(unit)]
         elif unit:  # it needs a server of its own after all
+            assert not self._is_wanted_to_end(unit) or client.state is GONE, f"a cancel of {person.name} is lost"
             person.unheard[:0] = unit
             unit = b""
         self.in_line[person] = unit
@@ -164,6 +165,17 @@ class LinedWard(Ward):
         elif client.state is not LINED:
             super()._overhear(person)
         person.shadow.run()
+
+    def _is_wanted_to_end(self, unit: bytes) -> bool:
+        return not self.meant.isdisjoint(find_tokens(unit))
+
+    def check(self) -> None:
+        super().check()
+        for person in self.people:
+            unit = person.client.unit
+            assert unit is None or unit.is_canceled or not self._is_wanted_to_end(self.in_line[person]), (
+                f"a cancel of {person.name} is lost"
+            )
 
     def cancel(self, person: Person) -> None:
         if person.client.state is not LINED:

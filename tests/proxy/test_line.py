@@ -2,7 +2,7 @@
 
 import pytest
 
-from protocol.backend import build_parameter_status
+from protocol.backend import build_error, build_parameter_status
 from proxy.states import CLOSED, CLOSING, GONE, IDLE, LINED, LINKED, RESTING, WAITING, Closing
 from tests.lined import (
     ANSWER,
@@ -10,6 +10,7 @@ from tests.lined import (
     another_server,
     answers,
     asks,
+    cancels,
     free,
     hangs_up,
     passes,
@@ -110,6 +111,12 @@ def test_when_its_server_dies_the_head_hears_so_and_those_behind_run_elsewhere()
     play = in_line() >> server_hangs_up() << told("a", "server conn crashed?")
     assert play.clients["a"].state is GONE
     play >> another_server() << sent_for("b c", server=1) >> answers("b c", server=1) << to("b") << to("c")
+
+
+def test_who_stood_behind_it_and_wanted_a_cancel_runs_nowhere_else():
+    play = in_line() >> cancels("b") >> server_hangs_up() << told("a", "server conn crashed?")
+    play << to("b", build_error("ERROR", "57014", "canceling statement due to user request") + said("Z:I"))
+    play >> another_server() << sent_for("c", server=1) >> answers("c", server=1) << to("c")
 
 
 def test_a_fatal_is_the_heads_and_nobody_elses():
