@@ -287,10 +287,9 @@ class Line(Handing):
             return
         server.doomed = Closing.SET_FAILED
         was_hit = self.was_canceled and chore.error.sqlstate == sqlstate.QUERY_CANCELED
-        for unit in reversed(self.units if self.server is server else ()):
-            if unit.client is None:
-                continue
-            self.lines.run_again(unit, alone=not was_hit and unit.client.followed is wanted)
+        behind = [unit for unit in self.units if unit.client is not None] if self.server is server else []
+        its_own = [] if was_hit else [unit for unit in behind if unit.client.followed is wanted]
+        self.lines.run_again(behind, alone=its_own)
 
     def distrust(self, error: ErrorFields) -> None:
         """The statements of our server are not what we took them for."""
@@ -305,9 +304,7 @@ class Line(Handing):
         units = find_units(self.ledger)
         begun = 1 if units and self.ledger.head[1] is units[0] else 0  # else it ran something of ours
         self.load, self.is_held, self.state = 0, False, RESTING
-        for unit in reversed(units[begun:]):
-            if unit.client is not None and unit.may_run_again:
-                self.lines.run_again(unit)
+        self.lines.run_again([unit for unit in units[begun:] if unit.client is not None and unit.may_run_again])
         self.preparing.give_up()
         for unit in units:
             if unit.client is not None and unit.kept:

@@ -18,6 +18,7 @@ stands behind is rescued (stuck.py).
 
 import asyncio
 from collections import deque
+from collections.abc import Collection
 from typing import Any
 
 from protocol.framing import HEADER_SIZE
@@ -174,23 +175,26 @@ class Lines:
         if not self.is_planned:
             self.plan()
 
-    def put_first(self, unit: Unit) -> None:
-        """It runs again, before all others."""
-        unit.line = None
-        self.pending.appendleft(unit)
+    def put_first(self, units: list[Unit]) -> None:
+        """These run again, before all others."""
+        self.pending.extendleft(reversed(units))
         self.plan()
 
-    def run_again(self, unit: Unit, *, alone: bool = False) -> None:
-        """Nobody has heard anything of it. If that happens to it again and again, it needs a server of its own. If its
-        client wants to end it, that is done: the cancel request would not find the server it runs on next."""
-        if unit.is_canceled:
-            unit.end_canceled()
-            return
-        again = unit.make_again()
-        if alone or again.runs >= MAX_RUNS:
-            self.send_alone(again)
-        else:
-            self.put_first(again)
+    def run_again(self, units: list[Unit], alone: Collection[Unit] = ()) -> None:
+        """Nobody has heard anything of these, which stay in their order. Some need a server of their own: `alone`, and
+        whom that happens to again and again. Where a client wants to end its unit, that is done: its cancel request
+        would not find the server it runs on next."""
+        together = []
+        for unit in units:
+            if unit.is_canceled:
+                unit.end_canceled()
+                continue
+            again = unit.make_again()
+            if unit in alone or again.runs >= MAX_RUNS:
+                self.send_alone(again)
+            else:
+                together.append(again)
+        self.put_first(together)
 
     def send_alone(self, unit: Unit) -> None:
         """It needs a server of its client's own after all."""

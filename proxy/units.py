@@ -161,11 +161,11 @@ class Unit:
             return b""
         if self.may_run_again and not error.is_fatal:
             if self._is_hit(error):
-                self.line.lines.run_again(self)
+                self.line.lines.run_again([self])
                 return b""
             if self.statement is not None and (is_replanned(error) or is_missing(error, self.statement.name)):
                 self.line.distrust(error)
-                self.line.lines.run_again(self, alone=True)
+                self.line.lines.run_again([self], alone=[self])
                 return b""
         answer: bytes | None = client.failed(error)
         return answer

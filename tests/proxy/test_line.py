@@ -154,6 +154,15 @@ def test_who_has_lost_two_servers_has_the_next_for_himself():
     play >> answers("c", server=2) << to("c")
 
 
+def test_those_who_have_lost_two_servers_keep_their_order_and_who_came_later_stands_behind_them():
+    play = in_line("a b c d e f") >> server_hangs_up() >> another_server() << sent_for("b c d e f", server=1)
+    play >> asks("z") >> server_hangs_up(1) >> passes(20.0) >> (lambda play: play.pool.grow())
+    assert [play.name_of(client) for client in play.pool.waiting if not client.is_line] == ["c", "d", "e", "f"]
+    play >> another_server() << sent_for("c", server=2)
+    for name, following in zip("cdef", "defz", strict=True):
+        play >> answers(name, server=2) << to(name) << sent_for(following, server=2)
+
+
 # Clients that leave.
 
 
