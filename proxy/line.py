@@ -83,6 +83,12 @@ class Line(Handing):
         return find_units(self.server.ledger) if self.server is not None else []
 
     @property
+    def behind(self) -> list[Unit]:
+        """Those of them that have not begun."""
+        units = self.units
+        return units[1:] if units and self.server.ledger.head[1] is units[0] else units
+
+    @property
     def head(self) -> Any:
         """The client whose unit runs; None: it has left, or there is none."""
         units = self.units

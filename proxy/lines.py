@@ -286,6 +286,15 @@ class Lines:
         """The units that wait and have not been abandoned, the oldest first."""
         return [unit for unit in self.pending if unit.client is not None]
 
+    def find_places(self) -> "list[tuple[Unit, Line | None, int]]":
+        """Who waits for a place, or stands in one and has not begun: where, and as which number."""
+        places: list[tuple[Unit, Line | None, int]] = []
+        places += [(unit, None, place) for place, unit in enumerate(self.pending, 1)]
+        for line in self.members:
+            behind = [*line.behind, *line.preparing.waiting]
+            places += [(unit, line, place) for place, unit in enumerate(behind, 2)]
+        return [each for each in places if each[0].client is not None]
+
     @property
     def longest_wait(self) -> float:
         """Seconds the first of those has waited; 0 when there is none."""

@@ -66,6 +66,10 @@ class Preparing:
                 line.lines.send_alone(unit)
 
     @property
+    def waiting(self) -> list[Unit]:
+        return [unit for units in self._waiting.values() for unit in units]
+
+    @property
     def is_busy(self) -> bool:
         return bool(self._waiting)
 
@@ -80,5 +84,5 @@ class Preparing:
 
     def give_up(self) -> None:
         """The server is gone: others may have them."""
-        waiting, self._waiting = self._waiting, {}
-        self._line.lines.put_first([unit for units in waiting.values() for unit in units])
+        waiting, self._waiting = self.waiting, {}
+        self._line.lines.put_first(waiting)

@@ -44,6 +44,7 @@ class Unit:
     was_heard: bool = False  # has its client heard anything?
     runs: int = 1  # which try this is
     is_canceled: bool = False  # its client wants it to end
+    is_notified: bool = False  # its client has been told that it waits
     was_told: bool = False  # its client has heard the FATAL its server ended with
 
     def __init__(self, client: Any, data: bytes, shape: Any, now: float) -> None:
@@ -73,6 +74,7 @@ class Unit:
         client.pool.stats.line_rerun_count += 1
         again = self._copy(client)
         again.runs = self.runs + 1
+        again.is_notified = self.is_notified
         client.unit = again
         return again
 
@@ -87,6 +89,7 @@ class Unit:
         client, self.client = self.client, None
         let_off(client, client.pool.now())
         client.ask_alone(self.said or self.data, self.debts, self.care)
+        client.is_notified = self.is_notified
 
     # What its client calls.
 

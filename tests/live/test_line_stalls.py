@@ -7,7 +7,7 @@ import pytest
 
 from tests.live.stand import Stand, wait_until
 from tests.live.together import Together, earn_trust, find_running, send_together, wait_running
-from tests.live.wire import SYNC, bind, cancel_request, error, execute, parse, query, rows, sqlstate
+from tests.live.wire import SYNC, bind, cancel_request, error, execute, fields, kinds, parse, query, rows, sqlstate
 
 pytestmark = pytest.mark.live
 
@@ -212,3 +212,22 @@ def test_who_waits_for_a_statement_of_ours_has_his_own_timeouts(upstream, admin,
         locker.rollback()
         for n, other in enumerate(others):
             assert rows(other.ask(FREE.format(n))) == [("here", str(n))]
+
+
+def test_who_stands_behind_a_lock_or_waits_for_a_place_for_long_is_told_so_before_his_answer(upstream, admin, locker):
+    databases = {"lines": "dbname=postgres pool_size=2 pipeline_depth=4 pipeline_servers=1"}
+    settings = {"query_wait_notify": 0.5, "pipeline_stall_ms": 30_000}
+    with Stand(upstream, settings, databases=databases) as stand, made_ready(stand) as (head, *others):
+        locker.execute("lock table line_locked")
+        stand_behind(stand, admin, head, others)
+        notices = [fields(other.read_until("N")[-1].body) for other in others]
+        assert [notice["S"] for notice in notices] == ["NOTICE"] * len(others)
+        behind, waiting = notices[:3], notices[3:]
+        assert all("in line on a server connection" in notice["D"] for notice in behind)
+        assert all("who wait for a place in a line" in notice["D"] for notice in waiting)
+        time.sleep(1.0)  # for another one
+        locker.rollback()
+        for n, other in enumerate(others):
+            answer = other.read_until()
+            assert (kinds(answer), rows(answer)) == ("TDCZ", [("here", str(n))])
+        assert rows(head.read_until()) == [("here", "1")]
