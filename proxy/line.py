@@ -277,6 +277,7 @@ class Line(Handing):
             return True
         is_sayable = all(map(is_sendable, change.sets.values()))
         if not is_sayable or not dispatch.may_travel(change, self.pool, self.tail):
+            self.lines.note_alone(client.followed, change.sets)
             return False
         self.tail = wanted = client.followed
         self.pool.stats.line_set_count += 1

@@ -24,7 +24,7 @@ from typing import Any
 from protocol.framing import HEADER_SIZE
 from protocol.ledger import Debt
 from protocol.parameters import ParameterSet
-from protocol.sharing import ZEROS, is_readable
+from protocol.sharing import ZEROS
 from proxy import rounds, stuck
 from proxy.books import Book
 from proxy.config.kinds import PoolMode, SessionState
@@ -32,11 +32,11 @@ from proxy.line import Line
 from proxy.probes import Probe
 from proxy.requests import CARE, UNNAMED
 from proxy.shapes import Shape
+from proxy.sharers import Sharers
 from proxy.spread import Spread
 from proxy.states import IDLE, LINED, LINKED, Closing
 from proxy.units import MAX_RUNS, Round, Unit
 
-MAX_SETS = 1_000  # sets of parameters known to be good for lines
 SMOOTHING = 0.1  # the weight of the newest figure in an average
 PATIENT_TURNS = 20  # times `pipeline_max_ms`: whoever runs for longer than that has nobody sent behind him
 
@@ -55,7 +55,7 @@ class Lines:
         self._planned_at = self.now()
         self.lag = 0.0  # seconds that a turn of the loop takes, lately: so late we may see an answer
         self._watch: asyncio.TimerHandle | None = None
-        self._sets: dict[int, tuple[ParameterSet, bool]] = {}  # by identity: may clients with these share?
+        self.sharers = Sharers(pool)
         self._last_set: ParameterSet | None = None  # the last one that may
         self.book = Book(frozenset(), 0.0, 0)
         self.known = self.book.known
@@ -95,20 +95,16 @@ class Lines:
         """Is there nothing about this client that only a server of its own may see?"""
         if client.stall is not None or (client.session is not None and not client.session.is_at_ease):
             return False
-        return client.followed is self._last_set or self._is_sharing(client.followed)
+        if client.followed is not self._last_set:
+            if not self.sharers.may_share(client.followed):
+                return False
+            self._last_set = client.followed
+        return True
 
-    def _is_sharing(self, followed: ParameterSet) -> bool:
-        """May clients with these parameters share? A quote must be a quote in what they say."""
-        known = self._sets.get(id(followed))
-        if known is None:
-            if len(self._sets) >= MAX_SETS:
-                self._sets.clear()
-            is_standard = followed.get("standard_conforming_strings") == "on"
-            known = followed, is_standard and is_readable(followed.get("client_encoding", ""))
-            self._sets[id(followed)] = known
-        if known[1]:
-            self._last_set = followed
-        return known[1]
+    def note_alone(self, followed: ParameterSet, values: ParameterSet) -> None:
+        """These did not travel: see sharers.py."""
+        self.sharers.note_alone(followed, values)
+        self._last_set = None
 
     def _is_learning(self, client: Any, data: bytes, shape: Shape, text: bytes | None = None) -> bool:
         """It has a server of its own, where it is measured if it may ever share. (False, for `take`.) `text` is that of
