@@ -36,6 +36,7 @@ from proxy.sharers import Sharers
 from proxy.spread import Spread
 from proxy.states import IDLE, LINED, LINKED, Closing
 from proxy.units import MAX_RUNS, Round, Unit
+from proxy.unread import Unread
 
 SMOOTHING = 0.1  # the weight of the newest figure in an average
 PATIENT_TURNS = 20  # times `pipeline_max_ms`: whoever runs for longer than that has nobody sent behind him
@@ -56,6 +57,7 @@ class Lines:
         self.lag = 0.0  # seconds that a turn of the loop takes, lately: so late we may see an answer
         self._watch: asyncio.TimerHandle | None = None
         self.sharers = Sharers(pool)
+        self.unread = Unread()
         self._last_set: ParameterSet | None = None  # the last one that may
         self.book = Book(frozenset(), 0.0, 0)
         self.known = self.book.known

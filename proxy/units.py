@@ -25,7 +25,6 @@ from proxy.requests import PASS
 from proxy.reword import is_missing, is_replanned
 from proxy.states import GONE, LINED, RESTING, Closing
 
-MAX_BUFFERED = 1_048_576  # bytes a client may leave unread of its answer before those behind it must wait
 MAX_KEPT = 65_536  # bytes of an answer that are kept back
 MAX_RUNS = 3  # the last one is on a server of its own
 
@@ -148,7 +147,7 @@ class Unit:
         self.was_heard = True
         client.deliver(data)
         # (These may be its last bytes, and the line be others' already.)
-        if client.is_choked and client.unit is self and client.transport.get_write_buffer_size() > MAX_BUFFERED:
+        if client.is_choked and client.unit is self and self.line.lines.unread.is_too_much(client):
             self.line.hold()
 
     def take_kept(self, data: bytes) -> bytes:
