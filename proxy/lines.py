@@ -278,6 +278,11 @@ class Lines:
         """Does anybody wait for a server of his own?"""
         return bool(self.pool.waiting) and any(not client.is_line for client in self.pool.waiting)
 
+    @property
+    def is_used(self) -> bool:
+        """Does anybody wait here, or has a line a server (or a place in the queue)?"""
+        return bool(self.pending) or any(line.server is not None or line in self.pool.waiting for line in self.members)
+
     # Who waits for too long.
 
     def waiting(self) -> list[Unit]:
@@ -350,4 +355,4 @@ def find_lines(pool: Any, limits: Any) -> "Lines | None":
     if before is None:
         return Lines(pool, limits) if is_wanted else None
     before.set_limits(limits)
-    return before if is_wanted or before.pending or any(line.load for line in before.members) else None
+    return before if is_wanted or before.is_used else None

@@ -316,6 +316,14 @@ def test_turned_on_and_off_and_on():
     play >> answers("a b") << to("a") << to("b")
 
 
+def test_turned_off_and_on_again_what_still_runs_for_nobody_is_known():
+    """b has been rescued and a is answered, but what b left behind is not done."""
+    play = Lined("ab", servers=2, busy=2, pipeline_stall_ms=250) >> asks("a b") >> free(0) << sent_for("a b") >> free(1)
+    play >> passes(0.5) >> answers("a") << to("a") >> answers("b", server=1) << to("b")
+    play >> reload(pipeline_depth=1) >> reload(pipeline_depth=2) >> says(ANSWER, "b") << silence("a b")
+    assert [server.state for server in play.servers] == [IDLE, IDLE]
+
+
 def test_a_reload_changes_limits_of_lines_that_are_on_their_way():
     play = in_line("a b") >> reload(pipeline_depth=8, pipeline_servers=2, pipeline_functions=("f",))
     assert play.lines.depth == 8
