@@ -84,10 +84,17 @@ def may_travel(change: Change, pool: Any, before: ParameterSet) -> bool:
     is what holds there until then."""
     return (
         not change.resets
-        and change.sets.keys() <= pool.world.followed
-        and pool.proven.issuperset(change.sets.items())
-        and change.sets.keys().isdisjoint(OUTER)
+        and are_certain(change.sets, pool)
         and not any(is_in_the_way(name, before.get(name)) for name in TIMEOUTS)
+    )
+
+
+def are_certain(values: ParameterSet, pool: Any) -> bool:
+    """Will any server take them, whatever holds there?"""
+    return (
+        values.keys() <= pool.world.followed
+        and pool.proven.issuperset(values.items())
+        and values.keys().isdisjoint(OUTER)
     )
 
 

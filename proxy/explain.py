@@ -15,7 +15,7 @@ administrator has paused the database; 57P01 where the pooler is about to end. S
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from protocol import sqlstate
@@ -142,6 +142,18 @@ def describe_holder(holder: Holder) -> str:
 
 def place_in_queue(place: int, total: int, *, is_over: bool = False) -> str:
     return f"You {'were' if is_over else 'are'} number {place} of {total} in the queue."
+
+
+def explain_place(about: Explanation, client: Any, line: Any, place: int) -> Reason:
+    """For `client`, who waits for a place in a line; or whose query has been sent, on `line`. Numbers only there."""
+    if line is None:
+        reason = about.tell(client.user)
+        where = f"You are number {place} of those who wait for a place in a line."
+        return replace(reason, detail=f"{reason.detail} {where}")
+    age = span(about.pool.now() - line.head_since)
+    words = f"Your query is number {place} in line on a server connection, and what runs there has done so for {age}."
+    hint = f"With a smaller pipeline_stall_ms ({about.pool.limits.pipeline_stall_ms}) it is moved to another sooner."
+    return Reason(sqlstate.TOO_MANY_CONNECTIONS, words, hint)
 
 
 # One teller for each obstacle.

@@ -10,7 +10,7 @@ and what a line goes by is not their mean. A machine on which everybody waits fo
 `pace` is what a unit takes when it need not wait, `gap` the usual time between two reads, and a head is late when it
 takes much longer than that.
 
-A client that does not read has `MAX_BUFFERED` of its answer (units.py); then our server is not read any more.
+A client that does not read has some of its answer kept for it (unread.py); then our server is not read any more.
 """
 
 from typing import Any, Final

@@ -69,6 +69,8 @@ class Janitor:
         _, idle, used, testing, linked, cleaning, closing = pool.places
         if pool.is_wanted:
             self._sweep_waiting(pool)
+        if pool.lines is not None:
+            self._patience.sweep_lines(pool)
         if linked:
             self._sweep_linked(pool, now)
         if now >= pool.look_at and (idle or used):

@@ -83,6 +83,12 @@ class Line(Handing):
         return find_units(self.server.ledger) if self.server is not None else []
 
     @property
+    def behind(self) -> list[Unit]:
+        """Those of them that have not begun."""
+        units = self.units
+        return units[1:] if units and self.server.ledger.head[1] is units[0] else units
+
+    @property
     def head(self) -> Any:
         """The client whose unit runs; None: it has left, or there is none."""
         units = self.units
@@ -271,6 +277,7 @@ class Line(Handing):
             return True
         is_sayable = all(map(is_sendable, change.sets.values()))
         if not is_sayable or not dispatch.may_travel(change, self.pool, self.tail):
+            self.lines.note_alone(client.followed, change.sets)
             return False
         self.tail = wanted = client.followed
         self.pool.stats.line_set_count += 1
@@ -287,13 +294,9 @@ class Line(Handing):
             return
         server.doomed = Closing.SET_FAILED
         was_hit = self.was_canceled and chore.error.sqlstate == sqlstate.QUERY_CANCELED
-        for unit in reversed(self.units if self.server is server else ()):
-            if unit.client is None:
-                continue
-            if was_hit or unit.client.followed is not wanted:
-                self.lines.run_again(unit)
-            else:
-                self.lines.send_alone(unit.make_again())
+        behind = [unit for unit in self.units if unit.client is not None] if self.server is server else []
+        its_own = [] if was_hit else [unit for unit in behind if unit.client.followed is wanted]
+        self.lines.run_again(behind, alone=its_own)
 
     def distrust(self, error: ErrorFields) -> None:
         """The statements of our server are not what we took them for."""
@@ -308,9 +311,7 @@ class Line(Handing):
         units = find_units(self.ledger)
         begun = 1 if units and self.ledger.head[1] is units[0] else 0  # else it ran something of ours
         self.load, self.is_held, self.state = 0, False, RESTING
-        for unit in reversed(units[begun:]):
-            if unit.client is not None and unit.may_run_again:
-                self.lines.run_again(unit)
+        self.lines.run_again([unit for unit in units[begun:] if unit.client is not None and unit.may_run_again])
         self.preparing.give_up()
         for unit in units:
             if unit.client is not None and unit.kept:

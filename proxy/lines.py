@@ -18,12 +18,13 @@ stands behind is rescued (stuck.py).
 
 import asyncio
 from collections import deque
+from collections.abc import Collection
 from typing import Any
 
 from protocol.framing import HEADER_SIZE
 from protocol.ledger import Debt
 from protocol.parameters import ParameterSet
-from protocol.sharing import ZEROS, is_readable
+from protocol.sharing import ZEROS
 from proxy import rounds, stuck
 from proxy.books import Book
 from proxy.config.kinds import PoolMode, SessionState
@@ -31,11 +32,12 @@ from proxy.line import Line
 from proxy.probes import Probe
 from proxy.requests import CARE, UNNAMED
 from proxy.shapes import Shape
+from proxy.sharers import Sharers
 from proxy.spread import Spread
 from proxy.states import IDLE, LINED, LINKED, Closing
 from proxy.units import MAX_RUNS, Round, Unit
+from proxy.unread import Unread
 
-MAX_SETS = 1_000  # sets of parameters known to be good for lines
 SMOOTHING = 0.1  # the weight of the newest figure in an average
 PATIENT_TURNS = 20  # times `pipeline_max_ms`: whoever runs for longer than that has nobody sent behind him
 
@@ -54,7 +56,8 @@ class Lines:
         self._planned_at = self.now()
         self.lag = 0.0  # seconds that a turn of the loop takes, lately: so late we may see an answer
         self._watch: asyncio.TimerHandle | None = None
-        self._sets: dict[int, tuple[ParameterSet, bool]] = {}  # by identity: may clients with these share?
+        self.sharers = Sharers(pool)
+        self.unread = Unread()
         self._last_set: ParameterSet | None = None  # the last one that may
         self.book = Book(frozenset(), 0.0, 0)
         self.known = self.book.known
@@ -94,20 +97,16 @@ class Lines:
         """Is there nothing about this client that only a server of its own may see?"""
         if client.stall is not None or (client.session is not None and not client.session.is_at_ease):
             return False
-        return client.followed is self._last_set or self._is_sharing(client.followed)
+        if client.followed is not self._last_set:
+            if not self.sharers.may_share(client.followed):
+                return False
+            self._last_set = client.followed
+        return True
 
-    def _is_sharing(self, followed: ParameterSet) -> bool:
-        """May clients with these parameters share? A quote must be a quote in what they say."""
-        known = self._sets.get(id(followed))
-        if known is None:
-            if len(self._sets) >= MAX_SETS:
-                self._sets.clear()
-            is_standard = followed.get("standard_conforming_strings") == "on"
-            known = followed, is_standard and is_readable(followed.get("client_encoding", ""))
-            self._sets[id(followed)] = known
-        if known[1]:
-            self._last_set = followed
-        return known[1]
+    def note_alone(self, followed: ParameterSet, values: ParameterSet) -> None:
+        """These did not travel: see sharers.py."""
+        self.sharers.note_alone(followed, values)
+        self._last_set = None
 
     def _is_learning(self, client: Any, data: bytes, shape: Shape, text: bytes | None = None) -> bool:
         """It has a server of its own, where it is measured if it may ever share. (False, for `take`.) `text` is that of
@@ -174,19 +173,26 @@ class Lines:
         if not self.is_planned:
             self.plan()
 
-    def put_first(self, unit: Unit) -> None:
-        """It runs again, before all others."""
-        unit.line = None
-        self.pending.appendleft(unit)
+    def put_first(self, units: list[Unit]) -> None:
+        """These run again, before all others."""
+        self.pending.extendleft(reversed(units))
         self.plan()
 
-    def run_again(self, unit: Unit) -> None:
-        """Nobody has heard anything of it. If that happens to it again and again, it needs a server of its own."""
-        again = unit.make_again()
-        if again.runs < MAX_RUNS:
-            self.put_first(again)
-        else:
-            self.send_alone(again)
+    def run_again(self, units: list[Unit], alone: Collection[Unit] = ()) -> None:
+        """Nobody has heard anything of these, which stay in their order. Some need a server of their own: `alone`, and
+        whom that happens to again and again. Where a client wants to end its unit, that is done: its cancel request
+        would not find the server it runs on next."""
+        together = []
+        for unit in units:
+            if unit.is_canceled:
+                unit.end_canceled()
+                continue
+            again = unit.make_again()
+            if unit in alone or again.runs >= MAX_RUNS:
+                self.send_alone(again)
+            else:
+                together.append(again)
+        self.put_first(together)
 
     def send_alone(self, unit: Unit) -> None:
         """It needs a server of its client's own after all."""
@@ -272,11 +278,25 @@ class Lines:
         """Does anybody wait for a server of his own?"""
         return bool(self.pool.waiting) and any(not client.is_line for client in self.pool.waiting)
 
+    @property
+    def is_used(self) -> bool:
+        """Does anybody wait here, or has a line a server (or a place in the queue)?"""
+        return bool(self.pending) or any(line.server is not None or line in self.pool.waiting for line in self.members)
+
     # Who waits for too long.
 
     def waiting(self) -> list[Unit]:
         """The units that wait and have not been abandoned, the oldest first."""
         return [unit for unit in self.pending if unit.client is not None]
+
+    def find_places(self) -> "list[tuple[Unit, Line | None, int]]":
+        """Who waits for a place, or stands in one and has not begun: where, and as which number."""
+        places: list[tuple[Unit, Line | None, int]] = []
+        places += [(unit, None, place) for place, unit in enumerate(self.pending, 1)]
+        for line in self.members:
+            behind = [*line.behind, *line.preparing.waiting]
+            places += [(unit, line, place) for place, unit in enumerate(behind, 2)]
+        return [each for each in places if each[0].client is not None]
 
     @property
     def longest_wait(self) -> float:
@@ -335,4 +355,4 @@ def find_lines(pool: Any, limits: Any) -> "Lines | None":
     if before is None:
         return Lines(pool, limits) if is_wanted else None
     before.set_limits(limits)
-    return before if is_wanted or before.pending or any(line.load for line in before.members) else None
+    return before if is_wanted or before.is_used else None

@@ -4,6 +4,10 @@ Those who wait in the queues: told why, sent away when it takes too long, and a 
 Theory. The front of a queue has waited longest, so a look at it ends at the first who has not waited long enough. Why
 they wait is worked out once per pool and sweep, when the first of them must be told (explain.py).
 
+Who stands in line (lines.py) is in no queue of a pool: he waits for a place, or has been sent behind somebody who does
+not come to an end. Nothing of his answer has come before he is the head, so until then a notice may go to him. (How
+long he waits is reckoned anew when he is sent.)
+
 The log hears of an exhausted pool too: when somebody has waited for longer than `query_wait_notify`, and then at most
 once per WARN_AGAIN, with the name of whoever holds a server for longest. It does not when an administrator has paused
 the pool, who knows.
@@ -17,7 +21,7 @@ from weakref import WeakKeyDictionary
 from protocol import sqlstate
 from protocol.backend import build_notice
 from proxy.clock import span
-from proxy.explain import SENTENCE, Explanation, Reason, place_in_queue
+from proxy.explain import SENTENCE, Explanation, Reason, explain_place, place_in_queue
 from proxy.farewell import ERRORS
 from proxy.states import Closing, Leaving, Waiting
 
@@ -59,6 +63,20 @@ class Patience:
                 told += 1
                 _notify(client, reason)
         self._warn(pool, explanation)
+
+    def sweep_lines(self, pool: Any) -> None:
+        """Those of them who stand in line there, and are not told yet."""
+        patience = pool.limits.query_wait_notify
+        if patience is None:
+            return
+        latest = self._now() - patience
+        late = [each for each in pool.lines.find_places() if each[0].since < latest and not each[0].is_notified]
+        if not late:
+            return
+        explanation = Explanation(pool)
+        for unit, line, place in late[:MAX_TOLD]:
+            unit.is_notified = True
+            _notify(unit.client, explain_place(explanation, unit.client, line, place))
 
     def _warn(self, pool: Any, explanation: Explanation | None) -> None:
         """One line about a pool that has been exhausted for long."""

@@ -306,7 +306,10 @@ class Pool(Governing):
         """A server has accepted these."""
         if len(self.proven) >= MAX_INTERNED:
             self.proven.clear()  # costs a round trip here and there, no more
+        before = len(self.proven)
         self.proven.update(values)
+        if self.lines is not None and len(self.proven) > before:
+            self.lines.sharers.hear_proven()
 
     def intern(self, parameters: ParameterSet) -> ParameterSet:
         """One object for all equal sets, so that the usual comparison is `is`."""

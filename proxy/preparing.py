@@ -59,13 +59,15 @@ class Preparing:
             return
         units = self._waiting.pop(statement)
         is_there = line.server is not None and line.server.statements.get(statement) and not statement.is_outdated
-        for unit in reversed(units):
-            if unit.client is None:
-                continue
-            if is_there:
-                line.lines.put_first(unit)
-            else:
+        if is_there:
+            line.lines.put_first(units)
+        else:
+            for unit in units:
                 line.lines.send_alone(unit)
+
+    @property
+    def waiting(self) -> list[Unit]:
+        return [unit for units in self._waiting.values() for unit in units]
 
     @property
     def is_busy(self) -> bool:
@@ -82,8 +84,5 @@ class Preparing:
 
     def give_up(self) -> None:
         """The server is gone: others may have them."""
-        waiting, self._waiting = self._waiting, {}
-        for units in waiting.values():
-            for unit in reversed(units):
-                if unit.client is not None:
-                    self._line.lines.put_first(unit)
+        waiting, self._waiting = self.waiting, {}
+        self._line.lines.put_first(waiting)

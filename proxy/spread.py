@@ -4,8 +4,11 @@ Over how many servers lines are spread.
 Theory. Where an administrator says so (`pipeline_servers`), over so many. Else it is found by trying, since it depends
 on how many cores PostgreSQL has and on what the queries do. Under load one step is tried every now and then: the number
 of queries answered in a period with it is compared with that of the period before. A step up must gain something
-(`GAIN`) or it is taken back; a step down stays unless it costs something. So where all widths are alike the smallest is
-kept, which leaves most servers to those who need one of their own.
+(`GAIN`) or it is taken back, and where it does the next is tried at once; a step down stays unless it costs something.
+So where all widths are alike the smallest is kept, which leaves most servers to those who need one of their own.
+
+Two periods can be compared only if there was load in both, all the time. When there is little to do a trial ends as if
+it had not been, and the first period after that, of which only a part may have been busy, is compared with nothing.
 """
 
 from typing import Final
@@ -28,13 +31,14 @@ class Spread:
         self._since = now
         self._count = 0
         self._best = 0.0  # rate at the width before the step under trial; 0: no step is
-        self._rest = 0
+        self._rest = 1  # so many periods that nothing is compared with
         self._step = 1  # the next trial's direction
 
     def set_limit(self, servers: int) -> None:
         """`servers` of the configuration; 0: find it."""
         self._fixed = servers
-        self.width = servers or self.width
+        if servers:
+            self.width, self._best = servers, 0.0
 
     def note(self, now: float, count: int) -> None:
         """So many queries have been answered in all."""
@@ -44,19 +48,35 @@ class Spread:
         rate, self._since = (count - self._count) / span, now
         self._count = count
         if span > 2 * PERIOD or rate < IDLE_RATE:
-            return  # nobody has looked for long, or there is little to do
-        self._judge(rate)
+            self._break_off()  # nobody has looked for long, or there is little to do
+        else:
+            self._judge(rate)
+
+    def _break_off(self) -> None:
+        if self._best:
+            self.width -= self._step
+            self._best = 0.0
+        self._rest = max(self._rest, 1)
 
     def _judge(self, rate: float) -> None:
         """`rate` is that of the period that is over."""
         if self._best:
-            if rate < self._best * (GAIN if self._step > 0 else LOSS):
+            is_good = rate >= self._best * (GAIN if self._step > 0 else LOSS)
+            self._best = 0.0
+            if is_good and self._step > 0 and self.width < WIDEST:
+                self._try(rate)
+                return
+            if not is_good:
                 self.width -= self._step
                 self._step = -self._step
-            self._best, self._rest = 0.0, REST
+            self._rest = REST
         elif self._rest:
             self._rest -= 1
         else:
             self._step = 1 if self.width == 1 else -1 if self.width == WIDEST else self._step
-            self._best = rate
-            self.width += self._step
+            self._try(rate)
+
+    def _try(self, rate: float) -> None:
+        """One step further than where `rate` was measured."""
+        self._best = rate
+        self.width += self._step

@@ -35,6 +35,5 @@ def rescue(line: Any) -> int:
     line.nobodys += len(behind)
     if not is_ours:
         units[0].shape.distrust()
-    for unit in reversed(behind):
-        line.lines.run_again(unit)
+    line.lines.run_again(behind)
     return len(behind) + int(others)

@@ -25,7 +25,6 @@ from proxy.requests import PASS
 from proxy.reword import is_missing, is_replanned
 from proxy.states import GONE, LINED, RESTING, Closing
 
-MAX_BUFFERED = 1_048_576  # bytes a client may leave unread of its answer before those behind it must wait
 MAX_KEPT = 65_536  # bytes of an answer that are kept back
 MAX_RUNS = 3  # the last one is on a server of its own
 
@@ -44,6 +43,7 @@ class Unit:
     was_heard: bool = False  # has its client heard anything?
     runs: int = 1  # which try this is
     is_canceled: bool = False  # its client wants it to end
+    is_notified: bool = False  # its client has been told that it waits
     was_told: bool = False  # its client has heard the FATAL its server ended with
 
     def __init__(self, client: Any, data: bytes, shape: Any, now: float) -> None:
@@ -73,6 +73,7 @@ class Unit:
         client.pool.stats.line_rerun_count += 1
         again = self._copy(client)
         again.runs = self.runs + 1
+        again.is_notified = self.is_notified
         client.unit = again
         return again
 
@@ -81,22 +82,29 @@ class Unit:
 
     def go_alone(self) -> None:
         """It shall have a server of its client's own."""
+        if self.is_canceled:
+            self.end_canceled()
+            return
         client, self.client = self.client, None
         let_off(client, client.pool.now())
         client.ask_alone(self.said or self.data, self.debts, self.care)
+        client.is_notified = self.is_notified
 
     # What its client calls.
 
     def cancel_unsent(self) -> bool:
         """Answer it with 57014. False: it has been sent already."""
-        client = self.client
-        if self.line is not None or client.is_choked:
+        if self.line is not None or self.client.is_choked:
             return False
-        self.client = None
+        self.end_canceled()
+        return True
+
+    def end_canceled(self) -> None:
+        """Nothing was heard of it, and its client wants nothing of it any more but 57014."""
+        client, self.client = self.client, None
         error = build_error("ERROR", sqlstate.QUERY_CANCELED, "canceling statement due to user request")
         let_off(client, client.pool.now())
         client.deliver(error + READY_IDLE_MESSAGE)
-        return True
 
     def prepare_cancel(self) -> Any:
         """A cancel request is about to be sent to our server, which is returned."""
@@ -139,7 +147,7 @@ class Unit:
         self.was_heard = True
         client.deliver(data)
         # (These may be its last bytes, and the line be others' already.)
-        if client.is_choked and client.unit is self and client.transport.get_write_buffer_size() > MAX_BUFFERED:
+        if client.is_choked and client.unit is self and self.line.lines.unread.is_too_much(client):
             self.line.hold()
 
     def take_kept(self, data: bytes) -> bytes:
@@ -155,11 +163,11 @@ class Unit:
             return b""
         if self.may_run_again and not error.is_fatal:
             if self._is_hit(error):
-                self.line.lines.run_again(self)
+                self.line.lines.run_again([self])
                 return b""
             if self.statement is not None and (is_replanned(error) or is_missing(error, self.statement.name)):
                 self.line.distrust(error)
-                self.line.lines.send_alone(self.make_again())
+                self.line.lines.run_again([self], alone=[self])
                 return b""
         answer: bytes | None = client.failed(error)
         return answer

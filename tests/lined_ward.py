@@ -8,10 +8,13 @@ a byte that a PostgreSQL of one's own would not have said, each answer once, in 
 Two things differ. A backend that is hit by a cancel while it runs somebody else's statement ends that here only
 (`Hit`); if its client were to hear of it his shadow, which was not hit, would say otherwise. And a person's shadow does
 not hear what stands in a line before something of its answer has come, since until then it may be cancelled as if
-nobody had heard it.
+nobody had heard it: at once if it has not been sent, or when it is taken from its line to run elsewhere (rescued, say).
+
+A cancel means what its person has in line at that moment (`meant`); whatever he asks later is a stranger to it.
 """
 
 import random
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
@@ -61,6 +64,10 @@ RELOADS: tuple[dict[str, Any], ...] = (
 )
 
 
+CANCELLED_HERE = CANCELLED_IN_LINE + build_ready(codes.IDLE)
+_TOKEN = re.compile(rb"p\d+_\d+")
+
+
 class Hit(FakePostgres):
     """A backend on which a cancel ends what runs, whosever it is; only `is_meant` says whether he meant it."""
 
@@ -87,6 +94,7 @@ class LinedWard(Ward):
         self.programs = SHARED
         self.in_line: dict[Person, bytes] = {}  # what their shadows have not heard
         self.strays: set[str] = set()
+        self.meant: set[str] = set()  # the tokens whose person has wanted a cancel while they stood in line
         trust(self.pool, *TRUSTED)
 
     def begin(self, people: int) -> None:
@@ -115,7 +123,7 @@ class LinedWard(Ward):
 
     def _is_meant(self, token: str) -> bool:
         person = next(person for person in self.people if token.startswith(person.name))
-        return person.wants_cancel or person.client.state is GONE
+        return token in self.meant or person.wants_cancel or person.client.state is GONE
 
     def _check_target(self, postgres: FakePostgres) -> None:
         """Whoever is hit in another's place must not hear of it: what he hears is looked at."""
@@ -133,8 +141,12 @@ class LinedWard(Ward):
         """What stands in line is heard by his shadow when something of its answer has come."""
         client, transport = person.client, person.transport
         unit = self.in_line[person]
-        if unit and len(transport.arrived) + len(transport.unsent) > len(person.shadow.out):
-            person.shadow.reads(unit)
+        news = bytes(transport.arrived + transport.unsent)[len(person.shadow.out) :] if unit else b""
+        if news:
+            if news.startswith(CANCELLED_HERE) and self._is_wanted_to_end(unit):
+                person.shadow.out += CANCELLED_HERE  # before it ran anywhere
+            else:
+                person.shadow.reads(unit)
             unit = b""
         if client.state is LINED:
             if not unit:
@@ -142,6 +154,7 @@ class LinedWard(Ward):
                 unit = bytes(person.unheard[: len(person.unheard) - carry])
                 del person.unheard[: len(unit)]
         elif unit:  # it needs a server of its own after all
+            assert not self._is_wanted_to_end(unit) or client.state is GONE, f"a cancel of {person.name} is lost"
             person.unheard[:0] = unit
             unit = b""
         self.in_line[person] = unit
@@ -153,19 +166,27 @@ class LinedWard(Ward):
             super()._overhear(person)
         person.shadow.run()
 
+    def _is_wanted_to_end(self, unit: bytes) -> bool:
+        return not self.meant.isdisjoint(find_tokens(unit))
+
+    def check(self) -> None:
+        super().check()
+        for person in self.people:
+            unit = person.client.unit
+            assert unit is None or unit.is_canceled or not self._is_wanted_to_end(self.in_line[person]), (
+                f"a cancel of {person.name} is lost"
+            )
+
     def cancel(self, person: Person) -> None:
         if person.client.state is not LINED:
             super().cancel(person)
             return
         self._overhear(person)
-        person.wants_cancel = True
-        for token in self.strays:  # the stray that hit him may be what he wanted, if he has not heard of it yet
-            if token.startswith(person.name):
-                self.outcomes[token] = CANCELLED
+        wanted = find_tokens(self.in_line[person]) | {person.shadow.sleeping}
+        self.meant |= wanted
+        for token in self.strays & wanted:  # that may be what he wanted, if he has not heard of it yet
+            self.outcomes[token] = CANCELLED
         self.real_cancels.request(person.client.key)
-        if person.client.state is not LINED:  # it was answered here
-            person.shadow.out += CANCELLED_IN_LINE + build_ready(codes.IDLE)
-            self.in_line[person] = b""
 
     def _moves_of_server(self, server: Server, postgres: FakePostgres) -> list[tuple[Callable[[], object], str]]:
         moves = super()._moves_of_server(server, postgres)
@@ -207,6 +228,10 @@ class LinedWard(Ward):
             with self.loop.running():
                 self.pool.unpause()
         super().settle()
+
+
+def find_tokens(said: bytes) -> set[str]:
+    return {token.decode() for token in _TOKEN.findall(said)}
 
 
 def line_storm(chance: random.Random, steps: int, people: int = 4, **limits: Any) -> LinedWard:

@@ -210,6 +210,8 @@ class Ward(FakeWorld):
         check_world(self)
         for law in self.laws:
             law(self)
+        for server, postgres in self.postgres.items():
+            postgres.is_dead |= cast(FakeTransport, server.transport).was_aborted
         limit = self.pool.limits.pool_size
         assert limit is None or self.pool.size <= limit
         assert sum(not each.is_dead for each in self.postgres.values()) <= (limit or 99)
@@ -273,8 +275,6 @@ class Ward(FakeWorld):
             moves += [(lambda: self.deliver(server, postgres), f"{postgres.name} delivers")] * 3
         if postgres.is_dead and (not postgres.out or transport.is_closing()):
             moves.append((lambda: self.hang_up(server), "a server hangs up"))
-        if transport.was_aborted:
-            postgres.is_dead = True
         if postgres.sleeping and self.chance.random() < 0.4:
             moves.append((lambda: self.wake(postgres), "wakes"))
         if self.chance.random() < 0.01 and not postgres.is_dead:

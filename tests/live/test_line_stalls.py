@@ -7,7 +7,7 @@ import pytest
 
 from tests.live.stand import Stand, wait_until
 from tests.live.together import Together, earn_trust, find_running, send_together, wait_running
-from tests.live.wire import SYNC, bind, error, execute, parse, query, rows
+from tests.live.wire import SYNC, bind, cancel_request, error, execute, fields, kinds, parse, query, rows, sqlstate
 
 pytestmark = pytest.mark.live
 
@@ -82,6 +82,21 @@ def test_those_behind_a_lock_are_answered_while_it_is_held_and_the_head_when_it_
         assert rows(other.read_until()) == [("here", str(n))]
     assert time.monotonic() - start > STALL / 2, "they stood behind it"
     assert find_running(admin, "select word, 1 from line_locked") == [pid], "it was left alone"
+    locker.rollback()
+    assert rows(head.read_until()) == [("here", "1")]
+
+
+def test_who_wants_an_end_behind_a_lock_is_answered_so_and_what_he_asks_next_is_not_hit(stand, admin, locker, clients):
+    head, second, *others = clients
+    locker.execute("lock table line_locked")
+    stand_behind(stand, admin, head, [second, *others])
+    with stand.call() as asking:
+        asking.send(cancel_request(second.key))
+        assert sqlstate(second.read_until()) == "57014"
+        assert asking.read_to_end() == []
+    assert rows(second.ask(FREE.format(7))) == [("here", "7")]
+    for n, other in enumerate(others, 1):
+        assert rows(other.read_until()) == [("here", str(n))]
     locker.rollback()
     assert rows(head.read_until()) == [("here", "1")]
 
@@ -197,3 +212,22 @@ def test_who_waits_for_a_statement_of_ours_has_his_own_timeouts(upstream, admin,
         locker.rollback()
         for n, other in enumerate(others):
             assert rows(other.ask(FREE.format(n))) == [("here", str(n))]
+
+
+def test_who_stands_behind_a_lock_or_waits_for_a_place_for_long_is_told_so_before_his_answer(upstream, admin, locker):
+    databases = {"lines": "dbname=postgres pool_size=2 pipeline_depth=4 pipeline_servers=1"}
+    settings = {"query_wait_notify": 0.5, "pipeline_stall_ms": 30_000}
+    with Stand(upstream, settings, databases=databases) as stand, made_ready(stand) as (head, *others):
+        locker.execute("lock table line_locked")
+        stand_behind(stand, admin, head, others)
+        notices = [fields(other.read_until("N")[-1].body) for other in others]
+        assert [notice["S"] for notice in notices] == ["NOTICE"] * len(others)
+        behind, waiting = notices[:3], notices[3:]
+        assert all("in line on a server connection" in notice["D"] for notice in behind)
+        assert all("who wait for a place in a line" in notice["D"] for notice in waiting)
+        time.sleep(1.0)  # for another one
+        locker.rollback()
+        for n, other in enumerate(others):
+            answer = other.read_until()
+            assert (kinds(answer), rows(answer)) == ("TDCZ", [("here", str(n))])
+        assert rows(head.read_until()) == [("here", "1")]

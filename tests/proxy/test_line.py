@@ -2,7 +2,7 @@
 
 import pytest
 
-from protocol.backend import build_parameter_status
+from protocol.backend import build_error, build_parameter_status
 from proxy.states import CLOSED, CLOSING, GONE, IDLE, LINED, LINKED, RESTING, WAITING, Closing
 from tests.lined import (
     ANSWER,
@@ -10,6 +10,7 @@ from tests.lined import (
     another_server,
     answers,
     asks,
+    cancels,
     free,
     hangs_up,
     passes,
@@ -112,6 +113,12 @@ def test_when_its_server_dies_the_head_hears_so_and_those_behind_run_elsewhere()
     play >> another_server() << sent_for("b c", server=1) >> answers("b c", server=1) << to("b") << to("c")
 
 
+def test_who_stood_behind_it_and_wanted_a_cancel_runs_nowhere_else():
+    play = in_line() >> cancels("b") >> server_hangs_up() << told("a", "server conn crashed?")
+    play << to("b", build_error("ERROR", "57014", "canceling statement due to user request") + said("Z:I"))
+    play >> another_server() << sent_for("c", server=1) >> answers("c", server=1) << to("c")
+
+
 def test_a_fatal_is_the_heads_and_nobody_elses():
     play = in_line() >> says("FATAL:shutdown") << to("a", "FATAL:shutdown") >> server_hangs_up()
     assert play.clients["a"].state is GONE
@@ -145,6 +152,15 @@ def test_who_has_lost_two_servers_has_the_next_for_himself():
         play << sent_for(left, server=number + 1)
     assert play.clients["c"].server is play.servers[2]
     play >> answers("c", server=2) << to("c")
+
+
+def test_those_who_have_lost_two_servers_keep_their_order_and_who_came_later_stands_behind_them():
+    play = in_line("a b c d e f") >> server_hangs_up() >> another_server() << sent_for("b c d e f", server=1)
+    play >> asks("z") >> server_hangs_up(1) >> passes(20.0) >> (lambda play: play.pool.grow())
+    assert [play.name_of(client) for client in play.pool.waiting if not client.is_line] == ["c", "d", "e", "f"]
+    play >> another_server() << sent_for("c", server=2)
+    for name, following in zip("cdef", "defz", strict=True):
+        play >> answers(name, server=2) << to(name) << sent_for(following, server=2)
 
 
 # Clients that leave.

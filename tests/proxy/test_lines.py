@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 
 from protocol.sharing import FIT
-from proxy import lines as lines_module
 from proxy.config.kinds import PoolMode, SessionState
 from proxy.farewell import ERRORS
 from proxy.janitor import Janitor
@@ -84,15 +83,6 @@ def test_what_nobody_has_seen_yet_is_measured_first_and_trusted_when_it_was_good
     assert play.clients["b"].state is LINED
 
 
-def test_with_quotes_that_are_none_nobody_shares():
-    play = Lined("a")
-    play.join("c", standard_conforming_strings="off")
-    play.join("d", client_encoding="SJIS")
-    play.join("e", client_encoding="LATIN1")
-    play >> asks("c d e")
-    assert [play.clients[name].state for name in "cde"] == [WAITING, WAITING, LINED]
-
-
 def test_nobody_shares_who_has_something_only_his_own_server_may_see():
     play = Lined("ab", session_state="track")
     play.clients["a"].stall = object()
@@ -114,15 +104,6 @@ def test_functions_an_administrator_vouches_for():
     play = Lined("ab", pipeline_functions=("My_Rates",))
     assert play.lines.book.find(b"select my_rates(1)").verdict is FIT
     assert play.lines.book.find(b"select other(1)").verdict is not FIT
-
-
-def test_what_is_known_of_parameters_is_bounded(monkeypatch):
-    monkeypatch.setattr(lines_module, "MAX_SETS", 3)
-    play = Lined("")
-    for number in range(10):
-        play.join(f"c{number}", TimeZone=str(number))
-        play.lines._is_sharing(play.clients[f"c{number}"].followed)
-    assert len(play.lines._sets) <= 3
 
 
 # Who goes where.
@@ -333,6 +314,14 @@ def test_turned_on_and_off_and_on():
     trust(play.pool, "select 'a'")
     play >> asks("a b") >> reload(pipeline_depth=1) >> reload(pipeline_depth=4) >> free() << sent_for("a b")
     play >> answers("a b") << to("a") << to("b")
+
+
+def test_turned_off_and_on_again_what_still_runs_for_nobody_is_known():
+    """b has been rescued and a is answered, but what b left behind is not done."""
+    play = Lined("ab", servers=2, busy=2, pipeline_stall_ms=250) >> asks("a b") >> free(0) << sent_for("a b") >> free(1)
+    play >> passes(0.5) >> answers("a") << to("a") >> answers("b", server=1) << to("b")
+    play >> reload(pipeline_depth=1) >> reload(pipeline_depth=2) >> says(ANSWER, "b") << silence("a b")
+    assert [server.state for server in play.servers] == [IDLE, IDLE]
 
 
 def test_a_reload_changes_limits_of_lines_that_are_on_their_way():

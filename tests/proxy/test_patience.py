@@ -11,6 +11,7 @@ from proxy.patience import WARN_AGAIN, Patience
 from proxy.pool import LoginFailed
 from proxy.states import GONE, OPENING, WAITING, Leaving, Waiting
 from tests.fakes import FakeWorld
+from tests.lined import Lined, answers, asks, cancels, free, passes, says, sent, sent_for, silence, to
 from tests.play import Play, another_client, asked, client, server
 from tests.proxy.test_janitor import Night, later
 from tests.ward import messages
@@ -76,6 +77,81 @@ def test_a_crowd_is_told_in_slices(monkeypatch):
         play >> later(TICK)
         counts.append(sum(len(heard(one)) for one in play.waiting))
     assert counts == [3, 6, 8, 8]
+
+
+# Those who stand in line.
+
+
+def sweeps(play):
+    Patience(play.world.clock.now).sweep_lines(play.pool)
+
+
+def notice(name, *words):
+    """`name` has heard one notice with these in it, and no more."""
+
+    def check(play):
+        (message,) = messages(play.hear(name, play.socket(name)))
+        assert message[:1] == b"N"
+        told = parse_error(message[5:])
+        assert (told.severity, told.message) == ("NOTICE", SENTENCE)
+        for word in words:
+            assert word in f"{told.detail} {told.hint}", told
+
+    return check
+
+
+def in_line(names="a b c", **limits):
+    """a is at the head and does not come to an end."""
+    limits = {"query_wait_notify": 1.0, "pipeline_stall_ms": 60_000, **limits}
+    return Lined(names.replace(" ", ""), **limits) >> asks(names) >> free() << sent_for(names)
+
+
+def test_who_waits_for_a_place_in_a_line_is_told_once_and_then_served():
+    play = Lined("ab", query_wait_notify=1.0) >> asks("a b") >> passes(0.9) >> sweeps << silence("a b") >> passes(0.2)
+    play >> sweeps << notice("a", "The one server of pool shop/web is busy", "You are number 1 of those who wait")
+    play << notice("b", "number 2") >> passes(5.0) >> sweeps << silence("a b")
+    play >> free() << sent_for("a b") >> answers("a b") << to("a") << to("b")
+
+
+def test_who_stands_behind_one_that_does_not_end_is_told_and_that_one_is_not():
+    play = in_line() >> passes(1.1) >> sweeps << silence("a") << notice("c", "number 3 in line")
+    play << notice("b", "number 2 in line", "done so for 1.1 s", "pipeline_stall_ms (60000)") >> sweeps
+    play << silence("b c") >> answers("a b c") << to("a") << to("b") << to("c")
+
+
+def test_nobody_is_told_in_the_middle_of_his_answer_and_it_counts_anew_for_who_is_next():
+    play = in_line("a b") >> says("T D:a") << to("a", "T D:a") >> passes(1.1) >> sweeps << silence("a") << notice("b")
+    play >> says("C Z:I T D:b") << to("a", "C Z:I") << to("b", "T D:b") >> passes(5.0) >> sweeps << silence("b")
+    play >> says("C Z:I") << to("b", "C Z:I")
+
+
+def test_nor_when_what_came_of_it_is_kept_back():
+    play = in_line("a b") >> cancels("a") >> says("C Z:I T D:b") << to("a", "C Z:I") << silence("b")
+    play >> passes(5.0) >> sweeps << silence("b") >> says("C Z:I") << to("b", "T D:b C Z:I")
+
+
+def test_who_is_rescued_or_goes_alone_is_not_told_again():
+    play = in_line("a b", pipeline_stall_ms=2_000) >> passes(1.1) >> sweeps << notice("b") >> passes(3.0) << sent()
+    assert play.unit("b").runs == 2
+    play >> passes(3.0) >> sweeps << silence("a b")
+    play >> (lambda play: play.lines.send_alone(play.lines.pending.popleft())) >> passes(3.0)
+    play >> (lambda play: Patience(play.world.clock.now).sweep(play.pool)) << silence("a b")
+
+
+def test_what_no_one_waits_for_any_more_is_nobodys_notice():
+    play = in_line() >> (lambda play: play.socket("b").peer_hangs_up()) >> passes(1.1) >> sweeps << notice("c")
+    play << silence("a b")
+
+
+def test_with_no_query_wait_notify_nobody_in_line_is_told():
+    in_line(query_wait_notify=None) >> passes(100.0) >> sweeps << silence("a b c")
+
+
+def test_the_janitor_sees_to_it():
+    play = Night(pipeline_depth=16, pipeline_servers=1, query_wait_notify=1.0) >> client("Q:begin") >> server("C Z:T")
+    play.world.pool.lines.book.find(b"select 1").is_trusted = True
+    play >> another_client >> client("Q:select_1") >> later(2.0)
+    assert [kind for kind, _ in heard(play.client)] == ["N"]
 
 
 def last_words(one):

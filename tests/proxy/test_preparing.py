@@ -2,6 +2,7 @@
 
 from protocol.backend import ErrorFields, build_row_description
 from protocol.prepared import Statement
+from proxy.patience import Patience
 from proxy.states import ACTIVE, CLOSED, CLOSING, IDLE, LINED, RESTING, WAITING, Closing
 from tests.lined import (
     ANSWER,
@@ -217,3 +218,12 @@ def test_who_has_deallocated_his_statement_is_told_so_and_the_others_keep_theirs
     play >> asks("b", ROUND) >> asks("a", ROUND)
     assert play.clients["b"].state is LINED
     assert play.clients["a"].state is WAITING
+
+
+def test_who_waits_for_a_statement_of_ours_for_long_is_told_that_he_waits():
+    play = prepared("a b", known=False, query_wait_notify=1.0, pipeline_stall_ms=60_000) >> asks("a", ROUND) >> free()
+    play << sent(BRING) >> passes(1.5) >> (lambda play: Patience(play.world.clock.now).sweep_lines(play.pool))
+    heard = play.hear("a", play.socket("a"))
+    assert heard[:1] == b"N"
+    assert b"number 2 in line on a server connection" in heard
+    play >> says(BROUGHT) << sent(MINE) >> answers("a", GOOD) << to("a", GOOD) << silence("b")

@@ -46,11 +46,52 @@ def test_and_when_he_takes_it_back_it_goes_on_from_there():
     assert world.run(100).usual < 5
 
 
+def test_what_he_says_ends_a_trial():
+    world = World(lambda width: 10_000.0).run(2)
+    assert world.spread.width == 2, "a step is under trial"
+    world.spread.set_limit(1)
+    world.run(3).spread.set_limit(0)
+    assert set(world.run(3, span=10 * PERIOD).widths[2:]) == {1}
+
+
 @pytest.mark.parametrize("best", [1, 2, 4, 6])
 def test_it_finds_the_width_beyond_which_nothing_is_gained(best):
     world = World(lambda width: 10_000.0 * min(width, best)).run(400)
     assert world.usual == best
     assert set(world.widths[-60:]) <= {best - 1, best, best + 1}
+
+
+def test_where_each_step_gains_the_next_is_tried_at_once():
+    assert World(lambda width: 10_000.0 * min(width, 5)).run(8).widths == [1, 2, 3, 4, 5, 6, 5, 5]
+
+
+def test_a_trial_that_is_interrupted_by_low_load_is_not_judged_by_what_comes_hours_later():
+    """At night there is nothing to do. In the morning there is twice as much, and the step has gained nothing."""
+    load = [10_000.0]
+    world = World(lambda width: load[0]).run(2)
+    assert world.spread.width == 2, "a step is under trial"
+    load[0] = IDLE_RATE / 2
+    assert world.run(100).spread.width == 1
+    load[0] = 20_000.0
+    assert world.run(60).usual == 1
+    assert set(world.widths[2:]) == {1, 2}
+
+
+def test_nor_is_one_in_which_nobody_has_looked():
+    world = World(lambda width: 10_000.0).run(2)
+    assert world.spread.width == 2
+    world.run(1, span=10 * PERIOD)
+    assert world.spread.width == 1
+
+
+def test_the_first_period_after_a_silence_is_compared_with_nothing():
+    """Load came in the middle of it, so whatever is tried next would seem to gain."""
+    load = [IDLE_RATE / 2]
+    world = World(lambda width: load[0]).run(5)
+    load[0] = 5_000.0
+    world.run(1)
+    load[0] = 10_000.0
+    assert world.run(2).widths[-3:] == [1, 2, 1]
 
 
 def test_where_all_are_alike_the_smallest_is_kept():

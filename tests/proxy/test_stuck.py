@@ -1,11 +1,15 @@
 """Whoever stands behind a head that does not come to an end is rescued, and the head loses nothing by it."""
 
+from protocol import sqlstate
+from protocol.backend import build_error
+from proxy.chores import hearer
 from proxy.states import CLEANING, GONE, IDLE, LINED, LINKED, RESTING
 from tests.lined import (
     ANSWER,
     Lined,
     answers,
     asks,
+    cancels,
     free,
     hangs_up,
     passes,
@@ -20,6 +24,7 @@ from tests.lined import (
 from tests.play import said
 
 STALL = 0.25
+CANCELED = build_error("ERROR", sqlstate.QUERY_CANCELED, "canceling statement due to user request") + said("Z:I")
 
 
 def stuck(names="a b c", **limits):
@@ -34,6 +39,32 @@ def test_those_behind_run_elsewhere_and_nothing_is_cancelled():
     assert not play.world.cancels
     assert play.pool.stats.line_rescue_count == 2
     assert play.clients["a"].state is LINED
+
+
+def test_who_wanted_a_cancel_meanwhile_is_answered_so_and_does_not_run_again():
+    play = stuck() >> cancels("b") << silence("b") >> passes(2 * STALL) << to("b", CANCELED) << sent_for("c", server=1)
+    assert play.clients["b"].state is RESTING
+    assert play.pool.stats.line_rerun_count == 1
+    play >> answers("c", server=1) << to("c") >> answers("a b c") << to("a") << silence("b c")
+
+
+def test_what_he_asks_next_is_not_hit_by_that_cancel():
+    play = stuck() >> cancels("b") >> passes(2 * STALL) << to("b", CANCELED) << sent_for("c", server=1)
+    assert play.world.cancels == [play.servers[0]]  # it looks for b there, and will not find him
+    assert play.clients["b"] not in map(hearer, play.servers[0].ledger.owners())
+    play >> asks("b") >> answers("c", server=1) << to("c") << sent_for("b", server=1) >> answers("b", server=1)
+    play << to("b") << silence("c")
+
+
+def test_who_is_rescued_behind_him_is_not_cancelled_with_him():
+    play = stuck() >> cancels("c") >> passes(2 * STALL) << to("c", CANCELED) << sent_for("b", server=1)
+    assert not play.unit("b").is_canceled
+    play >> answers("b", server=1) << to("b") << silence("a c")
+
+
+def test_the_head_that_wants_a_cancel_is_left_to_postgres():
+    play = stuck("a b") >> cancels("a") >> passes(2 * STALL) << silence("a") << sent_for("b", server=1)
+    play >> says("ERROR:canceled Z:I") << to("a", "ERROR:canceled Z:I") >> answers("b", server=1) << to("b")
 
 
 def test_the_head_is_answered_when_its_lock_is_free_and_what_ran_twice_reaches_nobody():
