@@ -6,7 +6,7 @@ much as one to a process that is awake; where processors are few it takes ours b
 clients are often few processes (a pool of connections, a load maker). Told one by one they sleep and are woken once
 for each answer. Told together, the first answer wakes them and the others find them awake, and the work on the answers
 is not interrupted by sending them. Measured on two processors: 2,000 logins at once take a sixth less, short queries
-of 64 clients come through by a tenth more.
+of 64 clients come through by an eighth more.
 
 With few there is nothing to gain, and an answer goes out at once: its receiver works on it while we go on.
 
@@ -20,7 +20,7 @@ from collections.abc import Sized
 from typing import Final
 
 AT_THE_DOOR: Final = 32  # so many that log in are a crowd
-AT_WORK: Final = 4  # and so many servers that work for the clients of a pool
+AT_WORK: Final = 8  # and so many servers that work for the clients of a pool
 
 
 class Chorus:

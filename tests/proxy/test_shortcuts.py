@@ -356,6 +356,9 @@ def finish(self, server, data):
 def assert_no_difference(steps, cuts=(), **limits):
     at_a_glance = tell(steps, cuts, limits)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("proxy.pool.AT_WORK", 0)
+        assert at_a_glance == tell(steps, cuts, limits), "together"
+    with pytest.MonkeyPatch.context() as patch:
         for name in ("ask_on", "ask_otherwise", "ask_round"):
             patch.setattr(Shortcuts, name, lambda self, data: self._receive(data))
         patch.setattr(Shortcuts, "is_round", lambda self, data: False)
