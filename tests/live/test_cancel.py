@@ -82,10 +82,13 @@ def test_psycopg_cancels_through_the_proxy(stand, admin):
 
 @pytest.mark.parametrize("key", [b"\0" * 8, b"\xff" * 8, b"12345678", b"x" * 36, b"x" * 256])
 def test_an_unknown_key_does_nothing(stand, admin, key):
+    waiting = "select pg_advisory_xact_lock(77), 'through'"
     with stand.raw() as line:
-        line.send(query("select pg_sleep(0.2), 'through'"))
-        wait_until(lambda: is_running(admin, "select pg_sleep(0.2), 'through'"), "the query runs")
+        admin.execute("select pg_advisory_lock(77)")
+        line.send(query(waiting))
+        wait_until(lambda: is_running(admin, waiting), "the query runs")
         cancel(stand, key)
+        admin.execute("select pg_advisory_unlock(77)")
         assert rows(line.read_until()) == [("", "through")]
 
 
