@@ -25,11 +25,11 @@ from tests.bench.processes import Failed, other_user, run, running
 from tests.bench.wire import Address
 
 DIRECT, THEIRS, OURS, LINES = "direct", "pgbouncer", "pgshuttle", "pgshuttle-lines"
-SHARED_LINES = "pipeline_depth = 16\n"
+SHARED_LINES = "pipeline_depth = 64\n"
 PREPARED_SINCE = (1, 21)
 PREPARED = "max_prepared_statements = 200\n"
 POOLERS = (
-    "same file for all: transaction mode, 20 servers, trust, no log line per login; with lines: pipeline_depth = 16"
+    "same file for all: transaction mode, 20 servers, trust, no log line per login; with lines: pipeline_depth = 64"
 )
 INI = """\
 [databases]

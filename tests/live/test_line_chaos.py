@@ -184,8 +184,8 @@ READS = [
 ]  # fmt: skip
 
 
-@pytest.fixture(name="stand")
-def _stand(upstream, admin):
+@pytest.fixture(name="stand", params=[16, 64], ids="depth {}".format)
+def _stand(upstream, admin, request):
     admin.execute("drop table if exists secrets, line_numbers; create unlogged table secrets (word text)")
     admin.execute("create table line_numbers as select n from generate_series(0, 999) n; analyze line_numbers")
     admin.execute(f"grant all on secrets, line_numbers to {LIMITED}")
@@ -193,7 +193,7 @@ def _stand(upstream, admin):
         admin.execute(f"drop schema if exists {schema} cascade; create schema {schema}")
         admin.execute(f"create table {schema}.mine as select '{schema}'::text as word")
         admin.execute(f"grant usage on schema {schema} to {LIMITED}; grant all on {schema}.mine to {LIMITED}")
-    databases = {"lines": f"dbname=postgres pool_size={LIMIT} pipeline_depth=16 pipeline_servers=2"}
+    databases = {"lines": f"dbname=postgres pool_size={LIMIT} pipeline_depth={request.param} pipeline_servers=2"}
     settings = {"query_wait_notify": 0, "query_wait_timeout": PATIENCE, "log_connections": 0, "log_disconnections": 0}
     with Stand(upstream, settings, databases=databases) as stand:
         yield stand

@@ -14,7 +14,8 @@ from tests.live.wire import error, kinds, query, rows, sqlstate
 
 pytestmark = pytest.mark.live
 
-LINES = "dbname=postgres pool_size=4 pipeline_depth=16 pipeline_servers=2"
+LINES = "dbname=postgres pool_size=4 pipeline_depth=16 pipeline_servers=1"
+PATIENT = {"pipeline_stall_ms": 20_000}  # nobody is rescued here
 PIDS = "select pid from pg_stat_activity where usename = 'app' and backend_type = 'client backend'"
 
 
@@ -26,7 +27,7 @@ def _gate(upstream):
 
 @pytest.fixture(name="stand")
 def _stand(upstream):
-    with Stand(upstream, databases={"lines": LINES}) as stand:
+    with Stand(upstream, PATIENT, databases={"lines": LINES}) as stand:
         yield stand
 
 
@@ -153,7 +154,7 @@ def test_a_stop_that_waits_for_clients_lets_those_in_line_read_on(stand):
 
 
 def test_a_query_that_takes_too_long_ends_its_client_and_no_other(upstream, admin):
-    settings = {"query_timeout": 2, "pipeline_stall_ms": 20_000}
+    settings = {"query_timeout": 2, **PATIENT}
     with Stand(upstream, settings, databases={"lines": LINES}) as stand, made_ready(stand) as clients:
         with Shut(admin):
             head, *others = line_up(stand, admin, clients)

@@ -49,7 +49,7 @@ def weather(chance: random.Random) -> dict[str, Any]:
         "people": chance.randint(2, 6),
         "pool_size": chance.choice([1, 2, 3]),
         "session_state": chance.choice(["leak", "track"]),
-        "pipeline_depth": chance.choice([2, 3, 16, 16]),
+        "pipeline_depth": chance.choice([2, 3, 16, 64]),
         "pipeline_servers": chance.choice([0, 1, 2]),
         "max_prepared_statements": chance.choice([1, 3, 200]),
     }
