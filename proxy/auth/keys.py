@@ -47,6 +47,8 @@ ITERATIONS: Final = 4096  # PostgreSQL's scram_iterations, and what RFC 7677 ask
 CAPACITY: Final = 10_000  # results; about 250 bytes each
 THREADS: Final = 2
 NICE: Final = 10  # of its threads
+MAX_MOCKS: Final = 1_000  # users who do not exist, remembered
+MAX_NAME: Final = 200  # characters of such a name; PostgreSQL's are shorter
 
 Verifiers = Mapping[ScramVerifier, Stored]
 """Each with the stored secret that it is made of."""
@@ -74,6 +76,7 @@ class KeyKeeper:
     ) -> None:
         self.iterations = iterations
         self._mock_key = mock_key or secrets.token_bytes(32)
+        self._mocks: dict[tuple[str, int], ScramVerifier] = {}
         self._name_key = secrets.token_bytes(32)
         self._capacity = capacity
         self._known: OrderedDict[bytes, bytes] = OrderedDict()
@@ -111,9 +114,21 @@ class KeyKeeper:
             self.gathered.popitem(last=False)
 
     def mock(self, user: str, number: int = 0) -> ScramVerifier:
-        """A verifier that no password fits; the same each time for the same user. One may have several (turns.py)."""
+        """A verifier that no password fits; the same each time for the same user. One may have several (turns.py).
+
+        It is remembered, with what its signatures need (passwords.py): else an unknown user is answered some
+        microseconds later than one who exists, each time he comes.
+        """
         name = f"{user}\0{number}" if number else user  # nobody's name has a zero byte in it
-        return mock_verifier(name, self._mock_key, self.iterations)
+        key = name, self.iterations
+        mock = self._mocks.get(key)
+        if mock is None:
+            mock = mock_verifier(name, self._mock_key, self.iterations)
+            if len(self._mocks) >= MAX_MOCKS:
+                self._mocks.clear()
+            if len(name) <= MAX_NAME:
+                self._mocks[key] = mock
+        return mock
 
     def draw(self, user: str) -> float:
         """Chance, from 0 up to 1; the same each time for the same user."""

@@ -149,6 +149,21 @@ def test_a_user_has_the_same_salt_before_he_exists_and_after() -> None:
     play(ask())
 
 
+def test_a_mock_is_made_once_and_few_are_remembered(monkeypatch):
+    monkeypatch.setattr("proxy.auth.keys.MAX_MOCKS", 2)
+    keeper = KeyKeeper(iterations=2, mock_key=b"key")
+    joe = keeper.mock("joe")
+    assert keeper.mock("joe") is joe
+    assert keeper.mock("joe", 1) != joe
+    assert keeper.mock("ann") != joe
+    assert len(keeper._mocks) == 1, "those before are forgotten"
+    assert keeper.mock("joe") == joe
+    keeper.mock("x" * 1000)
+    keeper.iterations = 3
+    assert keeper.mock("joe").iterations == 3
+    assert not any(len(name) > 200 for name, _ in keeper._mocks)
+
+
 def test_warm_keys_are_derived_before_anybody_asks(derivation: Derivation) -> None:
     scram = parse_stored("SCRAM-SHA-256$2:c2FsdA==$" + "A" * 43 + "=:" + "A" * 43 + "=")
 
