@@ -4,11 +4,13 @@ Over how many servers lines are spread.
 Theory. Where an administrator says so (`pipeline_servers`), over so many. Else it is found by trying, since it depends
 on how many cores PostgreSQL has and on what the queries do. Under load one step is tried every now and then: the number
 of queries answered in a period with it is compared with that of the period before. A step up must gain something
-(`GAIN`) or it is taken back, and where it does the next is tried at once; a step down stays unless it costs something.
-So where all widths are alike the smallest is kept, which leaves most servers to those who need one of their own.
+(`GAIN`), and going back must cost that again: else it was not the step, but load that has just begun to come. Then the
+next one is tried at once. A step down stays unless it costs something. So where all widths are alike the smallest is
+kept, which leaves most servers to those who need one of their own.
 
-Two periods can be compared only if there was load in both, all the time. When there is little to do a trial ends as if
-it had not been, and the first period after that, of which only a part may have been busy, is compared with nothing.
+Two periods can be compared only if there was load in both, all the time. When there is little to do a trial ends, a
+step up as if it had not been, and the first period after that, of which only a part may have been busy, is compared
+with nothing.
 """
 
 from typing import Final
@@ -53,9 +55,9 @@ class Spread:
             self._judge(rate)
 
     def _break_off(self) -> None:
-        if self._best:
-            self.width -= self._step
-            self._best = 0.0
+        if self._best and self._step > 0:
+            self.width -= 1
+        self._best = 0.0
         self._rest = max(self._rest, 1)
 
     def _judge(self, rate: float) -> None:
@@ -63,13 +65,14 @@ class Spread:
         if self._best:
             is_good = rate >= self._best * (GAIN if self._step > 0 else LOSS)
             self._best = 0.0
-            if is_good and self._step > 0 and self.width < WIDEST:
-                self._try(rate)
-                return
             if not is_good:
                 self.width -= self._step
                 self._step = -self._step
-            self._rest = REST
+            elif self._step > 0:
+                self._step = -1
+                self._try(rate)
+                return
+            self._rest = REST if self._step < 0 else 0
         elif self._rest:
             self._rest -= 1
         else:

@@ -61,8 +61,23 @@ def test_it_finds_the_width_beyond_which_nothing_is_gained(best):
     assert set(world.widths[-60:]) <= {best - 1, best, best + 1}
 
 
-def test_where_each_step_gains_the_next_is_tried_at_once():
-    assert World(lambda width: 10_000.0 * min(width, 5)).run(8).widths == [1, 2, 3, 4, 5, 6, 5, 5]
+def test_where_going_back_costs_what_a_step_has_gained_the_next_is_tried_at_once():
+    assert World(lambda width: 10_000.0 * min(width, 3)).run(11).widths == [1, 2, 1, 2, 3, 2, 3, 4, 3, 3, 3]
+
+
+def test_load_that_begins_to_come_is_no_gain():
+    load = iter([*(5_000.0 * 1.2**n for n in range(8)), *[25_000.0] * 60])
+    world = World(lambda width: next(load)).run(60)
+    assert set(world.widths) == {1, 2}
+    assert world.usual == 1
+
+
+def test_a_step_back_that_low_load_interrupts_stays():
+    load = [10_000.0]
+    world = World(lambda width: load[0] * width).run(3)
+    assert world.widths == [1, 2, 1]
+    load[0] = IDLE_RATE / 4
+    assert world.run(1).spread.width == 1
 
 
 def test_a_trial_that_is_interrupted_by_low_load_is_not_judged_by_what_comes_hours_later():
