@@ -19,7 +19,14 @@ from tests.ports import find_free_port
 BASE = "dc=example,dc=com"
 SEARCHER = f"cn=searcher,{BASE}"
 SEARCHER_PASSWORD = "let me look"
-PASSWORDS = {"anna": "swordfish", "bert": "grün & \u2168", "o,b=+x": "comma", "star*": "starry", "twin": "one"}
+PASSWORDS = {
+    "anna": "swordfish",
+    "bert": "grün & \u2168",
+    "o,b=+x": "comma",
+    "star*": "starry",
+    "twin": "one",
+    "carl": "unsaid",
+}
 SECONDS = 45.0
 
 CONF = """\
