@@ -223,7 +223,7 @@ def hear_begun(server: Any, data: bytes) -> bytes:
     """The answer to a BEGIN that we have put in front of what a client asked; mostly with the answer to that, which is
     left. Without this the two would be taken message by message."""
     ledger = server.ledger
-    owner = None if server.carry or server.remain or ledger.head[1] is server.client else ledger.pay_usual()
+    owner = None if ledger.head[1] is server.client else ledger.pay_usual()
     if owner is None:
         return data
     server.status = codes.IN_TRANSACTION

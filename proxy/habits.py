@@ -15,7 +15,7 @@ kind of statement he idled after; where there is no such timeout nothing is.
 from weakref import WeakKeyDictionary
 
 from protocol.effects import Reader
-from proxy.config.kinds import ListenMode, PoolMode, SessionState
+from proxy.config.kinds import ListenMode, PoolMode, SessionState, is_private
 from proxy.config.limits import Limits
 from proxy.requests import (
     BEGINS,
@@ -53,7 +53,7 @@ class Habits:
         else:
             self.reader = Reader([name.encode() for name in limits.pin_functions])
         self.is_audited = state is SessionState.AUDIT
-        self.is_private = limits.pool_mode is PoolMode.SESSION or self.is_audited
+        self.is_private = is_private(limits.pool_mode, state)
         self.is_tracking = state in (SessionState.TRACK, SessionState.RESET) and not self.is_private
         self.is_walking = self.is_private or limits.track_statements
         self.is_listening_shared = limits.listen_mode is ListenMode.SHARED and state is SessionState.TRACK

@@ -50,13 +50,13 @@ class Leaving:
         if self.state is GONE:
             return
         self._log_closing(why)
-        self.pool.chorus.sing()
         if self.pool.world.settings.log_pooler_errors:
             about = f"{error.message}: {note}" if note else error.message
             self.pool.world.log.for_socket(self.tag).warning(f"pooler error: {about}")
         if not self.transport.is_closing() and not self._is_in_message():
-            self.transport.write(
-                build_error("FATAL", error.sqlstate, error.message, detail=error.detail, hint=error.hint)
+            self.pool.chorus.say(
+                self.transport,
+                build_error("FATAL", error.sqlstate, error.message, detail=error.detail, hint=error.hint),
             )
         self._part(why, cancel=True)
 

@@ -85,8 +85,7 @@ class Line(Handing):
     @property
     def behind(self) -> list[Unit]:
         """Those of them that have not begun."""
-        units = self.units
-        return units[1:] if units and self.server.ledger.head[1] is units[0] else units
+        return find_behind(self.server.ledger) if self.server is not None else []
 
     @property
     def head(self) -> Any:
@@ -308,10 +307,9 @@ class Line(Handing):
     def lose_server(self, why: Closing, said: ErrorFields | None, *, was_told: bool, cut: Any) -> None:
         """Our server is gone. What it ran may be why, and hears of it; those behind had not begun, and stand in line
         again. (All of them only read: to run one twice harms nobody.)"""
-        units = find_units(self.ledger)
-        begun = 1 if units and self.ledger.head[1] is units[0] else 0  # else it ran something of ours
+        units, behind = find_units(self.ledger), find_behind(self.ledger)
         self.load, self.is_held, self.state = 0, False, RESTING
-        self.lines.run_again([unit for unit in units[begun:] if unit.client is not None and unit.may_run_again])
+        self.lines.run_again([unit for unit in behind if unit.client is not None and unit.may_run_again])
         self.preparing.give_up()
         for unit in units:
             if unit.client is not None and unit.kept:
@@ -326,3 +324,9 @@ class Line(Handing):
 def find_units(ledger: Any) -> list[Unit]:
     """Those that are owed something, the one that runs first."""
     return [owner for owner in dict.fromkeys(ledger.owners()) if isinstance(owner, Unit)]
+
+
+def find_behind(ledger: Any) -> list[Unit]:
+    """Those of them that have not begun: all, where something of ours runs."""
+    units = find_units(ledger)
+    return units[1:] if units and ledger.head[1] is units[0] else units

@@ -27,7 +27,7 @@ from protocol.parameters import ParameterSet
 from protocol.sharing import ZEROS
 from proxy import rounds, stuck
 from proxy.books import Book
-from proxy.config.kinds import PoolMode, SessionState
+from proxy.config.kinds import is_private
 from proxy.line import Line
 from proxy.probes import Probe
 from proxy.requests import CARE, UNNAMED
@@ -344,8 +344,7 @@ class Lines:
 
 def may_share(limits: Any) -> bool:
     """Do the clients of a pool with these limits?"""
-    is_private = limits.pool_mode is PoolMode.SESSION or limits.session_state is SessionState.AUDIT
-    return bool(limits.pipeline_depth > 1 and not is_private)
+    return bool(limits.pipeline_depth > 1 and not is_private(limits.pool_mode, limits.session_state))
 
 
 def find_lines(pool: Any, limits: Any) -> "Lines | None":

@@ -22,9 +22,9 @@ from proxy.chores import Chore
 
 def rescue(line: Any) -> int:
     """What runs on the server of `line` does not end; how many have been taken from behind it."""
-    units, ledger, server = line.units, line.ledger, line.server
-    is_ours = not units or ledger.head[1] is not units[0]  # (what runs is nobody's: nobody has begun)
-    behind = [unit for unit in units[not is_ours :] if unit.client is not None and unit.may_run_again]
+    units, waiting, ledger, server = line.units, line.behind, line.ledger, line.server
+    is_ours = len(waiting) == len(units)  # (what runs is nobody's: nobody has begun)
+    behind = [unit for unit in waiting if unit.client is not None and unit.may_run_again]
     others = line.preparing.leave()
     if not behind:
         return int(others)

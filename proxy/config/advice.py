@@ -19,7 +19,7 @@ from typing import Final
 
 from proxy.config.entries import Database, User
 from proxy.config.ini import Config
-from proxy.config.kinds import AuthType, PoolMode, SessionState
+from proxy.config.kinds import AuthType, PoolMode, SessionState, is_private
 from proxy.config.lines import Line, Mistake
 from proxy.config.settings import MAIN_SECTIONS, SETTINGS, Settings
 
@@ -83,10 +83,6 @@ def _lets_all_in(settings: Settings) -> bool:
 
 def _maps_tokens(settings: Settings) -> bool:
     return settings.auth_type is AuthType.OAUTH and bool(settings.oauth_map)
-
-
-def _is_private(settings: Settings) -> bool:
-    return settings.pool_mode is PoolMode.SESSION or settings.session_state is SessionState.AUDIT
 
 
 def _is_read_by_all(path: str) -> bool:
@@ -183,7 +179,7 @@ RULES: Final = (
     Rule(
         "pipeline_depth",
         WARNING,
-        lambda s: s.pipeline_depth > 1 and _is_private(s),
+        lambda s: s.pipeline_depth > 1 and is_private(s.pool_mode, s.session_state),
         "pipeline_depth has no effect where pool_mode is session or session_state is audit: no server is shared there",
     ),
     Rule(

@@ -89,6 +89,11 @@ class SessionState(enum.StrEnum):
     AUDIT = "audit"  # session mode, and a report of what would be replayed or tied
 
 
+def is_private(mode: PoolMode, state: SessionState) -> bool:
+    """Has a client its server for as long as it is here? Then nobody shares it."""
+    return mode is PoolMode.SESSION or state is SessionState.AUDIT
+
+
 class ListenMode(enum.StrEnum):
     """How clients that share servers LISTEN."""
 
