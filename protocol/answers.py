@@ -12,8 +12,10 @@ from struct import Struct
 
 from . import codes
 from .body import build_message
+from .chains import Chain
 from .debts import (
     ANSWERS,
+    ASKED,
     COPY_END,
     DULL,
     EXECUTE,
@@ -42,6 +44,9 @@ NO_COLUMNS = b"T\0\0\0\6\0\0"  # a RowDescription too, and so is whatever else m
 _DATA_ROW, _ROW_DESCRIPTION = codes.DATA_ROW, codes.ROW_DESCRIPTION
 _ONE_ROW_SIZE = len(_ONE_ROW[0]) - _READY_SIZE
 _READY_OUTSIDE = _READY[0]
+_ONE_ROW_COMPLETE = _ONE_ROW_OUTSIDE[:_ONE_ROW_SIZE]
+CUT, UNUSUAL = 0, -1
+_LONGEST_BEGIN = len(ASKED.begins[0])
 _TAGS = (b"BEGIN", b"COMMIT", b"ROLLBACK", b"INSERT 0 1", b"UPDATE 1", b"UPDATE 0", b"DELETE 1", b"DELETE 0", b"SET")
 _USUAL = frozenset(build_message(codes.COMMAND_COMPLETE, tag + b"\0") + ready for tag in _TAGS for ready in _READY)
 BEGUN = build_message(codes.COMMAND_COMPLETE, b"BEGIN\0") + _READY[1]
@@ -193,6 +198,61 @@ class WholeAnswers:
                 self.columns = data[pos : pos + length + 1]
             pos += length + 1
         return 0
+
+    def pay_chain(self, data: bytes) -> tuple[list[bytes], int]:
+        """If `data` begins with the usual answer to the chain at the head: that is paid; the answers to its units, each
+        as if it had come alone, and where the last one ends. Else none, and `CUT` (more must come) or `UNUSUAL`."""
+        chain, header, columns, size, pos = self._now, _header, self.columns, len(data), 0
+        answers: list[bytes] = []
+        if type(chain) is not Chain or self._next != 1 or self.doubts:
+            return [], UNUSUAL
+        for debts in chain.rounds:
+            if not data.startswith(debts.begins, pos):
+                return [], CUT if size - pos < _LONGEST_BEGIN else UNUSUAL
+            start = pos + debts.skipped
+            pos += debts.size
+            if data.startswith(columns, pos):
+                pos += len(columns)
+            kind, length = header(data, pos) if pos + HEADER_SIZE <= size else _CUT
+            if kind == _DATA_ROW and length >= LEAST_LENGTH and data.startswith(_ONE_ROW_COMPLETE, pos + length + 1):
+                pos += length + 1 + _ONE_ROW_SIZE
+            else:
+                pos = self._find_complete(data, pos)
+                if pos <= 0:
+                    return [], pos
+                columns = self.columns
+            answers.append(data[start:pos] + _READY_OUTSIDE)
+        if not data.startswith(_READY_OUTSIDE, pos):
+            return [], CUT if size - pos < _READY_SIZE else UNUSUAL
+        self._behind.popleft()  # its Sync
+        self.backlog -= 1
+        self._pass_on()
+        return answers, pos + _READY_SIZE
+
+    def _find_complete(self, data: bytes, pos: int) -> int:
+        """Where the CommandComplete ends that comes next, behind rows; or `CUT` or `UNUSUAL`."""
+        while pos + HEADER_SIZE <= len(data):
+            kind, length = _header(data, pos)
+            if length < _LEAST_IN_ROUND[kind]:
+                return UNUSUAL
+            start, pos = pos, pos + length + 1
+            if pos > len(data):
+                break
+            if kind == _COMPLETE:
+                return pos
+            if kind == _ROW_DESCRIPTION:
+                self.columns = data[start:pos]
+        return CUT
+
+    def _pass_on(self) -> None:
+        """What is owed next stands at the head."""
+        if not self._behind:
+            self._close()
+            return
+        self._now, owner = self._behind.popleft()
+        self._next, self.head = 1, (self._now[0], owner)
+        self.backlog -= len(self._now)
+        self._swallowed = 0
 
     def _close(self) -> None:
         """Nothing is owed any more."""

@@ -60,6 +60,7 @@ class Round(tuple[Debt, ...]):
 
     begins: tuple[bytes, ...]
     size: int  # of what begins it and is the same for each of these, but for the type that comes next
+    skipped: int = 0  # of that, what nobody wants to hear
     is_described: bool
 
     @classmethod
@@ -77,6 +78,9 @@ BOUND = Round.of(BIND, EXECUTE, SYNC)
 BOUND_DESCRIBED = Round.of(BIND, DESCRIBE, EXECUTE, SYNC)
 PARSED = Round.of(PARSE, *BOUND)
 PARSED_DESCRIBED = Round.of(PARSE, *BOUND_DESCRIBED)
+ASKED = Round.of(*PARSED_DESCRIBED)
+"""What a simple query earns that is asked as such a round (chains.py)."""
+ASKED.skipped = ASKED.size
 ENDS_UNIT = frozenset({QUERY, FUNCTION, SYNC})
 TELLING = frozenset({PARSE, CLOSE, DESCRIBE, EXECUTE, QUERY})  # who asked for these hears when an error pays them
 

@@ -25,7 +25,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from protocol.startup import build_cancel_request
-from proxy.chores import hearer
+from proxy.chores import is_for
 from proxy.inbox import PeerGone
 from proxy.peers import SENT, TIMED_OUT, UNKNOWN, Peers, as_given_out, stamp
 from proxy.states import Closing
@@ -138,9 +138,9 @@ class Cancels:
         while client is not None:
             owner = server.ledger.head[1]
             is_held = client.server is server and client.held is not None  # behind something of ours, unsent
-            if owner is client or (not is_held and hearer(owner) is client):
+            if owner is client or (not is_held and is_for(owner, client)):
                 return True
-            if not is_held and client not in map(hearer, server.ledger.owners()):
+            if not is_held and not any(is_for(each, client) for each in server.ledger.owners()):
                 return False
             await asyncio.sleep(HEAD_STEP)
         return True

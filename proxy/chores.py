@@ -44,6 +44,12 @@ class Chore:
             self._done(self)
 
 
+def is_for(owner: Any, client: Any) -> bool:
+    """Does what is delivered to `owner` reach `client` in the end, perhaps with what reaches others?"""
+    units = getattr(owner, "units", None)
+    return hearer(owner) is client if units is None else any(unit.client is client for unit in units)
+
+
 def hearer(owner: Any) -> Any:
     """Whom it reaches in the end what is delivered to `owner`: an envoy's client, nobody, or the owner itself."""
     return getattr(owner, "client", owner)

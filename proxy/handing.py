@@ -15,6 +15,8 @@ A client that does not read has some of its answer kept for it (unread.py); then
 
 from typing import Any, Final
 
+from protocol.answers import CUT
+from proxy.groups import MAX_ANSWERS, Group
 from proxy.states import RESTING
 from proxy.units import Unit, let_off
 
@@ -32,6 +34,7 @@ class Handing:
     server: Any
     load: int
     preparing: Any
+    rest: bytes
     nobodys: int
     pace: float
     gap: float
@@ -43,15 +46,30 @@ class Handing:
     def take_answers(self, data: bytes) -> bytes:
         """Whole answers, each to its owner. What is left."""
         server = self.server
-        paid, pos = server.ledger.pay_answers(data)
-        if not paid:
-            return data
-        if self.was_canceled and isinstance(paid[0][0], Unit):
-            paid[0] = paid[0][0], paid[0][0].take_kept(paid[0][1])
-        server.is_streaming = True  # it does not come to rest before all have what is theirs
-        self.hand_over(paid)
-        server.is_streaming = False
-        return data[pos:]
+        ledger = server.ledger
+        if self.rest:
+            data, self.rest = self.rest + data, b""
+        paid: list[tuple[Any, bytes]] = []
+        while data and ledger.head[1] is not None:
+            owner = ledger.head[1]
+            if type(owner) is Group:
+                answers, end = ledger.pay_chain(data)
+                some = list(zip(owner.units, answers, strict=False))
+                if end == CUT and len(data) <= MAX_ANSWERS:
+                    self.rest, data = data, b""
+            else:
+                some, end = ledger.pay_answers(data)
+                if some and self.was_canceled and isinstance(owner, Unit):
+                    some[0] = owner, owner.take_kept(some[0][1])
+            if not some:
+                break
+            paid += some
+            data = data[end:]
+        if paid:
+            server.is_streaming = True  # it does not come to rest before all have what is theirs
+            self.hand_over(paid)
+            server.is_streaming = False
+        return data
 
     def hand_over(self, paid: list[tuple[Any, bytes]]) -> None:
         """To each owner its whole answer. The writes come last: each may wake somebody who takes our core away."""

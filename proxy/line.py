@@ -18,10 +18,11 @@ from typing import Any
 from protocol import sqlstate
 from protocol.backend import ErrorFields
 from protocol.frontend import build_query
-from protocol.ledger import ONE_QUERY, Debt, Owner
+from protocol.ledger import ONE_QUERY
 from protocol.parameters import NO_CHANGE, ParameterSet, build_change, difference, is_sendable
 from proxy import dispatch
 from proxy.chores import Chore
+from proxy.groups import Entries, Group, gather
 from proxy.handing import Handing
 from proxy.log import Tag, tag_client
 from proxy.preparing import Preparing
@@ -30,8 +31,6 @@ from proxy.states import RESTING, ClientState, Closing, PoolState
 from proxy.units import Unit, let_off
 
 OPEN = PoolState.OPEN
-
-Entries = list[tuple[tuple[Debt, ...], Owner]]
 
 
 class Line(Handing):
@@ -57,6 +56,7 @@ class Line(Handing):
         self.pace = 1e-4  # seconds a unit takes when it need not wait for a core: four fifths take longer
         self.gap = 1e-3  # seconds between two reads of answers: half of them are longer
         self.head_since = self.waiting_since = self.ready_at = self.now()
+        self.rest = b""  # of answers to a group (groups.py) that are not whole yet
         self.was_canceled = False  # a cancel request has been on its way to this server, since it is ours
         self.is_held = False
         self.is_fresh = False  # we have got our server in our turn, and sent nothing yet
@@ -74,7 +74,7 @@ class Line(Handing):
     def followed(self, parameters: ParameterSet) -> None:
         """Our server's have changed. If that was no SET of ours, `tail` is wrong: when we have run empty we look."""
         self._followed = parameters
-        if self.server is not None and isinstance(self.ledger.head[1], Unit):
+        if self.server is not None and isinstance(self.ledger.head[1], Unit | Group):
             self.is_astray = True
 
     @property
@@ -148,6 +148,8 @@ class Line(Handing):
             first = self._running
             if first is not None:
                 first.refuse(error, why, note)
+            elif isinstance(self.ledger.head[1], Group):
+                self.lines.rescue(self)  # by themselves the units show whose time it is
         else:
             self.lines.refuse_late(self, error, why, note)
 
@@ -204,6 +206,7 @@ class Line(Handing):
         self.was_canceled = self.is_astray = False
         self.is_fresh = True
         self.nobodys = 0
+        self.rest = b""
         self.ledger = server.ledger
         dispatch.attach(self, server)
         self.pool.stats.server_assignment_count -= 1  # those of the units are counted
@@ -244,6 +247,8 @@ class Line(Handing):
         if entries:
             if server.ledger.head[1] is None:
                 self.head_since = self.now()
+            if self.lines.group > 1 < len(entries):
+                pieces, entries = gather(self, pieces, entries, self.lines.group)
             server.unnamed = None
             self.is_fresh = False
             server.ledger.expect_units(entries)
@@ -306,10 +311,12 @@ class Line(Handing):
 
     def lose_server(self, why: Closing, said: ErrorFields | None, *, was_told: bool, cut: Any) -> None:
         """Our server is gone. What it ran may be why, and hears of it; those behind had not begun, and stand in line
-        again. (All of them only read: to run one twice harms nobody.)"""
+        again. (All of them only read: to run one twice harms nobody.) What ran in a group runs by itself now."""
         units, behind = find_units(self.ledger), find_behind(self.ledger)
-        self.load, self.is_held, self.state = 0, False, RESTING
         self.lines.run_again([unit for unit in behind if unit.client is not None and unit.may_run_again])
+        if isinstance(self.ledger.head[1], Group):
+            self.ledger.head[1].dissolve()
+        self.load, self.is_held, self.state, self.rest = 0, False, RESTING, b""
         self.preparing.give_up()
         for unit in units:
             if unit.client is not None and unit.kept:
@@ -323,10 +330,14 @@ class Line(Handing):
 
 def find_units(ledger: Any) -> list[Unit]:
     """Those that are owed something, the one that runs first."""
-    return [owner for owner in dict.fromkeys(ledger.owners()) if isinstance(owner, Unit)]
+    units: list[Unit] = []
+    for owner in dict.fromkeys(ledger.owners()):
+        if isinstance(owner, Unit | Group):
+            units += owner.units
+    return units
 
 
 def find_behind(ledger: Any) -> list[Unit]:
     """Those of them that have not begun: all, where something of ours runs."""
-    units = find_units(ledger)
-    return units[1:] if units and ledger.head[1] is units[0] else units
+    head = ledger.head[1]
+    return find_units(ledger)[len(head.units) if isinstance(head, Unit | Group) else 0 :]

@@ -70,6 +70,7 @@ class Lines:
         self.stall: float = limits.pipeline_stall_ms / 1000
         self.max_wait: float = limits.pipeline_max_ms / 1000
         self.patience = min(self.max_wait * PATIENT_TURNS, self.stall / 2)
+        self.group: int = limits.pipeline_group
         self.spread.set_limit(limits.pipeline_servers)
         vouched = frozenset(name.lower().encode() for name in limits.pipeline_functions)
         self.book.adapt(
@@ -324,6 +325,10 @@ class Lines:
         for unit in [*self.pending, *(unit for line in self.members for unit in line.units)]:
             unit.since += span
 
+    def rescue(self, line: Line) -> None:
+        """What runs there takes too long."""
+        self.pool.stats.line_rescue_count += stuck.rescue(line)
+
     def _look_later(self) -> None:
         self._watch = asyncio.get_running_loop().call_later(self.patience, self._look)
 
@@ -333,7 +338,7 @@ class Lines:
         now = self.now()
         for line in self.members:
             if line.is_late(now, self.stall):
-                self.pool.stats.line_rescue_count += stuck.rescue(line)
+                self.rescue(line)
             line.hurry()
         self.spread.note(now, self.pool.stats.lone_count + self.pool.stats.query_count)
         if self.pending:

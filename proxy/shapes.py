@@ -81,8 +81,8 @@ class Shape(Figures):
     """One shape."""
 
     __slots__ = (
-        "__weakref__", "book", "doubted", "good", "is_fit", "is_trusted", "key", "needed", "seen", "shown",
-        "trusted_at", "typical", "verdict",
+        "__weakref__", "alone", "book", "doubted", "good", "is_fit", "is_trusted", "key", "needed", "seen", "shown",
+        "shy_until", "trusted_at", "typical", "verdict",
     )  # fmt: skip
 
     def __init__(self, key: str | None, verdict: Verdict, book: Any = None, shown: str = "") -> None:
@@ -96,6 +96,8 @@ class Shape(Figures):
         self.trusted_at = 0  # `calls` when it was trusted
         self.typical = 0.0  # time of an answer, while it is trusted
         self.doubted: Doubt | None = None  # why it was last found wanting
+        self.shy_until = 0  # `calls` until which it goes by itself, since it made a group fail (groups.py)
+        self.alone = 0  # for how many calls it did so last
         self.seen = 0  # calls, when it was last looked at for one that may go
         self.judge(verdict, is_sharing=True)
 
@@ -107,7 +109,7 @@ class Shape(Figures):
 
     def clear(self) -> None:
         super().clear()
-        self.seen = self.trusted_at = 0
+        self.seen = self.trusted_at = self.shy_until = 0
 
     @property
     def sketch(self) -> str:

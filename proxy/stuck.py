@@ -18,22 +18,38 @@ A unit that has been rescued twice already has a server of its own.
 from typing import Any
 
 from proxy.chores import Chore
+from proxy.groups import Group
+from proxy.units import Unit
 
 
 def rescue(line: Any) -> int:
     """What runs on the server of `line` does not end; how many have been taken from behind it."""
-    units, waiting, ledger, server = line.units, line.behind, line.ledger, line.server
-    is_ours = len(waiting) == len(units)  # (what runs is nobody's: nobody has begun)
-    behind = [unit for unit in waiting if unit.client is not None and unit.may_run_again]
-    others = line.preparing.leave()
-    if not behind:
-        return int(others)
+    ledger, server = line.ledger, line.server
+    head = ledger.head[1]
     heir = Chore(lambda _: line.nobody_is_served(server))
-    for unit in behind:
-        ledger.disown(unit, heir)
-    line.load -= len(behind)
-    line.nobodys += len(behind)
-    if not is_ours:
-        units[0].shape.distrust()
-    line.lines.run_again(behind)
-    return len(behind) + int(others)
+    moving: list[Unit] = []
+    for owner in dict.fromkeys(ledger.owners()):
+        if _may_leave(owner, is_head=owner is head):
+            moving += _leave(line, owner, is_head=owner is head)
+            ledger.disown(owner, heir)
+            line.nobodys += 1
+    others = line.preparing.leave()
+    if moving and isinstance(head, Unit):
+        head.shape.distrust()
+    line.lines.run_again(moving)
+    return len(moving) + int(others)
+
+
+def _may_leave(owner: Any, *, is_head: bool) -> bool:
+    """A group goes also when it has begun: most of its units are done, and nobody knows which."""
+    if isinstance(owner, Group):
+        return bool(owner.units)
+    return isinstance(owner, Unit) and not is_head and owner.client is not None and owner.may_run_again
+
+
+def _leave(line: Any, owner: Any, *, is_head: bool) -> list[Unit]:
+    """Which units go."""
+    if isinstance(owner, Group):
+        return owner.leave(has_begun=is_head)
+    line.load -= 1
+    return [owner]

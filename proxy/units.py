@@ -42,6 +42,7 @@ class Unit:
     kept: bytes = b""  # of that, what its client has not heard yet, since it may run again
     was_heard: bool = False  # has its client heard anything?
     runs: int = 1  # which try this is
+    is_loner: bool = False  # it goes by itself: see groups.py
     is_canceled: bool = False  # its client wants it to end
     is_notified: bool = False  # its client has been told that it waits
     was_told: bool = False  # its client has heard the FATAL its server ended with
@@ -59,6 +60,11 @@ class Unit:
         return self.line.server if self.line is not None else None
 
     @property
+    def units(self) -> list["Unit"]:
+        """As a group's (groups.py)."""
+        return [self]
+
+    @property
     def is_sent(self) -> bool:
         return self.line is not None
 
@@ -73,6 +79,7 @@ class Unit:
         client.pool.stats.line_rerun_count += 1
         again = self._copy(client)
         again.runs = self.runs + 1
+        again.is_loner = self.is_loner
         again.is_notified = self.is_notified
         client.unit = again
         return again

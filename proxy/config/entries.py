@@ -81,6 +81,7 @@ class Database:
     pipeline_servers: int | None = said(PLAIN_COUNT, "servers with such lines; 0 = as many as seem good")
     pipeline_max_ms: int | None = said(PLAIN_COUNT, "milliseconds a statement may take to stand in one")
     pipeline_max_bytes: int | None = said(PLAIN_COUNT, "bytes its answer may have")
+    pipeline_group: int | None = said(PLAIN_COUNT, "clients whose reads may share a transaction")
     load_balance_hosts: LoadBalance = row(
         LOAD_BALANCE, LoadBalance.ROUND_ROBIN, LIVE, ACTED, "several hosts: round-robin; disable = one until it fails"
     )
@@ -116,6 +117,7 @@ class User:
     pipeline_servers: int | None = said(PLAIN_COUNT, "servers with such lines; 0 = as many as seem good")
     pipeline_max_ms: int | None = said(PLAIN_COUNT, "milliseconds a statement may take to stand in one")
     pipeline_max_bytes: int | None = said(PLAIN_COUNT, "bytes its answer may have")
+    pipeline_group: int | None = said(PLAIN_COUNT, "clients whose reads may share a transaction")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

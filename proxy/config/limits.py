@@ -68,6 +68,7 @@ class Limits:
     pipeline_max_ms: int = 5
     pipeline_max_bytes: int = 16384
     pipeline_stall_ms: int = 200
+    pipeline_group: int = 1
     pipeline_functions: tuple[str, ...] = ()
     track_statements: bool = False
 
@@ -121,6 +122,7 @@ def resolve(config: Config, database: str, user: str) -> Limits:
         pipeline_servers=_nearest(u.pipeline_servers, d.pipeline_servers, s.pipeline_servers),
         pipeline_max_ms=_nearest(u.pipeline_max_ms, d.pipeline_max_ms, s.pipeline_max_ms),
         pipeline_max_bytes=_nearest(u.pipeline_max_bytes, d.pipeline_max_bytes, s.pipeline_max_bytes),
+        pipeline_group=_nearest(u.pipeline_group, d.pipeline_group, s.pipeline_group),
         server_lifetime=d.server_lifetime or s.server_lifetime,
         **{name: getattr(s, name) for name in _COMMON},
     )

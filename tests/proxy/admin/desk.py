@@ -37,7 +37,7 @@ bare =
 [users]
 joe = pool_size=2 pool_mode=session max_user_connections=5
 """
-LINES = INI.replace("[proxy]", "[proxy]\npipeline_depth = 4\npipeline_servers = 1")
+LINES = INI.replace("[proxy]", "[proxy]\npipeline_depth = 4\npipeline_servers = 1\npipeline_group = 1")
 
 
 @dataclass

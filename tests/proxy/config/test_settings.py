@@ -60,6 +60,7 @@ OURS = {
     "pipeline_max_ms": "5",
     "pipeline_servers": "0",
     "pipeline_stall_ms": "200",
+    "pipeline_group": "32",
     "proxy_protocol_from": "",
     "server_tls_negotiation": "postgres",
     "session_state": "track",

@@ -1,0 +1,162 @@
+"""
+Units of a line that travel as one: up to one Sync, in one transaction.
+
+Theory. What a short read costs PostgreSQL is mostly not the read: it ends a transaction, and sends its answer with a
+system call that wakes us. Units that go to a server at the same time may share both (protocol/chains.py). That changes
+nothing for their clients: all of them had asked before the transaction began, so its snapshots are as fresh as their
+own would have been, and each hears exactly what it would have heard alone.
+
+What is new is that they stand or fall together, and that PostgreSQL sends nothing before it is done with all of them.
+One rule answers both: **a group succeeds as a whole, or it never was.** Nobody hears anything before its ReadyForQuery
+has come. If one unit fails, PostgreSQL takes back what the others did; then all of them run again, by themselves, and
+each hears of that run, the one that failed too. The same where a cancel hits, the server dies, the answers are larger
+than they ever were, or where one waits for a lock (stuck.py). So nothing ever happens twice here, not even where a text
+that seems to read has an effect, unless the server finished its work and was not heard to the end.
+
+A kind of statement whose unit made a group fail goes by itself for a while, the longer the more often that happens.
+"""
+
+from typing import Any, Final
+
+from protocol import codes
+from protocol.backend import ErrorFields
+from protocol.chains import ONE_SYNC, Chain, build_link, count_whole, split
+from protocol.errors import ProtocolError
+from protocol.frontend import SYNC_MESSAGE
+from protocol.ledger import Debt, Owner
+from proxy.states import Closing
+from proxy.units import Unit, let_off
+
+MAX_ANSWERS: Final = 262_144  # bytes of all answers to a group that are kept for its end
+MEAN_ANSWER: Final = 4_096  # bytes; those of a kind with larger ones go by themselves
+ALONE_AT_FIRST: Final = 100  # answers that a kind of statement goes by itself for when its unit made a group fail
+ALONE_AT_MOST: Final = 100_000
+
+Entries = list[tuple[tuple[Debt, ...], Owner]]
+
+
+class Group:
+    """Several units of `line`. It owns their debts."""
+
+    __slots__ = ("_answers", "_is_answered", "_is_failed", "line", "units")
+
+    client = None  # who hears it: nobody, before it is done
+
+    def __init__(self, line: Any, units: list[Unit]) -> None:
+        self.line = line
+        self.units = units  # none: what still comes is nobody's
+        self._answers = b""
+        self._is_failed = self._is_answered = False
+
+    def dissolve(self) -> None:
+        """It never was: its units run again, by themselves."""
+        self.line.lines.run_again(self.leave(has_begun=True))
+
+    def leave(self, *, has_begun: bool) -> list[Unit]:
+        """Those units whose clients are still there. What PostgreSQL still says of this group is nobody's."""
+        units, self.units = self.units, []
+        self._answers = b""
+        self.line.load -= len(units)
+        if has_begun:
+            for unit in units:
+                unit.is_loner = True
+                unit.runs -= 1  # that was none
+        return [unit for unit in units if unit.client is not None]
+
+    # What a server calls, where the answers are not the usual ones or come in pieces.
+
+    def deliver(self, data: bytes) -> None:
+        if not self.units:
+            return
+        self._answers += data
+        if self._is_failed and self._is_answered:
+            self.dissolve()
+        elif self._is_answered:
+            self.line.hand_over(list(zip(self.units, self._split(), strict=True)))
+        elif len(self._answers) > MAX_ANSWERS:
+            self._give_up()
+
+    def _split(self) -> list[bytes]:
+        return split(Chain.of([unit.debts for unit in self.units]), self._answers)
+
+    def _give_up(self) -> None:
+        """Too much to keep. The server goes on for nobody."""
+        self._shun()
+        self.line.nobodys += 1
+        self.dissolve()
+
+    def _shun(self) -> None:
+        """Whose answer has not come to its end, of that kind is no unit in a group for a while."""
+        place = count_whole(self._answers)
+        if place < len(self.units):
+            shape = self.units[place].shape
+            shape.alone = min(2 * shape.alone, ALONE_AT_MOST) or ALONE_AT_FIRST
+            shape.shy_until = shape.calls + shape.alone
+
+    def failed(self, error: ErrorFields) -> bytes | None:
+        """Nobody hears of it."""
+        if not (error.is_fatal or self._is_failed):
+            self._is_failed = True
+            if not self.line.was_canceled:
+                self._shun()
+        return b""
+
+    def answered(self, server: Any) -> None:
+        """Its ReadyForQuery has come; the last bytes of the answer come a moment later."""
+        self._is_answered = True
+        if not self.units:
+            self.line.nobody_is_served(server)
+        elif server.status != codes.IDLE:
+            self._break_off()
+
+    def _break_off(self) -> None:
+        """Its server will be closed. It is owed nothing any more, so nobody else would tell the clients."""
+        for unit in self.leave(has_begun=True):
+            client, unit.client = unit.client, None
+            let_off(client, client.pool.now())
+            client.lose_server(Closing.HOSTILE, None, was_told=False, cut=None)
+        raise ProtocolError("a transaction that nobody has begun")
+
+    def voided(self) -> None:
+        """An error has paid something of it; `failed` knows."""
+
+    def relieve(self) -> None:
+        """There is nothing that waits."""
+
+
+def gather(line: Any, pieces: list[bytes], entries: Entries, most: int) -> tuple[list[bytes], Entries]:
+    """What is to be sent, with units that stand together as groups of at most so many."""
+    said: list[bytes] = []
+    owed: Entries = []
+    together: list[Unit] = []
+    for piece, entry in zip(pieces, entries, strict=True):
+        unit = entry[1]
+        is_member = isinstance(unit, Unit) and not unit.is_loner and _is_sociable(unit.shape)
+        if is_member:
+            together.append(unit)
+        if not is_member or len(together) == most:
+            _close(line, together, said, owed)
+            together = []
+        if not is_member:
+            said.append(piece)
+            owed.append(entry)
+    _close(line, together, said, owed)
+    return said, owed
+
+
+def _is_sociable(shape: Any) -> bool:
+    """Did those of its kind not make groups fail lately, and are they small?"""
+    return bool(shape.calls >= shape.shy_until and shape.bytes <= MEAN_ANSWER * shape.calls)
+
+
+def _close(line: Any, units: list[Unit], said: list[bytes], owed: Entries) -> None:
+    """`units` are all of a group; one is none."""
+    if len(units) > 1:
+        group = Group(line, units)
+        said += [build_link(unit.data, unit.debts) for unit in units]
+        said.append(SYNC_MESSAGE)
+        owed.append((Chain.of([unit.debts for unit in units]), group))
+        owed.append((ONE_SYNC, group))
+    elif units:
+        said.append(units[0].data)
+        owed.append((units[0].debts, units[0]))
