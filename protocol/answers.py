@@ -47,6 +47,8 @@ _READY_OUTSIDE = _READY[0]
 _ONE_ROW_COMPLETE = _ONE_ROW_OUTSIDE[:_ONE_ROW_SIZE]
 CUT, UNUSUAL = 0, -1
 _LONGEST_BEGIN = len(ASKED.begins[0])
+_ROW_OR_COMPLETE = frozenset({codes.DATA_ROW, codes.COMMAND_COMPLETE})
+NO_BEGIN = (ASKED, b"\0")
 _TAGS = (b"BEGIN", b"COMMIT", b"ROLLBACK", b"INSERT 0 1", b"UPDATE 1", b"UPDATE 0", b"DELETE 1", b"DELETE 0", b"SET")
 _USUAL = frozenset(build_message(codes.COMMAND_COMPLETE, tag + b"\0") + ready for tag in _TAGS for ready in _READY)
 BEGUN = build_message(codes.COMMAND_COMPLETE, b"BEGIN\0") + _READY[1]
@@ -64,10 +66,22 @@ _header = Struct("!BI").unpack_from
 class WholeAnswers:
     """The half of a ledger that pays by the unit, and what of it both halves need."""
 
-    __slots__ = ("_behind", "_next", "_now", "_swallowed", "backlog", "columns", "doubts", "head", "is_settled")
+    __slots__ = (
+        "_behind",
+        "_next",
+        "_now",
+        "_swallowed",
+        "backlog",
+        "begin",
+        "columns",
+        "doubts",
+        "head",
+        "is_settled",
+    )
 
     head: Entry
     backlog: int
+    begin: tuple[Round, bytes]  # of a chain's answers the last one began so, up to its rows
     columns: bytes  # the last RowDescription among answers of several units
     doubts: int
     is_settled: bool
@@ -201,47 +215,67 @@ class WholeAnswers:
 
     def pay_chain(self, data: bytes) -> tuple[list[bytes], int]:
         """If `data` begins with the usual answer to the chain at the head: that is paid; the answers to its units, each
-        as if it had come alone, and where the last one ends. Else none, and `CUT` (more must come) or `UNUSUAL`."""
-        chain, header, columns, size, pos = self._now, _header, self.columns, len(data), 0
+        as if it had come alone, and where the last one ends. Else none, and `CUT` (more must come) or `UNUSUAL`.
+
+        Most have one row, and begin like the answer before: then two looks are enough.
+        """
+        chain, header, pos = self._now, _header, 0
         answers: list[bytes] = []
         if type(chain) is not Chain or self._next != 1 or self.doubts:
             return [], UNUSUAL
+        usual, begin = self.begin
+        size = len(begin)
         for debts in chain.rounds:
-            if not data.startswith(debts.begins, pos):
-                return [], CUT if size - pos < _LONGEST_BEGIN else UNUSUAL
-            start = pos + debts.skipped
-            pos += debts.size
-            if data.startswith(columns, pos):
-                pos += len(columns)
-            kind, length = header(data, pos) if pos + HEADER_SIZE <= size else _CUT
-            if kind == _DATA_ROW and length >= LEAST_LENGTH and data.startswith(_ONE_ROW_COMPLETE, pos + length + 1):
-                pos += length + 1 + _ONE_ROW_SIZE
+            if debts is not usual or not data.startswith(begin, pos):
+                end = self._find_begin(data, pos, debts)
+                if end <= 0:
+                    return [], end
+                usual, begin = self.begin
+                size = len(begin)
+            row = pos + size
+            kind, length = header(data, row) if row + HEADER_SIZE <= len(data) else _CUT
+            end = row + length + 1
+            if kind == _DATA_ROW and length >= LEAST_LENGTH and data.startswith(_ONE_ROW_COMPLETE, end):
+                end += _ONE_ROW_SIZE
             else:
-                pos = self._find_complete(data, pos)
-                if pos <= 0:
-                    return [], pos
-                columns = self.columns
-            answers.append(data[start:pos] + _READY_OUTSIDE)
+                end = self._find_complete(data, row)
+                if end <= 0:
+                    return [], end
+            answers.append(data[pos + debts.skipped : end] + _READY_OUTSIDE)
+            pos = end
         if not data.startswith(_READY_OUTSIDE, pos):
-            return [], CUT if size - pos < _READY_SIZE else UNUSUAL
+            return [], CUT if len(data) - pos < _READY_SIZE else UNUSUAL
         self._behind.popleft()  # its Sync
         self.backlog -= 1
         self._pass_on()
         return answers, pos + _READY_SIZE
 
+    def _find_begin(self, data: bytes, pos: int, debts: Round) -> int:
+        """Where the rows begin of the answer at `pos`, and `begin` is what stands before them; `CUT` or `UNUSUAL`."""
+        if not data.startswith(debts.begins, pos):
+            return CUT if len(data) - pos < _LONGEST_BEGIN else UNUSUAL
+        end = pos + debts.size
+        if debts.is_described:
+            if end + HEADER_SIZE > len(data):
+                return CUT
+            kind, length = _header(data, end)
+            if kind != _ROW_DESCRIPTION or length < LEAST_LENGTH:
+                return UNUSUAL
+            end += length + 1
+        if end > len(data):
+            return CUT
+        self.begin = debts, data[pos:end]
+        return end
+
     def _find_complete(self, data: bytes, pos: int) -> int:
         """Where the CommandComplete ends that comes next, behind rows; or `CUT` or `UNUSUAL`."""
         while pos + HEADER_SIZE <= len(data):
             kind, length = _header(data, pos)
-            if length < _LEAST_IN_ROUND[kind]:
+            if length < LEAST_LENGTH or kind not in _ROW_OR_COMPLETE:
                 return UNUSUAL
-            start, pos = pos, pos + length + 1
-            if pos > len(data):
-                break
-            if kind == _COMPLETE:
+            pos += length + 1
+            if kind == _COMPLETE and pos <= len(data):
                 return pos
-            if kind == _ROW_DESCRIPTION:
-                self.columns = data[start:pos]
         return CUT
 
     def _pass_on(self) -> None:

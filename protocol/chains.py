@@ -10,7 +10,7 @@ A simple query ends a transaction as well, so it is asked as a round: Parse, Bin
 and the portal without a name. What answers that is what answers the query, behind ParseComplete and BindComplete.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from struct import Struct
 from typing import Final, cast
@@ -27,6 +27,15 @@ _NO_TYPES: Final = bytes(2)
 _BEHIND_TEXT: Final = b"".join(
     (_NO_TYPES, build_bind(Bind(b"", b"", (), (), ())), build_describe(PORTAL, b""), build_execute(b""))
 )
+SHORT: Final = 1024  # bytes of a query whose Parse begins with something prepared
+
+
+def _build_parse(size: int) -> bytes:
+    """How a Parse begins whose text is that of a Query of `size` bytes: up to the text."""
+    return _head(b"P", size + 2) + b"\0"
+
+
+_PARSES: Final = [_build_parse(size) for size in range(SHORT)]
 _SYNC_SIZE: Final = len(SYNC_MESSAGE)
 _ENDS: Final = frozenset(b"CsI")  # CommandComplete, PortalSuspended, EmptyQueryResponse
 _READY: Final = build_message(codes.READY_FOR_QUERY, b"I")
@@ -39,19 +48,30 @@ class Chain(tuple[Debt, ...]):
     rounds: tuple[Round, ...]
 
     @classmethod
-    def of(cls, units: Iterable[tuple[Debt, ...]]) -> "Chain":
+    def of(cls, units: Sequence[tuple[Debt, ...]]) -> "Chain":
         """`units` are debts of simple queries, and rounds."""
-        rounds = tuple([ASKED if debts is ONE_QUERY else cast(Round, debts) for debts in units])
-        made = cls(chain.from_iterable([debts[:-1] for debts in rounds]))
-        made.rounds = rounds
+        first = ASKED if units[0] is ONE_QUERY else cast(Round, units[0])
+        if units.count(units[0]) == len(units):  # they are mostly of one kind
+            made = cls(first[:-1] * len(units))
+            made.rounds = (first,) * len(units)
+        else:
+            rounds = [ASKED if debts is ONE_QUERY else cast(Round, debts) for debts in units]
+            made = cls(chain.from_iterable([debts[:-1] for debts in rounds]))
+            made.rounds = tuple(rounds)
         return made
 
 
-def build_link(data: bytes, debts: tuple[Debt, ...]) -> bytes:
-    """A unit as it stands in a chain."""
-    if debts is not ONE_QUERY:
-        return data[:-_SYNC_SIZE]
-    return b"".join((_head(b"P", len(data) + 2), b"\0", data[HEADER_SIZE:], _BEHIND_TEXT))
+def link(said: Iterable[bytes], units: Iterable[tuple[Debt, ...]]) -> bytes:
+    """What is sent for a chain of `units`, whose clients have `said` this."""
+    pieces: list[bytes] = []
+    for data, debts in zip(said, units, strict=True):
+        if debts is ONE_QUERY:
+            size = len(data)
+            pieces += _PARSES[size] if size < SHORT else _build_parse(size), data[HEADER_SIZE:], _BEHIND_TEXT
+        else:
+            pieces.append(data[:-_SYNC_SIZE])
+    pieces.append(SYNC_MESSAGE)
+    return b"".join(pieces)
 
 
 def split(units: Chain, data: bytes) -> list[bytes]:

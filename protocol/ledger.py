@@ -28,7 +28,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from . import codes
-from .answers import BEGUN, NO_COLUMNS, WholeAnswers
+from .answers import BEGUN, NO_BEGIN, NO_COLUMNS, WholeAnswers
 from .debts import (
     ANSWERS,
     ASIDE,
@@ -90,6 +90,7 @@ class Ledger(WholeAnswers):
         self._next = 0  # where in `_now` the debt after the head is
         self._behind = deque()
         self.columns = NO_COLUMNS
+        self.begin = NO_BEGIN
         self.backlog = 0  # how many debts stand in `_behind`
         self.is_settled = True  # nothing owed, nothing half asked: a ReadyForQuery was the last word of both sides
         self.copying = False  # the server reads COPY data and no CopyDone has been sent yet

@@ -20,17 +20,13 @@ from typing import Any, Final
 
 from protocol import codes
 from protocol.backend import ErrorFields
-from protocol.chains import ONE_SYNC, Chain, build_link, count_whole, split
+from protocol.chains import ONE_SYNC, Chain, count_whole, link, split
 from protocol.errors import ProtocolError
-from protocol.frontend import SYNC_MESSAGE
 from protocol.ledger import Debt, Owner
 from proxy.states import Closing
 from proxy.units import Unit, let_off
 
 MAX_ANSWERS: Final = 262_144  # bytes of all answers to a group that are kept for its end
-MEAN_ANSWER: Final = 4_096  # bytes; those of a kind with larger ones go by themselves
-ALONE_AT_FIRST: Final = 100  # answers that a kind of statement goes by itself for when its unit made a group fail
-ALONE_AT_MOST: Final = 100_000
 
 Entries = list[tuple[tuple[Debt, ...], Owner]]
 
@@ -89,9 +85,7 @@ class Group:
         """Whose answer has not come to its end, of that kind is no unit in a group for a while."""
         place = count_whole(self._answers)
         if place < len(self.units):
-            shape = self.units[place].shape
-            shape.alone = min(2 * shape.alone, ALONE_AT_MOST) or ALONE_AT_FIRST
-            shape.shy_until = shape.calls + shape.alone
+            self.units[place].shape.shun()
 
     def failed(self, error: ErrorFields) -> bytes | None:
         """Nobody hears of it."""
@@ -124,39 +118,31 @@ class Group:
         """There is nothing that waits."""
 
 
-def gather(line: Any, pieces: list[bytes], entries: Entries, most: int) -> tuple[list[bytes], Entries]:
-    """What is to be sent, with units that stand together as groups of at most so many."""
-    said: list[bytes] = []
-    owed: Entries = []
-    together: list[Unit] = []
-    for piece, entry in zip(pieces, entries, strict=True):
-        unit = entry[1]
-        is_member = isinstance(unit, Unit) and not unit.is_loner and _is_sociable(unit.shape)
-        if is_member:
-            together.append(unit)
-        if not is_member or len(together) == most:
-            _close(line, together, said, owed)
-            together = []
-        if not is_member:
-            said.append(piece)
-            owed.append(entry)
-    _close(line, together, said, owed)
-    return said, owed
+def enter(line: Any, units: list[Unit], pieces: list[bytes], entries: Entries) -> None:
+    """`units` are sent behind `pieces`, as groups of at most so many as the settings say."""
+    most = line.lines.group
+    loners = [unit for unit in units if unit.is_loner or not unit.shape.is_sociable]
+    if loners:
+        together: list[Unit] = []
+        for unit in units:
+            if unit in loners:
+                _enter_group(line, together, pieces, entries)
+                _enter_group(line, [unit], pieces, entries)
+                together = []
+            else:
+                together.append(unit)
+        units = together
+    for start in range(0, len(units), most):
+        _enter_group(line, units[start : start + most], pieces, entries)
 
 
-def _is_sociable(shape: Any) -> bool:
-    """Did those of its kind not make groups fail lately, and are they small?"""
-    return bool(shape.calls >= shape.shy_until and shape.bytes <= MEAN_ANSWER * shape.calls)
-
-
-def _close(line: Any, units: list[Unit], said: list[bytes], owed: Entries) -> None:
+def _enter_group(line: Any, units: list[Unit], pieces: list[bytes], entries: Entries) -> None:
     """`units` are all of a group; one is none."""
     if len(units) > 1:
         group = Group(line, units)
-        said += [build_link(unit.data, unit.debts) for unit in units]
-        said.append(SYNC_MESSAGE)
-        owed.append((Chain.of([unit.debts for unit in units]), group))
-        owed.append((ONE_SYNC, group))
+        debts = [unit.debts for unit in units]
+        pieces.append(link([unit.data for unit in units], debts))
+        entries += (Chain.of(debts), group), (ONE_SYNC, group)
     elif units:
-        said.append(units[0].data)
-        owed.append((units[0].debts, units[0]))
+        pieces.append(units[0].data)
+        entries.append((units[0].debts, units[0]))

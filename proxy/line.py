@@ -22,7 +22,7 @@ from protocol.ledger import ONE_QUERY
 from protocol.parameters import NO_CHANGE, ParameterSet, build_change, difference, is_sendable
 from proxy import dispatch
 from proxy.chores import Chore
-from proxy.groups import Entries, Group, gather
+from proxy.groups import Entries, Group, enter
 from proxy.handing import Handing
 from proxy.log import Tag, tag_client
 from proxy.preparing import Preparing
@@ -216,30 +216,40 @@ class Line(Handing):
         """They go to our server, with one write."""
         pieces: list[bytes] = []
         entries: Entries = []
-        waited, tail, left = 0.0, self.tail, 0
+        ready: list[Unit] = []
+        waited, tail, count = 0.0, self.tail, 0
         for unit in units:
             client = unit.client
             if client is None:  # it has left
-                left += 1
                 continue
             if client.followed is not tail or (unit.statement is not None and not self.has(unit.statement)):
+                count += self._enter(ready, pieces, entries)
+                ready = []
                 is_ready = self._prepare(unit, pieces, entries)
                 tail = self.tail  # a SET may have been put in front even for one that is not ready
                 if not is_ready:
-                    left += 1
                     continue
             unit.line = self
             wait = now - unit.since
             waited += wait
             unit.shape.waited += wait
             unit.since = now
-            entries.append((unit.debts, unit))
-            pieces.append(unit.data)
-        self.load += len(units) - left
+            ready.append(unit)
+        count += self._enter(ready, pieces, entries)
+        self.load += count
         stats = self.pool.stats
         stats.wait_time += waited
-        stats.server_assignment_count += len(units) - left
+        stats.server_assignment_count += count
         self.flush(pieces, entries)
+
+    def _enter(self, units: list[Unit], pieces: list[bytes], entries: Entries) -> int:
+        """They stand behind what has been gathered; how many they are."""
+        if len(units) > 1 < self.lines.group:
+            enter(self, units, pieces, entries)
+        else:
+            pieces += [unit.data for unit in units]
+            entries += [(unit.debts, unit) for unit in units]
+        return len(units)
 
     def flush(self, pieces: list[bytes], entries: Entries) -> None:
         """What has been gathered is sent."""
@@ -247,8 +257,6 @@ class Line(Handing):
         if entries:
             if server.ledger.head[1] is None:
                 self.head_since = self.now()
-            if self.lines.group > 1 < len(entries):
-                pieces, entries = gather(self, pieces, entries, self.lines.group)
             server.unnamed = None
             self.is_fresh = False
             server.ledger.expect_units(entries)

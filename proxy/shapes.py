@@ -28,6 +28,9 @@ UP: Final = 1.1
 DOWN: Final = 0.87
 SHORTEST: Final = 1e-5  # seconds; from nothing no step leads anywhere
 PENALTY: Final = 0.25  # good answers that a slow one costs
+MEAN_SOCIABLE: Final = 4_096  # bytes; larger answers are not waited for by others
+ALONE_AT_FIRST: Final = 100  # answers, for which it goes by itself when it has made a group fail
+ALONE_AT_MOST: Final = 100_000
 BUCKETS: Final = 128  # of times: four to a doubling, from a microsecond to an hour
 _STEPS: Final = 4 / log(2)
 
@@ -81,8 +84,8 @@ class Shape(Figures):
     """One shape."""
 
     __slots__ = (
-        "__weakref__", "alone", "book", "doubted", "good", "is_fit", "is_trusted", "key", "needed", "seen", "shown",
-        "shy_until", "trusted_at", "typical", "verdict",
+        "__weakref__", "alone", "book", "doubted", "good", "is_fit", "is_sociable", "is_trusted", "key", "needed",
+        "seen", "shown", "shy_until", "trusted_at", "typical", "verdict",
     )  # fmt: skip
 
     def __init__(self, key: str | None, verdict: Verdict, book: Any = None, shown: str = "") -> None:
@@ -96,8 +99,9 @@ class Shape(Figures):
         self.trusted_at = 0  # `calls` when it was trusted
         self.typical = 0.0  # time of an answer, while it is trusted
         self.doubted: Doubt | None = None  # why it was last found wanting
-        self.shy_until = 0  # `calls` until which it goes by itself, since it made a group fail (groups.py)
-        self.alone = 0  # for how many calls it did so last
+        self.is_sociable = True  # may it be in a group (groups.py)?
+        self.shy_until = 0  # `calls` until which it may not, since it made one fail
+        self.alone = 0  # for how many calls that was last
         self.seen = 0  # calls, when it was last looked at for one that may go
         self.judge(verdict, is_sharing=True)
 
@@ -142,10 +146,17 @@ class Shape(Figures):
             self.typical *= UP
         elif self.typical > SHORTEST:
             self.typical *= DOWN
+        self.is_sociable = self.calls >= self.shy_until and size <= MEAN_SOCIABLE * count
         if size > self.book.max_size * count:
             self.distrust(Doubt.LARGE)
         elif self.typical > self.book.max_time:
             self.distrust(Doubt.SLOW)
+
+    def shun(self) -> None:
+        """It has made a group fail."""
+        self.alone = min(2 * self.alone, ALONE_AT_MOST) or ALONE_AT_FIRST
+        self.shy_until = self.calls + self.alone
+        self.is_sociable = False
 
     def distrust(self, why: Doubt = Doubt.STUCK) -> None:
         """It has to show again that it is fast and small."""
