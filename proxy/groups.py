@@ -28,6 +28,8 @@ from proxy.units import Unit, let_off
 
 MAX_ANSWERS: Final = 262_144  # bytes of all answers to a group that are kept for its end
 
+LEAST: Final = 4  # units that are not divided
+
 Entries = list[tuple[tuple[Debt, ...], Owner]]
 
 
@@ -119,8 +121,9 @@ class Group:
 
 
 def enter(line: Any, units: list[Unit], pieces: list[bytes], entries: Entries) -> None:
-    """`units` are sent behind `pieces`, as groups of at most so many as the settings say."""
-    most = line.lines.group
+    """`units` are sent behind `pieces`, as groups: two at least, so that we and their clients work on the answers to one
+    while the server works on the other; of at most so many as the settings say."""
+    most = min(line.lines.group, max(LEAST, (len(units) + 1) // 2))
     loners = [unit for unit in units if unit.is_loner or not unit.shape.is_sociable]
     if loners:
         together: list[Unit] = []
