@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from proxy.spread import FIRST, IDLE_RATE, PERIOD, REST, WIDEST, Spread
+from proxy.spread import FIRST, IDLE_RATE, LONGEST_REST, PERIOD, REST, WIDEST, Spread
 
 
 class World:
@@ -128,6 +128,25 @@ def test_between_trials_it_rests():
     changes = [at for at in range(1, len(widths)) if widths[at] != widths[at - 1]]
     starts = [one for one, other in pairwise(changes) if other - one > 1]
     assert all(other - one >= REST for one, other in pairwise(starts))
+
+
+def test_what_fails_again_and_again_is_tried_more_seldom():
+    widths = World(lambda width: 20_000.0 / width).run(400).widths
+    trials = [at for at in range(1, len(widths)) if widths[at] > widths[at - 1]]
+    rests = [other - one for one, other in pairwise(trials)]
+    assert rests == sorted(rests)
+    assert rests[0] < 3 * REST
+    assert rests[-1] == LONGEST_REST + 2
+    assert len(trials) < 12
+
+
+def test_until_load_has_been_low():
+    load = [20_000.0]
+    world = World(lambda width: load[0] / width).run(400)
+    load[0] = 0.0
+    world.run(1)
+    load[0] = 20_000.0
+    assert world.run(REST + 2).widths[-REST - 2 :].count(2) == 1
 
 
 def test_with_little_to_do_nothing_is_learnt():
