@@ -105,6 +105,11 @@ class Group:
         elif server.status != codes.IDLE:
             self._break_off()
 
+    def finish(self, server: Any, data: bytes) -> None:
+        """Its ReadyForQuery has come by itself: `answered` and `deliver` in one."""
+        self.answered(server)
+        self.deliver(data)
+
     def _break_off(self) -> None:
         """Its server will be closed. It is owed nothing any more, so nobody else would tell the clients."""
         for unit in self.leave(has_begun=True):
