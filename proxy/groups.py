@@ -36,7 +36,7 @@ Entries = list[tuple[tuple[Debt, ...], Owner]]
 class Group:
     """Several units of `line`. It owns their debts."""
 
-    __slots__ = ("_answers", "_is_answered", "_is_failed", "line", "units")
+    __slots__ = ("_answers", "_is_answered", "_is_failed", "is_begun", "line", "units")
 
     client = None  # who hears it: nobody, before it is done
 
@@ -45,6 +45,7 @@ class Group:
         self.units = units  # none: what still comes is nobody's
         self._answers = b""
         self._is_failed = self._is_answered = False
+        self.is_begun = False  # has some of its answers come already? (A notice does, whatever it stands before.)
 
     def dissolve(self) -> None:
         """It never was: its units run again, by themselves."""
@@ -64,6 +65,7 @@ class Group:
     # What a server calls, where the answers are not the usual ones or come in pieces.
 
     def deliver(self, data: bytes) -> None:
+        self.is_begun = True
         if not self.units:
             return
         self._answers += data

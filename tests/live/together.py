@@ -50,6 +50,7 @@ class Together:
 
     def __enter__(self) -> None:
         self._stand.signal(signal.SIGSTOP)
+        wait_until(lambda: self._stand.is_stopped, "the proxy sleeps")
 
     def __exit__(self, *_: object) -> None:
         self._stand.signal(signal.SIGCONT)
