@@ -136,12 +136,16 @@ def enter(line: Any, units: list[Unit], pieces: list[bytes], entries: Entries) -
         together: list[Unit] = []
         for unit in units:
             if unit in loners:
-                _enter_group(line, together, pieces, entries)
+                _enter_groups(line, together, most, pieces, entries)
                 _enter_group(line, [unit], pieces, entries)
                 together = []
             else:
                 together.append(unit)
         units = together
+    _enter_groups(line, units, most, pieces, entries)
+
+
+def _enter_groups(line: Any, units: list[Unit], most: int, pieces: list[bytes], entries: Entries) -> None:
     for start in range(0, len(units), most):
         _enter_group(line, units[start : start + most], pieces, entries)
 

@@ -30,6 +30,7 @@ from tests.live.wire import (
 pytestmark = pytest.mark.live
 
 CROWD = 12
+HALF = range(CROWD // 2)  # that many are a group
 ALONE_AT_FIRST = 100  # as in proxy/groups.py
 NOW = "select now()"
 LONG_NAME = "a" * 70
@@ -124,35 +125,21 @@ def hear_direct(direct, parts):
     return heard
 
 
-def ask_as_group(stand, clients, parts):
-    """What each hears. The first and the last of the crowd see to it that all have been in one transaction."""
-    assert len(parts) == len(clients) - 2
-    send_together(stand, clients, [query(NOW), *parts, query(NOW)])
+def ask_as_groups(stand, clients, parts):
+    """What each hears. Some of the crowd see to it that either half has been in one transaction."""
+    assert len(parts) == 2 * len(HALF) - 4
+    middle = len(parts) // 2
+    asked = [query(NOW), *parts[:middle], query(NOW), query(NOW), *parts[middle:], query(NOW)]
+    send_together(stand, clients, asked)
     heard = [hear(client) for client in clients]
-    assert heard[0] == heard[-1], "one transaction"
-    return heard[1:-1]
-
-
-def find_stats(console):
-    """The extra columns of the pool's clients, by name."""
-    answer = console.ask("show stats")
-    names = [part.split(b"\0")[0].decode() for part in _columns(answer[0].body)]
-    return next(dict(zip(names, row, strict=True)) for row in rows(answer) if row[0] == "lines")
-
-
-def _columns(body):
-    pos = 2
-    while pos < len(body):
-        end = body.index(b"\0", pos) + 19
-        yield body[pos:end]
-        pos = end
+    first, second = heard[: len(HALF)], heard[len(HALF) :]
+    assert [first[0], second[0]] == [first[-1], second[-1]], "one transaction each"
+    return first[1:-1] + second[1:-1]
 
 
 def chunks(of):
     """As many as are asked at once; each stands at several places."""
-    count = CROWD - 2
-    rounds = -(-len(of) // count) * count
-    return [[of[(start + n) % len(of)] for n in range(count)] for start in range(0, rounds, 5)]
+    return [[of[(start + n) % len(of)] for n in range(CROWD - 4)] for start in range(0, len(of), 3)]
 
 
 def learn(stand, clients, parts):
@@ -166,7 +153,7 @@ def test_simple_queries(stand, clients, direct):
     parts = [query(text) for text in TEXTS]
     learn(stand, clients, parts)
     for some in chunks(parts):
-        for part, one, other in zip(some, ask_as_group(stand, clients, some), hear_direct(direct, some), strict=True):
+        for part, one, other in zip(some, ask_as_groups(stand, clients, some), hear_direct(direct, some), strict=True):
             assert one == other, part
 
 
@@ -227,7 +214,7 @@ def test_rounds(stand, clients, direct):
         parts += rounds_of(named, limit, name="by_name")
     learn(stand, clients, parts)
     for some in chunks(parts):
-        for part, one, other in zip(some, ask_as_group(stand, clients, some), hear_direct(direct, some), strict=True):
+        for part, one, other in zip(some, ask_as_groups(stand, clients, some), hear_direct(direct, some), strict=True):
             assert one == other, part
 
 
