@@ -12,6 +12,11 @@ cancelled.
 
 If what runs is ours (a Parse waits for a lock as well), or nobody's, then all behind it are rescued.
 
+Of a group (groups.py) nobody knows which of its units it is that waits, and all have been asked of PostgreSQL as one. So
+all of them go, each to a server of its own: in a line the one that waits would be in the way of the others once more.
+Each kind among them has to show anew that it is fast; that is soon done by those that did not wait. The group itself is
+cancelled, as it is nobody's: PostgreSQL takes back what it did, and it stands in no other's way.
+
 A unit that has been rescued twice already has a server of its own.
 """
 
@@ -27,6 +32,7 @@ def rescue(line: Any) -> int:
     ledger, server = line.ledger, line.server
     head = ledger.head[1]
     heir = Chore(lambda _: line.nobody_is_served(server))
+    suspects = head.units if isinstance(head, Unit | Group) else []
     moving: list[Unit] = []
     for owner in dict.fromkeys(ledger.owners()):
         if _may_leave(owner, is_head=owner is head):
@@ -34,9 +40,9 @@ def rescue(line: Any) -> int:
             ledger.disown(owner, heir)
             line.nobodys += 1
     others = line.preparing.leave()
-    if moving and isinstance(head, Unit):
-        head.shape.distrust()
-    line.lines.run_again(moving)
+    for unit in suspects if moving else []:
+        unit.shape.distrust()
+    line.lines.run_again(moving, alone=suspects)
     return len(moving) + int(others)
 
 

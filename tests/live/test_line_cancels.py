@@ -26,17 +26,24 @@ STALL = 20_000  # milliseconds: nobody is rescued here
 
 @pytest.fixture(scope="module", name="stand")
 def _stand(upstream):
-    databases = {"lines": "dbname=postgres pool_size=3 pipeline_depth=16 pipeline_servers=1"}
+    common = "dbname=postgres pool_size=3 pipeline_depth=16 pipeline_servers=1"
+    databases = {"lines": common, "ungrouped": f"{common} pipeline_group=1"}
     with upstream.connect() as admin:
         build_gate(admin)
     with Stand(upstream, {"pipeline_stall_ms": STALL}, databases=databases) as stand:
         yield stand
 
 
+@pytest.fixture(name="database", params=["lines", "ungrouped"])
+def _database(request):
+    """In one of them the units of a line share a transaction, in the other each has its own."""
+    return request.param
+
+
 @pytest.fixture(name="clients")
-def _clients(stand):
+def _clients(stand, database):
     """Three whose next reads stand in one line, since somebody else has a server already."""
-    clients, holder = [stand.raw(database="lines") for _ in range(3)], stand.raw(database="lines")
+    clients, holder = [stand.raw(database=database) for _ in range(3)], stand.raw(database=database)
     earn_trust(stand, clients, READ_GATE.format("trust"))
     holder.ask("begin; select 1")
     yield clients
@@ -78,6 +85,7 @@ def test_one_that_waits_behind_others_is_cancelled_when_it_is_its_turn(stand, ad
     assert [rows(client.ask("select 'alive'")) for client in clients] == [[("alive",)]] * 3
 
 
+@pytest.mark.parametrize("database", ["ungrouped"], indirect=True)
 def test_a_late_cancel_that_hits_the_next_one_is_not_heard_by_him_though_his_answer_has_begun(stand, admin, clients):
     with Shut(admin):
         head, *others = line_up(stand, admin, clients)
@@ -107,9 +115,9 @@ def test_whoever_is_hit_again_and_again_has_his_answer_in_the_end(stand, admin, 
     assert all(map(is_answered, others))
 
 
-def test_one_that_has_not_been_sent_is_answered_at_once(stand, admin, clients):
+def test_one_that_has_not_been_sent_is_answered_at_once(stand, database, clients):
     """Both servers are busy, and the line waits for one."""
-    holders = [stand.raw(database="lines") for _ in range(2)]
+    holders = [stand.raw(database=database) for _ in range(2)]
     for holder in holders:
         holder.ask("begin; select 1")
     send_together(stand, clients, [query(READ_GATE.format(f"client {n}")) for n in range(3)])
@@ -123,8 +131,8 @@ def test_one_that_has_not_been_sent_is_answered_at_once(stand, admin, clients):
     assert is_answered(clients[2])
 
 
-def test_psycopg_cancels_its_read_in_a_line_and_no_other(stand, admin, clients):
-    with stand.connect(dbname="lines") as connection, ThreadPoolExecutor() as threads, Shut(admin):
+def test_psycopg_cancels_its_read_in_a_line_and_no_other(stand, admin, database, clients):
+    with stand.connect(dbname=database) as connection, ThreadPoolExecutor() as threads, Shut(admin):
         line_up(stand, admin, clients)
         reading = threads.submit(connection.execute, READ_GATE.format("client of psycopg"))
         time.sleep(0.1)
