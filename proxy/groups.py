@@ -36,7 +36,7 @@ Entries = list[tuple[tuple[Debt, ...], Owner]]
 class Group:
     """Several units of `line`. It owns their debts."""
 
-    __slots__ = ("_answers", "_is_answered", "_is_failed", "is_begun", "line", "units")
+    __slots__ = ("_answers", "_is_answered", "_is_failed", "is_begun", "is_ending", "line", "units")
 
     client = None  # who hears it: nobody, before it is done
 
@@ -45,11 +45,21 @@ class Group:
         self.units = units  # none: what still comes is nobody's
         self._answers = b""
         self._is_failed = self._is_answered = False
+        self.is_ending = False  # it has stood still, and has been cancelled for that
         self.is_begun = False  # has some of its answers come already? (A notice does, whatever it stands before.)
 
     def dissolve(self) -> None:
         """It never was: its units run again, by themselves."""
-        self.line.lines.run_again(self.leave(has_begun=True))
+        units = self.leave(has_begun=True)
+        self.line.lines.run_again(units, alone=units if self.is_ending else ())
+
+    def end(self) -> int:
+        """It stands still (stuck.py): cancel it, for all of its units, which are so many."""
+        self.is_ending = True
+        for unit in self.units:
+            unit.shape.distrust()
+        self.line.end_head()
+        return len(self.units)
 
     def leave(self, *, has_begun: bool) -> list[Unit]:
         """Those units whose clients are still there. What PostgreSQL still says of this group is nobody's."""

@@ -158,6 +158,13 @@ class Handing:
             self.was_canceled = True
             self.pool.world.issue_cancel(server)
 
+    def end_head(self) -> None:
+        """What runs is to end, and gets its time for that."""
+        self.head_since = self.now()
+        self.was_canceled = True
+        if not self.server.cancels:
+            self.pool.world.issue_cancel(self.server)
+
     def _has_room(self, now: float) -> None:
         self.server.ready_at = self.ready_at = now
         if self.is_held:

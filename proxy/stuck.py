@@ -12,10 +12,11 @@ cancelled.
 
 If what runs is ours (a Parse waits for a lock as well), or nobody's, then all behind it are rescued.
 
-Of a group (groups.py) nobody knows which of its units it is that waits, and all have been asked of PostgreSQL as one. So
-all of them go, each to a server of its own: in a line the one that waits would be in the way of the others once more.
-Each kind among them has to show anew that it is fast; that is soon done by those that did not wait. The group itself is
-cancelled, as it is nobody's: PostgreSQL takes back what it did, and it stands in no other's way.
+Of a group (groups.py) nobody knows which of its units it is that waits, and to PostgreSQL they are one. So it is
+cancelled, and runs again by units once PostgreSQL says that it has taken back what it did (or it has been done just in
+time, and is heard); those behind it stay. Each unit goes to a server of its own, since in a line the one that waits
+would be in the way of the others once more; and each kind among them has to show anew that it is fast, which is soon
+done by those that did not wait. Only if the cancel does nothing for as long again, the group is left as others are.
 
 A unit that has been rescued twice already has a server of its own.
 """
@@ -31,8 +32,10 @@ def rescue(line: Any) -> int:
     """What runs on the server of `line` does not end; how many have been taken from behind it."""
     ledger, server = line.ledger, line.server
     head = ledger.head[1]
+    if isinstance(head, Group) and head.units and not head.is_ending:
+        return head.end()
     heir = Chore(lambda _: line.nobody_is_served(server))
-    suspects = head.units if isinstance(head, Unit | Group) else []
+    suspects = head.units if isinstance(head, Group) else []
     moving: list[Unit] = []
     for owner in dict.fromkeys(ledger.owners()):
         if _may_leave(owner, is_head=owner is head):
@@ -40,8 +43,8 @@ def rescue(line: Any) -> int:
             ledger.disown(owner, heir)
             line.nobodys += 1
     others = line.preparing.leave()
-    for unit in suspects if moving else []:
-        unit.shape.distrust()
+    if moving and isinstance(head, Unit):
+        head.shape.distrust()
     line.lines.run_again(moving, alone=suspects)
     return len(moving) + int(others)
 
