@@ -184,7 +184,7 @@ READS = [
 ]  # fmt: skip
 
 
-@pytest.fixture(name="stand", params=[16, 64], ids="depth {}".format)
+@pytest.fixture(name="stand", params=[(16, 1), (16, 8), (64, 2), (64, 64)], ids="depth {0[0]}, groups of {0[1]}".format)
 def _stand(upstream, admin, request):
     admin.execute("drop table if exists secrets, line_numbers; create unlogged table secrets (word text)")
     admin.execute("create table line_numbers as select n from generate_series(0, 999) n; analyze line_numbers")
@@ -193,7 +193,9 @@ def _stand(upstream, admin, request):
         admin.execute(f"drop schema if exists {schema} cascade; create schema {schema}")
         admin.execute(f"create table {schema}.mine as select '{schema}'::text as word")
         admin.execute(f"grant usage on schema {schema} to {LIMITED}; grant all on {schema}.mine to {LIMITED}")
-    databases = {"lines": f"dbname=postgres pool_size={LIMIT} pipeline_depth={request.param} pipeline_servers=2"}
+    depth, group = request.param
+    shared = f"pipeline_depth={depth} pipeline_group={group} pipeline_servers=2"
+    databases = {"lines": f"dbname=postgres pool_size={LIMIT} {shared}"}
     settings = {"query_wait_notify": 0, "query_wait_timeout": PATIENCE, "log_connections": 0, "log_disconnections": 0}
     with Stand(upstream, settings, databases=databases) as stand:
         yield stand

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.live.stand import Stand, wait_until
-from tests.live.together import earn_trust, find_running, send_together, wait_running
+from tests.live.together import earn_trust, send_together, wait_running
 from tests.live.wire import SYNC, bind, cancel_request, error, execute, kinds, parse, query, rows, sqlstate
 
 pytestmark = pytest.mark.live
@@ -40,7 +40,9 @@ def _tables(upstream):
         for table in ("line_group_free", "line_group_locked"):
             admin.execute(f"drop table if exists {table}; create table {table} as select 'here'::text as word")
             admin.execute(f"alter table {table} owner to app")
-        admin.execute("drop table if exists line_group_written; create table line_group_written (who int primary key, n int)")
+        admin.execute(
+            "drop table if exists line_group_written; create table line_group_written (who int primary key, n int)"
+        )
         admin.execute("grant all on line_group_written to app")
         admin.execute(f"insert into line_group_written select n, 0 from generate_series(0, {CROWD - 1}) n")
 
@@ -250,10 +252,14 @@ def test_ddl_under_way(stand, admin, upstream, clients):
 
 def test_a_table_goes_and_each_hears_so(stand, admin, clients):
     for _ in range(2):
-        admin.execute("create table line_group_gone as select 'here'::text as word; alter table line_group_gone owner to app")
+        admin.execute(
+            "create table line_group_gone as select 'here'::text as word; alter table line_group_gone owner to app"
+        )
         earn_trust(stand, clients, "select word, 1 from line_group_gone")
         admin.execute("drop table line_group_gone")
-        send_together(stand, clients, [query("select word, 1 from line_group_gone"), query(FREE.format(1))] * (CROWD // 2))
+        send_together(
+            stand, clients, [query("select word, 1 from line_group_gone"), query(FREE.format(1))] * (CROWD // 2)
+        )
         heard = [client.read_until() for client in clients]
         assert [sqlstate(each) or rows(each) for each in heard] == ["42P01", [("here", "1")]] * (CROWD // 2)
 
@@ -262,7 +268,9 @@ def test_its_server_is_terminated_and_nobody_notices(stand, admin, locker, clien
     """None of them has heard anything."""
     before = count_notes(admin)
     locker.execute("lock table line_group_locked")
-    send_together(stand, clients, [query(NOTED.format(7))] * 5 + [query(LOCKED.format(7))] + [query(FREE.format(7))] * 6)
+    send_together(
+        stand, clients, [query(NOTED.format(7))] * 5 + [query(LOCKED.format(7))] + [query(FREE.format(7))] * 6
+    )
     (pid,) = wait_running(admin, "select word, 7 from line_group_locked")
     admin.execute("select pg_terminate_backend(%s)", [pid])
     assert hear_rows(clients[:5] + clients[6:]) == [[("1", "7")]] * 5 + [[("here", "7")]] * 6
@@ -282,7 +290,9 @@ def test_timeouts_of_the_role_hit_him_who_is_late(stand, upstream, name):
                 clients = [stack.enter_context(own.raw(database="lines")) for _ in range(CROWD)]
                 earn_trust(own, clients, FREE.format(1), LOCKED.format(1))
                 locker.execute("set statement_timeout = 0; set transaction_timeout = 0; lock table line_group_locked")
-                send_together(own, clients, [query(FREE.format(1))] * 3 + [query(LOCKED.format(1))] + [query(FREE.format(1))] * 8)
+                send_together(
+                    own, clients, [query(FREE.format(1))] * 3 + [query(LOCKED.format(1))] + [query(FREE.format(1))] * 8
+                )
                 late = clients.pop(3)
                 assert hear_rows(clients) == [[("here", "1")]] * 11
                 if name == "statement_timeout":

@@ -17,14 +17,11 @@ from tests.live.wire import (
     Raw,
     bind,
     describe,
-    error,
     execute,
-    fields,
     kinds,
     message,
     parse,
     query,
-    rows,
 )
 
 pytestmark = pytest.mark.live
@@ -64,13 +61,29 @@ FAILING = [
     ("select 1/1", "select 1/0"),
     ("select '1'::int", "select 'a'::int"),
     ("select '2020-01-01'::date", "select '2020-13-01'::date"),
-    (f"select n / 1, word from {WORDS} where n > 0 order by n", f"select n / 0, word from {WORDS} where n > 0 order by n"),
+    (
+        f"select n / 1, word from {WORDS} where n > 0 order by n",
+        f"select n / 0, word from {WORDS} where n > 0 order by n",
+    ),
     (f"select 10 / (n - 10) from {WORDS} order by n", f"select 10 / (n - 3) from {WORDS} order by n"),
     ("select 1 limit 1", "select 1 limit -1"),
     (f"select (select n from {WORDS} where n < 2)", f"select (select n from {WORDS} where n < 9)"),
 ]
-WIDE = ["select " + ", ".join(["1"] * 400), "select repeat('x', 7000)", f"select word from {WORDS}, generate_series(1, 200)"]
-NEVER = ["select no_such_column", "select $1", "selec 1", "select 1 from no_such_table", "select 'a", "select 1;;", ";", ""]
+WIDE = [
+    "select " + ", ".join(["1"] * 400),
+    "select repeat('x', 7000)",
+    f"select word from {WORDS}, generate_series(1, 200)",
+]
+NEVER = [
+    "select no_such_column",
+    "select $1",
+    "selec 1",
+    "select 1 from no_such_table",
+    "select 'a",
+    "select 1;;",
+    ";",
+    "",
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
