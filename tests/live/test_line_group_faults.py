@@ -1,5 +1,5 @@
 """
-What befalls a group: effects that no text shows, locks, DDL, the end of its server. It succeeds as a whole, or never was.
+What befalls a group: effects that no text shows, locks, DDL, its server's end. It succeeds as a whole, or never was.
 
 Theory. A view that calls a function which inserts is a read by its text. So the rows that it leaves tell how often each
 answered query has really been executed.
@@ -170,7 +170,7 @@ def test_a_stuck_one_is_cancelled_and_nobody_else(stand, admin, locker, clients)
 
 
 def test_a_migration_that_locks_several_tables_is_never_the_victim(stand, admin, locker, clients):
-    """A group that has read one and waits for the other would be in its way: it gives in before PostgreSQL must choose."""
+    """A group that has read one and waits for the other is in its way: it gives in before PostgreSQL must choose."""
     locker.execute("lock table line_group_locked")
     asked = [FREE.format(1)] * 3 + [LOCKED.format(1)] * 3 + [FREE.format(2)] * 6
     send_together(stand, clients, list(map(query, asked)))
