@@ -80,6 +80,7 @@ class Group:
             return
         self._answers += data
         if self._is_failed and self._is_answered:
+            self.line.head_since = self.line.now()  # of what stood behind it
             self.dissolve()
         elif self._is_answered:
             self.line.hand_over(list(zip(self.units, self._split(), strict=True)))
