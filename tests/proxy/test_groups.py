@@ -591,6 +591,13 @@ def test_time_of_a_group_that_failed_does_not_count_for_those_behind():
     assert play.clients["c"].state is LINED
 
 
+def test_what_runs_for_nobody_ends_with_its_server():
+    play = stuck("a b") >> passes(2 * STALL) << sent_for("a b", server=1) >> server_hangs_up()
+    assert not any(line.nobodys for line in play.lines.members)
+    play >> answers("a b", server=1) << to("a") << to("b")
+    is_over(play, 1)
+
+
 # What administrators do.
 
 
