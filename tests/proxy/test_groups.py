@@ -516,39 +516,46 @@ def test_who_does_not_read_holds_nobody_up():
 # What takes too long.
 
 
-def test_a_group_that_waits_for_a_lock_runs_elsewhere_each_unit_by_itself_and_is_cancelled_here():
-    play = stuck() >> passes(2 * STALL) << sent_for("a b c", server=1) << silence("a b c")
-    assert play.world.cancels == [play.server]  # at once: it has locks of what its first units read
-    assert play.pool.stats.line_rescue_count == 3
-    play >> answers("a b c", server=1) << to("a") << to("b") << to("c")
-    play >> says("1 2 T D C 1 ERROR:canceled Z:I") >> cancel_arrives() << silence("a b c")
+LATE = 1.2 * STALL
+
+
+def own_servers(play):
+    """a has the second server, and then the first is for b and c."""
+    play << sent_for("a", server=1) << sent_for("b") >> answers("b") << to("b") << sent_for("c")
+    play >> answers("c") << to("c") >> answers("a", server=1) << to("a")
     is_over(play)
     is_over(play, 1)
+
+
+def test_a_group_that_stands_still_is_cancelled_and_each_has_a_server_of_its_own_when_it_is_taken_back():
+    play = stuck() >> passes(LATE) << sent(server=1) << silence("a b c")
+    assert play.world.cancels == [play.server]  # it has locks of what its first units read
+    play >> says("1 2 T D C 1 ERROR:canceled Z:I") >> cancel_arrives() << silence("a b c")
+    own_servers(play)
+
+
+def test_one_that_is_done_just_in_time_is_heard():
+    play = stuck() >> passes(LATE) >> answers_group("a b c") << to("a") << to("b") << to("c") >> cancel_arrives()
+    is_over(play)
 
 
 @pytest.mark.parametrize("size", [5, 10_000])
-def test_what_it_says_in_the_end_reaches_nobody(size):
+def test_one_that_no_cancel_ends_is_left_and_what_it_says_reaches_nobody(size):
     data = group_answer("a b c")
     for cut in range(0, len(data), 7):
-        play = stuck() >> says(data[:cut]) >> passes(2 * STALL) << sent_for("a b c", server=1)
+        play = stuck() >> says(data[:cut]) >> passes(LATE) << sent(server=1) >> passes(LATE) << sent_for("a", server=1)
         for at in range(cut, len(data), size):
             play >> says(data[at : min(at + size, len(data))])
-        play << silence("a b c") >> answers("a b c", server=1) << to("a") << to("b") << to("c") >> cancel_arrives()
+        play << silence("a b c") >> cancel_arrives()
+        play << sent_for("b") >> answers("b") << to("b") << sent_for("c") >> answers("c") << to("c")
+        play >> answers("a", server=1) << to("a")
         is_over(play)
 
 
-def test_groups_behind_one_that_is_stuck_may_share_elsewhere():
-    play = ready("a b c d e f", 2, pipeline_group=2, pipeline_stall_ms=1000 * STALL) >> free(0)
-    play.hear(0, play.server_socket(0))
-    play >> free(1) >> passes(2 * STALL)
-    play << sent("Q:select_'a'", "Q:select_'b'", *group_words("c d"), *group_words("e f"), server=1)
-    play >> says(group_answer("a b") + group_answer("c d")) << silence("a b c d e f")
-    play >> says(group_answer("e f")) << silence("a b c d e f") >> cancel_arrives()
-    play >> answers("a b", server=1) >> says(group_answer("c d") + group_answer("e f"), server=1)
-    for name in "abcdef":
-        play << to(name)
-    is_over(play)
-    is_over(play, 1)
+def test_a_group_behind_one_that_is_cancelled_stays():
+    play = ready("a b c d", 2, pipeline_group=2, pipeline_stall_ms=1000 * STALL) >> free(0)
+    play << sent(*group_words("a b"), *group_words("c d")) >> passes(LATE) << sent()
+    play >> says(said("1 ERROR:canceled Z:I") + group_answer("c d")) << silence("a b") << to("c") << to("d")
 
 
 def test_a_group_behind_a_single_one_that_is_stuck():
@@ -561,28 +568,11 @@ def test_a_group_behind_a_single_one_that_is_stuck():
     is_over(play)
 
 
-def test_by_itself_whoever_is_stuck_is_left_and_the_others_are_served():
-    play = stuck() >> passes(2 * STALL) << sent_for("a b c", server=1) >> cancel_arrives()
-    play >> says("1 ERROR:canceled Z:I") << silence("a b c") >> passes(2 * STALL)  # a still waits for its lock
-    (
-        play
-        << sent_for("b c")
-        >> answers("b c")
-        << to("b")
-        << to("c")
-        << silence("a")
-        >> answers("a b c", server=1)
-        << to("a")
-    )
-    is_over(play)
-    is_over(play, 1)
-
-
 def test_a_query_timeout_is_for_the_one_whose_time_it_is():
     play = ready("a b", 2, query_timeout=5.0, pipeline_stall_ms=60_000) >> free(0) << sent_group("a b") >> passes(4.0)
-    play >> sweeps >> free(1) >> passes(2.0) >> sweeps << silence("a b") << sent_for("a b", server=1)
-    play >> passes(6.0) >> sweeps << told("a", "query_timeout") << silence("b")
-    play >> says("ERROR:canceled Z:I", server=1) >> answers("b", server=1) << to("b")
+    play >> sweeps >> free(1) >> passes(2.0) >> sweeps << silence("a b") << sent(server=1)
+    play >> says("1 ERROR:canceled Z:I") >> cancel_arrives() << sent_for("a", server=1) << sent_for("b")
+    play >> answers("b") << to("b") >> passes(6.0) >> sweeps << told("a", "query_timeout")
 
 
 def test_time_of_a_group_that_failed_does_not_count_for_those_behind():
@@ -592,10 +582,8 @@ def test_time_of_a_group_that_failed_does_not_count_for_those_behind():
 
 
 def test_what_runs_for_nobody_ends_with_its_server():
-    play = stuck("a b") >> passes(2 * STALL) << sent_for("a b", server=1) >> server_hangs_up()
+    play = stuck("a b") >> passes(LATE) >> passes(LATE) << sent_for("a", server=1) >> server_hangs_up()
     assert not any(line.nobodys for line in play.lines.members)
-    play >> answers("a b", server=1) << to("a") << to("b")
-    is_over(play, 1)
 
 
 # What administrators do.
