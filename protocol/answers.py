@@ -244,7 +244,7 @@ class WholeAnswers:
             answers.append(data[pos + debts.skipped : end] + _READY_OUTSIDE)
             pos = end
         if not data.startswith(_READY_OUTSIDE, pos):
-            return [], CUT if len(data) - pos < _READY_SIZE else UNUSUAL
+            return [], CUT if _READY_OUTSIDE.startswith(data[pos : pos + _READY_SIZE]) else UNUSUAL
         self._behind.popleft()  # its Sync
         self.backlog -= 1
         self._pass_on()
@@ -253,7 +253,7 @@ class WholeAnswers:
     def _find_begin(self, data: bytes, pos: int, debts: Round) -> int:
         """Where the rows begin of the answer at `pos`, and `begin` is what stands before them; `CUT` or `UNUSUAL`."""
         if not data.startswith(debts.begins, pos):
-            return CUT if len(data) - pos < _LONGEST_BEGIN else UNUSUAL
+            return CUT if debts.begins[0].startswith(data[pos : pos + _LONGEST_BEGIN]) else UNUSUAL
         end = pos + debts.size
         if debts.is_described:
             if end + HEADER_SIZE > len(data):

@@ -38,6 +38,7 @@ def _build_parse(size: int) -> bytes:
 _PARSES: Final = [_build_parse(size) for size in range(SHORT)]
 _SYNC_SIZE: Final = len(SYNC_MESSAGE)
 _ENDS: Final = frozenset(b"CsI")  # CommandComplete, PortalSuspended, EmptyQueryResponse
+_UNHEARD: Final = frozenset(b"12n")  # of a round: who has asked a query is told none of these
 _READY: Final = build_message(codes.READY_FOR_QUERY, b"I")
 ONE_SYNC: Final = (SYNC,)
 
@@ -83,7 +84,7 @@ def split(units: Chain, data: bytes) -> list[bytes]:
         while kind not in _ENDS:
             kind, length = _header(data, pos)
             end = pos + length + 1
-            if debts is ASKED and kind in b"12":
+            if debts is ASKED and kind in _UNHEARD:
                 pieces.append(data[start:pos])
                 start = end
             pos = end

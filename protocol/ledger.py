@@ -281,6 +281,15 @@ class Ledger(WholeAnswers):
             self._next = 0
             self.backlog -= len(self._now)
 
+    def owe_again(self, owner: Owner) -> None:
+        """What came as the ReadyForQuery of `owner` was none."""
+        if self.is_owing:
+            debt, heir = self.head
+            self._behind.appendleft(((debt, *self._now[self._next :]), heir))
+            self.backlog += len(self._behind[0][0])
+        self._now, self._next, self.head = (SYNC,), 1, (SYNC, owner)
+        self.is_settled = False
+
     def disown(self, owner: Owner, heir: Owner) -> None:
         """`owner` has left: what it is still owed goes to `heir`."""
         if self.head[1] is owner and self.is_owing:

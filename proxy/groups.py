@@ -80,6 +80,7 @@ class Group:
             return
         self._answers += data
         if self._is_failed and self._is_answered:
+            self.line.head_since = self.line.now()  # of what stood behind it
             self.dissolve()
         elif self._is_answered:
             self.line.hand_over(list(zip(self.units, self._split(), strict=True)))
@@ -138,8 +139,8 @@ class Group:
 
 
 def enter(line: Any, units: list[Unit], pieces: list[bytes], entries: Entries) -> None:
-    """`units` are sent behind `pieces`, as groups: two at least, so that we and their clients work on one half while
-    the server works on the other; and of at most so many as the settings say."""
+    """`units` are sent behind `pieces`, as groups: two at least, if they are many, so that we and their clients work on
+    one half while the server works on the other; and of at most so many as the settings say."""
     most = min(line.lines.group, max(LEAST, (len(units) + 1) // 2))
     loners = [unit for unit in units if unit.is_loner or not unit.shape.is_sociable]
     if loners:

@@ -150,6 +150,7 @@ class Handing:
         """Something has been answered that was nobody's any more (stuck.py)."""
         if server is self.server:
             self.nobodys -= 1
+            self.head_since = float(self.now())
 
     def hurry(self) -> None:
         """If all that our server still runs is nobody's, it is cancelled. (What that hits is nobody's as well.)"""

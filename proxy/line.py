@@ -324,7 +324,8 @@ class Line(Handing):
         self.lines.run_again([unit for unit in behind if unit.client is not None and unit.may_run_again])
         if isinstance(self.ledger.head[1], Group):
             self.ledger.head[1].dissolve()
-        self.load, self.is_held, self.state, self.rest = 0, False, RESTING, b""
+        self.load = self.nobodys = 0
+        self.is_held, self.state, self.rest = False, RESTING, b""
         self.preparing.give_up()
         for unit in units:
             if unit.client is not None and unit.kept:

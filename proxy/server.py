@@ -246,6 +246,7 @@ class Server(asyncio.Protocol):
 
     def _ready(self, data: bytes, pos: int, end: int, recipient: Owner) -> None:
         if end - pos != 6 or data[pos + 5] not in _STATUSES:
+            self.ledger.owe_again(recipient)
             raise ProtocolError("malformed ReadyForQuery")
         self.status = data[pos + 5]
         self.repeatable = None

@@ -23,6 +23,8 @@ from tests.play import asked, said
 TRUSTED = ("select 'a'", "select 1", "select $1", "values ('a')")
 PLAIN = "Q:select_'ME'"
 ANSWER = "T D:ME C:SELECT_1 Z:I"
+LINK = "PARSE:=select_'ME' B D E"  # the same in a group
+LINK_ANSWER = "1 2 T D:ME C:SELECT_1"
 
 
 def trust(pool: Any, *texts: str) -> None:
@@ -172,6 +174,20 @@ def sent(*words: str | bytes, server: int = 0) -> Act:
 def sent_for(names: str, words: str = PLAIN, server: int = 0) -> Act:
     """It got the questions of these, in this order, and no more."""
     return sent(*[_mine(words, name) for name in names.split()], server=server)
+
+
+def sent_group(names: str, words: str = LINK, server: int = 0) -> Act:
+    """It got one group of these, in this order, and no more."""
+    return sent(*[_mine(words, name) for name in names.split()], "S", server=server)
+
+
+def answers_group(names: str, words: str = LINK_ANSWER, end: str = "Z:I", server: int = 0) -> Act:
+    """A server answers a group of these, all in one piece."""
+    return lambda play: play.server_socket(server).peer_sends(group_answer(names, words, end))
+
+
+def group_answer(names: str, words: str = LINK_ANSWER, end: str = "Z:I") -> bytes:
+    return b"".join(said(_mine(words, name)) for name in names.split()) + said(end)
 
 
 def to(names: str, words: str | bytes = ANSWER) -> Act:

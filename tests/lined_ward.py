@@ -11,10 +11,15 @@ not hear what stands in a line before something of its answer has come, since un
 nobody had heard it: at once if it has not been sent, or when it is taken from its line to run elsewhere (rescued, say).
 
 A cancel means what its person has in line at that moment (`meant`); whatever he asks later is a stranger to it.
+
+A backend keeps what it says between two Syncs until it must send it, and takes back all of it that has an effect when
+something fails; so whoever shares a transaction with others may run again (groups.py). What has been committed is
+counted: nothing twice, unless somebody was not heard to the end.
 """
 
 import random
 import re
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
@@ -61,7 +66,13 @@ RELOADS: tuple[dict[str, Any], ...] = (
     {"pipeline_depth": 16},
     {"pipeline_depth": 16, "pipeline_servers": 1},
     {"pipeline_depth": 4, "pipeline_servers": 2},
+    {"pipeline_group": 1},
+    {"pipeline_depth": 16, "pipeline_group": 2},
+    {"pipeline_depth": 16, "pipeline_group": 32},
 )
+BUFFER = 8192  # bytes that PostgreSQL keeps at most
+AT_ONCE = frozenset({codes.ERROR_RESPONSE, codes.NOTICE_RESPONSE, codes.COPY_IN_RESPONSE})
+SENT_EARLY = 0.03  # of messages, although there is no need
 
 
 CANCELLED_HERE = CANCELLED_IN_LINE + build_ready(codes.IDLE)
@@ -71,30 +82,80 @@ _TOKEN = re.compile(rb"p\d+_\d+")
 class Hit(FakePostgres):
     """A backend on which a cancel ends what runs, whosever it is; only `is_meant` says whether he meant it."""
 
-    is_meant: Callable[[str], bool]
-    strays: set[str]  # the tokens of those who were hit in another's place
+    def __init__(self, ward: "LinedWard") -> None:
+        super().__init__(outcomes=ward.outcomes)
+        self._ward = ward
+        self._kept = bytearray()  # said, and not sent yet
+        self._undecided: set[str] = set()  # tokens of what this transaction has done
+        self._executed = 0  # since the last Sync
+        self.was_cut = False  # it may have done what nobody heard of
 
     def cancel(self) -> None:
         token = self.sleeping
-        if token and self.is_meant(token):
+        if token and self._ward.is_meant(token):
             super().cancel()
         elif token:
-            self.strays.add(token)
+            self._ward.strays.add(token)
             self.sleeping = ""
             self._fail("57014", f"canceling statement {token}")
             self._after()
             self.run()
+
+    def dies(self, words: str = "terminating connection due to administrator command") -> None:
+        self.was_cut = True
+        super().dies(words)
+
+    def _heed(self, kind: int, body: bytes) -> None:
+        self._executed += kind == codes.EXECUTE
+        if kind == codes.SYNC:
+            self._ward.chains += self._executed > 1
+            self._executed = 0
+        super()._heed(kind, body)
+        if kind == codes.FLUSH:
+            self.flush()
+
+    def _say(self, message: bytes) -> None:
+        self._kept += message
+        is_due = not self._is_extended or message[0] in AT_ONCE or len(self._kept) > BUFFER
+        if is_due or self._ward.chance.random() < SENT_EARLY:
+            self.flush()
+
+    def flush(self) -> None:
+        self.out += self._kept
+        self._kept.clear()
+
+    # What it does.
+
+    def _complete(self, tag: str) -> None:
+        super()._complete(tag)
+        if tag.startswith("ROLLBACK"):
+            self._undecided.clear()
+        self._undecided |= find_tokens(tag.encode())
+
+    def _fail(self, sqlstate: str, words: str) -> None:
+        super()._fail(sqlstate, words)
+        self._undecided.clear()
+
+    def _ready(self) -> None:
+        super()._ready()
+        if self.status == codes.IDLE:
+            for token in self._undecided:
+                self._ward.done[token].append(self)
+            self._undecided.clear()
 
 
 class LinedWard(Ward):
     """The whole picture, with lines."""
 
     def __init__(self, chance: random.Random, **limits: Any) -> None:
-        super().__init__(chance, **{"pipeline_depth": 16, "pipeline_group": 1, **limits})
+        super().__init__(chance, **{"pipeline_depth": 16, **limits})
         self.programs = SHARED
         self.in_line: dict[Person, bytes] = {}  # what their shadows have not heard
         self.strays: set[str] = set()
         self.meant: set[str] = set()  # the tokens whose person has wanted a cancel while they stood in line
+        self.done: dict[str, list[Hit]] = defaultdict(list)  # where what has a token has been committed
+        self.is_twice = False  # somebody has been served elsewhere while it runs for nobody
+        self.chains = 0  # how many transactions had several units
         trust(self.pool, *TRUSTED)
 
     def begin(self, people: int) -> None:
@@ -114,14 +175,13 @@ class LinedWard(Ward):
 
     def finish_opening(self, server: Server | None = None, parameters: dict[str, str] | None = None) -> Server:
         opened = super().finish_opening(server, parameters)
-        hit = Hit(outcomes=self.outcomes)
-        hit.is_meant, hit.strays = self._is_meant, self.strays
+        hit = Hit(self)
         hit.name = self.postgres[opened].name
         self.postgres[opened] = hit
         opened.endpoint._postgres = hit
         return opened
 
-    def _is_meant(self, token: str) -> bool:
+    def is_meant(self, token: str) -> bool:
         person = next(person for person in self.people if token.startswith(person.name))
         return token in self.meant or person.wants_cancel or person.client.state is GONE
 
@@ -171,11 +231,28 @@ class LinedWard(Ward):
 
     def check(self) -> None:
         super().check()
+        for server, postgres in self.postgres.items():
+            cast(Hit, postgres).was_cut |= cast(FakeTransport, server.transport).was_aborted
+        self.is_twice |= any(line.nobodys for line in self._lines())
         for person in self.people:
             unit = person.client.unit
             assert unit is None or unit.is_canceled or not self._is_wanted_to_end(self.in_line[person]), (
                 f"a cancel of {person.name} is lost"
             )
+
+    def _lines(self) -> list[Any]:
+        return [] if self.pool.lines is None else list(self.pool.lines.members)
+
+    def break_server(self, server: Server, postgres: FakePostgres) -> None:
+        cast(Hit, postgres).was_cut = True
+        super().break_server(server, postgres)
+
+    def finish(self) -> None:
+        super().finish()
+        assert not [line for line in self._lines() if line.load or line.nobodys or line.rest]
+        for token, backends in self.done.items():
+            heard = [each for each in backends if not each.was_cut]
+            assert len(heard) < 2 or self.is_twice, f"{token} was done {len(heard)} times"
 
     def cancel(self, person: Person) -> None:
         if person.client.state is not LINED:
@@ -222,6 +299,10 @@ class LinedWard(Ward):
 
     def reload(self, limits: dict[str, Any]) -> None:
         self.pool.set_limits(replace(self.pool.limits, **limits))
+
+    def _settle_server(self, server: Server, postgres: FakePostgres) -> bool:
+        cast(Hit, postgres).flush()  # somebody may have said no Sync
+        return super()._settle_server(server, postgres)
 
     def settle(self) -> None:
         if self.pool.state is PoolState.PAUSED:

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol import debts
-from protocol.answers import SHORT
+from protocol.answers import CUT, SHORT, UNUSUAL
+from protocol.chains import ONE_SYNC, Chain, split
 from protocol.ledger import (
     CLOSE,
     DESCRIBE,
@@ -19,6 +20,8 @@ from protocol.ledger import (
     Ledger,
 )
 from tests.play import said
+
+# (Those of several units up to one Sync, `pay_chain`, are at the end.)
 
 ANNA, BERT, CARL = "anna", "bert", "carl"
 ROUND, DESCRIBED, PARSED, PARSED_ONLY = debts.BOUND, debts.BOUND_DESCRIBED, debts.PARSED_DESCRIBED, debts.PARSED
@@ -274,3 +277,184 @@ def test_what_is_no_round_is_not_paid_as_one():
     ledger = entered(((PARSE, DESCRIBE, SYNC), ANNA), (ONE_QUERY, BERT))
     assert ledger.pay_answers(said("1 2 C Z:I C Z:I")) == ([], 0)
     assert ledger.owners() == [ANNA] * 3 + [BERT]
+
+
+# Several units up to one Sync.
+
+LINKS = {
+    ONE_QUERY: ["1 2 T D C:SELECT_1", "1 2 T C:SELECT_0", "1 2 T:other D:x D C:SELECT_2", "1 2 T D:longer C:SELECT_1"],
+    ROUND: ["2 D C:SELECT_1", "2 C:SELECT_0", "2 D:xxxxxxxx D C:SELECT_2"],
+    DESCRIBED: ["2 T D C:SELECT_1", "2 T:other C:SELECT_0"],
+    PARSED: ["1 2 T D C:SELECT_1", "1 2 T D D C:SELECT_2"],
+    PARSED_ONLY: ["1 2 D C:SELECT_1"],
+}
+ODD_LINKS = {
+    ONE_QUERY: [
+        "1 2 n C",
+        "1 2 T D s",
+        "N:a 1 2 T D C",
+        "1 2 T D N:a C",
+        "1 2 T S:TimeZone=CET C",
+        "1 2 T I",
+        "1 A:b 2 T C",
+    ],
+    ROUND: ["2 s", "2 I", "N:a 2 C"],
+    PARSED: ["1 2 n I", "1 2 T D s", "1 N:a 2 T C"],
+}
+LINK = st.sampled_from([(debts, words) for debts in LINKS for words in LINKS[debts]])
+ANY_LINK = st.sampled_from(
+    [(debts, words) for table in (LINKS, ODD_LINKS) for debts in table for words in table[debts]]
+)
+BEHIND = {  # what may stand behind a chain, and what answers it
+    "nothing": ([], b""),
+    "a chain": ([(Chain.of([ONE_QUERY, ROUND]), "later"), (ONE_SYNC, "later")], said("1 2 T D C 2 C Z:I")),
+    "a unit": ([(ONE_QUERY, BERT)], said("T D C Z:I")),
+    "a round": ([(PARSED, BERT)], said("1 2 T D C Z:I")),
+    "a chore": ([((PARSE, DESCRIBE, SYNC), "ours")], said("1 t T Z:I")),
+}
+
+
+def chained(units, behind=()):
+    """A ledger at whose head these stand."""
+    return entered((Chain.of([debts for debts, _ in units]), ANNA), (ONE_SYNC, ANNA), *behind)
+
+
+def answer_to(units, end="Z:I"):
+    return b"".join(said(words) for _, words in units) + said(end)
+
+
+def by_message(units, data, behind=()):
+    """What each hears, and the ledger, when all of it has been taken message by message."""
+    ledger, heard = chained(units, behind), []
+    assert pay_by_message(ledger, data, heard) == len(data)
+    return split(Chain.of([debts for debts, _ in units]), b"".join(said for _, said in heard)), ledger
+
+
+@given(st.lists(LINK, min_size=1, max_size=7), st.sampled_from(sorted(BEHIND)))
+def test_a_chain_is_paid_as_it_is_message_by_message_whatever_stands_behind_it(units, key):
+    data, (behind, tail) = answer_to(units), BEHIND[key]
+    heard, slow = by_message(units, data, behind)
+    for extra in (b"", tail, tail[:-1], tail[:3]):
+        ledger = chained(units, behind)
+        assert ledger.pay_chain(data + extra) == (heard, len(data))
+        assert facts(ledger) == facts(slow)
+
+
+@given(st.lists(LINK, min_size=1, max_size=5))
+def test_a_chain_is_cut_until_all_of_it_is_there(units):
+    ledger, data = chained(units), answer_to(units)
+    before = facts(ledger)
+    for cut in range(len(data)):
+        assert ledger.pay_chain(data[:cut]) == ([], CUT), data[:cut]
+        assert facts(ledger) == before
+    assert ledger.pay_chain(data) == (by_message(units, data)[0], len(data))
+
+
+@given(st.lists(LINK, min_size=1, max_size=5), st.lists(LINK, min_size=1, max_size=5), st.integers(0, 400))
+def test_what_was_learnt_of_one_chain_is_no_harm_to_the_next(first, second, cut):
+    """How the last answer began is remembered: that of another chain, or of one that was cut."""
+    one, two = answer_to(first), answer_to(second)
+    ledger = chained(first, [(Chain.of([debts for debts, _ in second]), BERT), (ONE_SYNC, BERT)])
+    ledger.pay_chain(one[: min(cut, len(one) - 1)])
+    assert ledger.pay_chain(one + two) == (by_message(first, one)[0], len(one))
+    ledger.pay_chain(two[: min(cut, len(two) - 1)])
+    assert ledger.pay_chain(two) == (by_message(second, two)[0], len(two))
+    assert facts(ledger) == facts(Ledger())
+
+
+@given(st.lists(ANY_LINK, min_size=1, max_size=5), st.sampled_from(["Z:I", "N:a Z:I", "S:a=b Z:I", "Z:T", "Z:E"]))
+def test_what_is_unusual_in_a_chain_is_left_as_it_is_and_cut_is_only_what_may_still_be_usual(units, end):
+    data, ledger = answer_to(units, end), chained(units)
+    before, (paid, pos) = facts(ledger), ledger.pay_chain(data)
+    assert (pos > 0) == bool(paid)
+    if paid:
+        assert (paid, pos) == (by_message(units, data)[0], len(data))
+        return
+    assert pos == UNUSUAL
+    assert facts(ledger) == before
+    ends = [chained(units).pay_chain(data[:cut])[1] for cut in range(len(data))]
+    assert ends == sorted(ends, reverse=True), "once it is unusual it is so for good"
+
+
+@pytest.mark.parametrize(
+    "words", ["ERROR:no Z:I", "1 ERROR:no", "1 2 T D ERROR:no Z:I", "1 2 T D C 1 ERROR:no Z:I", "FATAL:bye"]
+)
+def test_an_error_in_a_chain_is_left(words):
+    units = [(ONE_QUERY, ""), (PARSED, "")]
+    ledger = chained(units)
+    assert ledger.pay_chain(said(words)) == ([], UNUSUAL)
+    assert facts(ledger) == facts(chained(units))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Z:I", "2 T D C", "T D C Z:I", "1 1 2 T", "1 2 D C", "1 2 C", "1 2 T T D C", "1 2 T D Z:I", "1 2 T D C Z:I",
+        "1 2 T D C 1 2 T D C 1", "1 2 T D C 1 2 T D C C Z:I", "1 2 T D C 2", "1 2 T D C T", "V", "G", "1 2 T D t",
+        "1 2 T D C 1 2 T D C Z:T", "1 2 T D C 1 2 T D C Z:E", "1 2 T D T C",
+    ],
+)  # fmt: skip
+def test_what_no_chain_is_answered_with_is_left(words):
+    """Two queries are owed."""
+    units = [(ONE_QUERY, "")] * 2
+    ledger = chained(units)
+    assert ledger.pay_chain(said(words)) == ([], UNUSUAL)
+    assert facts(ledger) == facts(chained(units))
+
+
+@pytest.mark.parametrize("length", [0, 3, 2**31, 2**32 - 1])
+@pytest.mark.parametrize("kind", [b"1", b"2", b"T", b"D", b"C", b"Z", b"E"])
+@pytest.mark.parametrize("before", ["", "1", "1 2", "1 2 T", "1 2 T D", "1 2 T D C", "1 2 T D C 1 2 T D C"])
+def test_a_length_that_lies_in_a_chain_pays_nothing(before, kind, length):
+    units = [(ONE_QUERY, "")] * 2
+    ledger = chained(units)
+    data = said(before) + kind + length.to_bytes(4, "big")
+    for more in (b"", said("D C 1 2 T D C Z:I"), said("C:SELECT_1 Z:I") * 9):
+        paid, pos = ledger.pay_chain(data + more)
+        assert not paid
+        assert pos in (CUT, UNUSUAL)
+        assert pos == UNUSUAL or length > 2**30, "what is too short is known at once"
+    assert facts(ledger) == facts(chained(units))
+
+
+@pytest.mark.parametrize("fake", ["C:SELECT_1 Z:I", "C:SELECT_1 1 2 T", "Z:I", "1 2 T D C:SELECT_1 Z:I"])
+def test_bytes_of_a_row_in_a_chain_that_look_like_an_end_are_a_row(fake):
+    row = said("D:" + "x" * 200).replace(b"x" * 100, said(fake).ljust(100, b"x")[:100])
+    units = [(ONE_QUERY, ""), (ONE_QUERY, "")]
+    data = said("1 2 T") + row + said("C:SELECT_1 1 2 T") + row + row + said("C:SELECT_2 Z:I")
+    ledger = chained(units)
+    for cut in range(len(data)):
+        assert ledger.pay_chain(data[:cut]) == ([], CUT)
+    heard = [said("T") + row + said("C:SELECT_1 Z:I"), said("T") + row + row + said("C:SELECT_2 Z:I")]
+    assert ledger.pay_chain(data) == (heard, len(data))
+
+
+def test_a_chain_is_not_paid_from_its_middle_nor_while_a_ready_for_query_is_in_doubt():
+    units = [(ONE_QUERY, "")] * 2
+    ledger = chained(units)
+    ledger.settle(ord("1"))
+    assert ledger.pay_chain(said("2 T D C 1 2 T D C Z:I")) == ([], UNUSUAL)
+    ledger = chained(units)
+    ledger.doubts = 1
+    assert ledger.pay_chain(answer_to([(ONE_QUERY, "1 2 T C")] * 2)) == ([], UNUSUAL)
+
+
+def test_what_is_no_chain_is_not_paid_as_one():
+    for alone in (ONE_QUERY, ROUND, PARSED, (SYNC,), (PARSE, DESCRIBE, SYNC)):
+        assert entered((alone, ANNA), (ONE_QUERY, BERT)).pay_chain(said("1 2 T D C Z:I")) == ([], UNUSUAL)
+    assert Ledger().pay_chain(said("1 2 T D C Z:I")) == ([], UNUSUAL)
+    chain = chained([(ONE_QUERY, "")] * 2)
+    assert chain.pay_answers(said("1 2 T D C 1 2 T D C Z:I")) == ([], 0)
+    assert chain.pay_whole(said("1 2 T D C 1 2 T D C Z:I")) is None
+
+
+@given(st.lists(LINK, min_size=1, max_size=5), st.binary(max_size=40), st.integers(0, 200))
+def test_noise_in_a_chain_is_never_paid_but_as_message_by_message(units, noise, at):
+    data = answer_to(units)
+    data = data[:at] + noise + data[at + len(noise) :]
+    ledger = chained(units)
+    paid, pos = ledger.pay_chain(data)
+    if not paid:
+        assert pos in (CUT, UNUSUAL)
+    else:
+        assert by_message(units, data[:pos])[0] == paid

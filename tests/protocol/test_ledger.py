@@ -271,6 +271,19 @@ def test_what_is_disowned_in_several_groups_keeps_its_place():
     assert book.is_settled
 
 
+def test_a_ready_for_query_that_was_none_is_owed_still():
+    book = asked(QUERY)
+    book.expect((PARSE, BIND, SYNC), BERT)
+    answers(book, "CZ")
+    book.owe_again(ANNA)
+    assert book.owners() == [ANNA, BERT, BERT, BERT]
+    assert answers(book, "Z12Z") == [READY, PAYS, PAYS, READY]
+    book.owe_again(BERT)
+    assert (book.owners(), book.is_settled, book.backlog) == ([BERT], False, 0)
+    assert answers(book, "Z") == [READY]
+    assert book.is_settled
+
+
 def test_disowning_when_nothing_is_owed_leaves_nothing_owed():
     book = Ledger()
     book.disown(ANNA, "nobody")

@@ -91,6 +91,13 @@ def test_what_nobody_asked_for_ends_the_server_and_those_behind_run_elsewhere(wo
         play << to(name)
 
 
+@pytest.mark.parametrize("ready", [b"Z\0\0\0\5X", b"Z\0\0\0\6II", b"Z\0\0\0\4"])
+def test_a_ready_for_query_that_is_none_ends_the_server_and_whose_it_was_to_be_hears_so(ready):
+    play = in_line("a b") >> says(said("C") + ready) << told("a", "server broke the protocol")
+    assert play.server.state in (CLOSING, CLOSED)
+    play >> server_hangs_up() >> another_server() << sent_for("b", server=1) >> answers("b", server=1) << to("b")
+
+
 def test_one_ready_for_query_too_many_is_not_heard_by_anybody():
     play = in_line("a") >> says("C Z:I Z:I") << to("a", "C Z:I")
     assert play.server.state in (CLOSING, CLOSED)

@@ -30,6 +30,7 @@ PROGRAMS = 10_000 * (100 if IS_HUNT else 1)
 PARTS = 40  # so that a part takes about a second
 STEPS = 15
 LONG_ONES = 40 * (100 if IS_HUNT else 1)
+GROUPS = [1, 2, 3, 32]
 EXAMPLES, MOVES = (5_000, 60) if IS_HUNT else (40, 40)
 
 
@@ -51,6 +52,7 @@ def weather(chance: random.Random) -> dict[str, Any]:
         "session_state": chance.choice(["leak", "track"]),
         "pipeline_depth": chance.choice([2, 3, 16, 64]),
         "pipeline_servers": chance.choice([0, 1, 2]),
+        "pipeline_group": chance.choice(GROUPS),
         "max_prepared_statements": chance.choice([1, 3, 200]),
     }
 
@@ -65,7 +67,7 @@ def _is_crowd(request, monkeypatch):
 
 @pytest.mark.parametrize("part", range(PARTS))
 def test_no_program_crosses_answers_or_loses_one(part):
-    shared = 0
+    shared = grouped = 0
     for seed in range(part * PROGRAMS // PARTS, (part + 1) * PROGRAMS // PARTS):
         chance = random.Random(seed)
         try:
@@ -74,7 +76,9 @@ def test_no_program_crosses_answers_or_loses_one(part):
             error.add_note(f"seed {seed}")
             raise
         shared += ward.pool.stats.line_query_count
+        grouped += ward.chains
     assert shared > PROGRAMS // PARTS / 2, "most of what is tried has to do with lines"
+    assert grouped > PROGRAMS // PARTS / 10, "and some of it with groups"
 
 
 @pytest.mark.parametrize("seed", range(LONG_ONES))
@@ -88,11 +92,13 @@ class Machine(RuleBasedStateMachine):
 
     ward: LinedWard
 
-    @initialize(chance=st.randoms(use_true_random=False), servers=st.integers(1, 3), people=st.integers(2, 5))
-    def begin(self, chance: random.Random, servers: int, people: int) -> None:
-        self.ward = LinedWard(
-            chance, pool_size=servers, pipeline_servers=0, query_wait_timeout=None, query_wait_notify=None
-        )
+    @initialize(
+        chance=st.randoms(use_true_random=False), servers=st.integers(1, 3), people=st.integers(2, 5),
+        group=st.sampled_from(GROUPS),
+    )  # fmt: skip
+    def begin(self, chance: random.Random, servers: int, people: int, group: int) -> None:
+        limits: dict[str, Any] = {"pool_size": servers, "pipeline_servers": 0, "pipeline_group": group}
+        self.ward = LinedWard(chance, query_wait_timeout=None, query_wait_notify=None, **limits)
         self.ward.begin(people)
 
     def _do(self, act: Any, *arguments: Any) -> None:

@@ -99,3 +99,11 @@ def test_what_lines_may_is_said_for_all_for_a_database_and_for_a_user(name: str)
     database = replace(Database(name="shop"), **{name: 8})
     assert getattr(limits(database=database), name) == 8
     assert getattr(limits(database=database, user=replace(User(name="ann"), **{name: 0})), name) == 0
+
+
+def test_how_many_share_a_transaction_may_be_said_of_each_database_and_user() -> None:
+    settings, database, user = Settings(), Database(name="shop", pipeline_group=8), User(name="ann", pipeline_group=1)
+    assert limits(settings).pipeline_group == 32
+    assert limits(settings, database).pipeline_group == 8
+    assert limits(settings, database, user).pipeline_group == 1
+    assert limits(settings, None, user).pipeline_group == 1
