@@ -153,8 +153,9 @@ class Shape(Figures):
             self.distrust(Doubt.SLOW)
 
     def shun(self) -> None:
-        """It has made a group fail."""
-        self.alone = min(2 * self.alone, ALONE_AT_MOST) or ALONE_AT_FIRST
+        """It has made a group fail. Who has behaved for as long as it had to go alone begins anew."""
+        is_soon = self.calls - self.shy_until < self.alone
+        self.alone = min(2 * self.alone, ALONE_AT_MOST) if is_soon else ALONE_AT_FIRST
         self.shy_until = self.calls + self.alone
         self.is_sociable = False
 

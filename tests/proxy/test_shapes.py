@@ -6,7 +6,18 @@ from hypothesis import strategies as st
 
 from protocol.sharing import FIT, Verdict
 from proxy.books import Book
-from proxy.shapes import BUCKETS, LONG, NEEDED, NEEDED_AT_MOST, Doubt, Figures, Shape, find_bucket
+from proxy.shapes import (
+    ALONE_AT_FIRST,
+    ALONE_AT_MOST,
+    BUCKETS,
+    LONG,
+    NEEDED,
+    NEEDED_AT_MOST,
+    Doubt,
+    Figures,
+    Shape,
+    find_bucket,
+)
 
 FAST, SLOW = 0.001, 0.1
 SMALL, LARGE = 100, 100_000
@@ -173,3 +184,23 @@ def test_figures_are_added():
     assert (one.calls, one.errors, sum(one.times)) == (calls, 2, calls)
     assert one.spent == pytest.approx(calls * FAST)
     assert one.bytes == calls * SMALL
+
+
+def test_who_makes_groups_fail_again_and_again_goes_alone_for_longer_and_longer():
+    shape, times = a_shape(), []
+    for _ in range(12):
+        shape.shun()
+        times.append(shape.alone)
+        shape.calls = shape.shy_until
+    assert times[:3] == [ALONE_AT_FIRST, 2 * ALONE_AT_FIRST, 4 * ALONE_AT_FIRST]
+    assert times[-1] == ALONE_AT_MOST
+
+
+def test_who_has_behaved_for_as_long_as_it_went_alone_begins_anew():
+    shape = a_shape()
+    for _ in range(3):
+        shape.shun()
+        shape.calls = shape.shy_until + shape.alone
+    shape.shun()
+    assert shape.alone == ALONE_AT_FIRST
+    assert not shape.is_sociable
