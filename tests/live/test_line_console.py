@@ -154,7 +154,11 @@ def test_a_stop_that_waits_for_clients_lets_those_in_line_read_on(stand):
 
 
 def test_a_query_that_takes_too_long_ends_its_client_and_no_other(upstream, admin):
-    settings = {"query_timeout": 2, **PATIENT}
+    settings = {
+        "query_timeout": 2,
+        **PATIENT,
+        "pipeline_group": 1,
+    }  # of a group all would wait for the gate, and too long
     with Stand(upstream, settings, databases={"lines": LINES}) as stand, made_ready(stand) as clients:
         with Shut(admin):
             head, *others = line_up(stand, admin, clients)

@@ -216,7 +216,7 @@ def test_who_waits_for_a_statement_of_ours_has_his_own_timeouts(upstream, admin,
 
 def test_who_stands_behind_a_lock_or_waits_for_a_place_for_long_is_told_so_before_his_answer(upstream, admin, locker):
     databases = {"lines": "dbname=postgres pool_size=2 pipeline_depth=4 pipeline_servers=1"}
-    settings = {"query_wait_notify": 0.5, "pipeline_stall_ms": 30_000}
+    settings = {"query_wait_notify": 0.5, "pipeline_stall_ms": 30_000, "pipeline_group": 1}  # (all of a group run)
     with Stand(upstream, settings, databases=databases) as stand, made_ready(stand) as (head, *others):
         locker.execute("lock table line_locked")
         stand_behind(stand, admin, head, others)
