@@ -102,9 +102,7 @@ def test_a_late_cancel_that_hits_the_next_one_is_not_heard_by_him_though_his_ans
     assert all(map(is_answered, others))
 
 
-@pytest.mark.parametrize(
-    "database", ["ungrouped"]
-)  # of a group each runs on a server of his own, hit by one cancel only
+@pytest.mark.parametrize("database", ["ungrouped"], indirect=True)  # of a group each runs on a server of his own
 def test_whoever_is_hit_again_and_again_has_his_answer_in_the_end(stand, admin, clients):
     with Shut(admin):
         head, *others = line_up(stand, admin, clients)
