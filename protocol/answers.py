@@ -67,17 +67,8 @@ class WholeAnswers:
     """The half of a ledger that pays by the unit, and what of it both halves need."""
 
     __slots__ = (
-        "_behind",
-        "_next",
-        "_now",
-        "_swallowed",
-        "backlog",
-        "begin",
-        "columns",
-        "doubts",
-        "head",
-        "is_settled",
-    )
+        "_behind", "_next", "_now", "_swallowed", "backlog", "begin", "columns", "doubts", "head", "is_settled",
+    )  # fmt: skip
 
     head: Entry
     backlog: int

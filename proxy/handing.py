@@ -15,7 +15,7 @@ A client that does not read has some of its answer kept for it (unread.py); then
 
 from typing import Any, Final
 
-from protocol.answers import CUT, UNUSUAL
+from protocol.answers import CUT
 from proxy.groups import MAX_ANSWERS, Group
 from proxy.states import RESTING
 from proxy.units import Unit, let_off
@@ -23,7 +23,6 @@ from proxy.units import Unit, let_off
 UP: Final = 1.05  # steps of `pace` and `gap`
 DOWN: Final = 0.8
 LATE: Final = 10  # times the usual gap
-NOT_WHOLE: Final[tuple[list[bytes], int]] = ([], UNUSUAL)
 
 
 class Handing:
@@ -51,10 +50,9 @@ class Handing:
         if self.rest:
             data, self.rest = self.rest + data, b""
         paid: list[tuple[Any, bytes]] = []
-        while data and ledger.head[1] is not None:
-            owner = ledger.head[1]
-            if type(owner) is Group:
-                answers, end = ledger.pay_chain(data) if not owner.is_begun else NOT_WHOLE
+        while data and (owner := ledger.head[1]) is not None:
+            if type(owner) is Group and not owner.is_begun:
+                answers, end = ledger.pay_chain(data)
                 some = list(zip(owner.units, answers, strict=False))
                 if end == CUT and len(data) <= MAX_ANSWERS:
                     self.rest, data = data, b""

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.live.stand import Stand, wait_until
-from tests.live.together import earn_trust, send_together, wait_running
+from tests.live.together import crowd, earn_trust, send_together, wait_running
 from tests.live.wire import SYNC, bind, cancel_request, error, execute, kinds, parse, query, rows, sqlstate
 
 pytestmark = pytest.mark.live
@@ -58,11 +58,7 @@ def _stand(upstream):
 
 @pytest.fixture(name="clients")
 def _clients(stand):
-    with ExitStack() as stack:
-        clients = [stack.enter_context(stand.raw(database="lines")) for _ in range(CROWD)]
-        holder = stack.enter_context(stand.raw(database="lines"))
-        holder.ask("begin; select 1")
-        earn_trust(stand, clients, *(text.format(1) for text in (NOTED, FREE, LOCKED, DIVIDED)))
+    with crowd(stand, CROWD, *(text.format(1) for text in (NOTED, FREE, LOCKED, DIVIDED))) as clients:
         yield clients
 
 

@@ -5,13 +5,11 @@ Theory. The same is said at the same time by a crowd through the proxy, where it
 to PostgreSQL itself. That it was one is shown by two in the crowd that ask `now()`, and hear the same.
 """
 
-import time
-from contextlib import ExitStack
-
 import pytest
 
+from proxy.shapes import ALONE_AT_FIRST
 from tests.live.stand import Stand
-from tests.live.together import ask_together, earn_trust, send_together
+from tests.live.together import ask_together, crowd, send_together, wait_running
 from tests.live.wire import (
     SYNC,
     Raw,
@@ -28,7 +26,6 @@ pytestmark = pytest.mark.live
 
 CROWD = 12
 HALF = range(CROWD // 2)  # that many are a group
-ALONE_AT_FIRST = 100  # as in proxy/groups.py
 NOW = "select now()"
 LONG_NAME = "a" * 70
 WORDS = "line_group_words"
@@ -36,7 +33,7 @@ TEXTS = [
     "select",
     "select;",
     "select 1 where false",
-    "select from generate where false".replace("generate", WORDS),
+    f"select from {WORDS} where false",
     f"select from {WORDS}",
     "values (1, 'a'), (2, null)",
     f"table {WORDS}",
@@ -108,12 +105,7 @@ def _stand(upstream):
 
 @pytest.fixture(name="clients")
 def _clients(stand):
-    """Their reads stand in one line, since somebody else has a server already."""
-    with ExitStack() as stack:
-        clients = [stack.enter_context(stand.raw(database="lines")) for _ in range(CROWD)]
-        holder = stack.enter_context(stand.raw(database="lines"))
-        holder.ask("begin; select 1")
-        earn_trust(stand, clients, NOW)
+    with crowd(stand, CROWD, NOW) as clients:
         yield clients
 
 
@@ -179,11 +171,11 @@ def test_a_notice_is_heard_by_him_whose_it_is_wherever_he_stands(stand, upstream
     parts = [plain] * at + [noticed] + [plain] * (CROWD - 1 - at)
     expected = hear_direct(direct, parts)
     assert b"will be truncated" in expected[at]
-    with upstream.connect("app", autocommit=False) as locker:
+    with upstream.connect() as admin, upstream.connect("app", autocommit=False) as locker:
         for _ in range(5):
             locker.execute(f"lock table {WORDS}")
             send_together(stand, clients, parts)
-            time.sleep(0.05)
+            wait_running(admin, "select n as")
             locker.rollback()
             assert [hear(client) for client in clients] == expected
 

@@ -10,7 +10,8 @@ middle of its execution. No text tells that, as no text tells that a table is lo
 import asyncio
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, Self
 
 import psycopg
@@ -73,6 +74,17 @@ def earn_trust(stand: Stand, clients: Sequence[Raw], *texts: str) -> None:
         for _ in range(4):
             answers = ask_together(stand, clients, [query(text)] * len(clients))
             assert not any(map(error, answers)), error(answers[0])
+
+
+@contextmanager
+def crowd(stand: Stand, count: int, *texts: str) -> Iterator[list[Raw]]:
+    """Clients whose next reads of these texts stand in one line, since somebody else has a server already."""
+    with ExitStack() as stack:
+        clients = [stack.enter_context(stand.raw(database="lines")) for _ in range(count)]
+        holder = stack.enter_context(stand.raw(database="lines"))
+        holder.ask("begin; select 1")
+        earn_trust(stand, clients, *texts)
+        yield clients
 
 
 def find_running(admin: psycopg.Connection[Any], text: str) -> list[int]:
