@@ -244,7 +244,7 @@ class Line(Handing):
 
     def _enter(self, units: list[Unit], pieces: list[bytes], entries: Entries) -> int:
         """They stand behind what has been gathered; how many they are."""
-        if len(units) > 1 < self.lines.group:
+        if len(units) >= self.lines.fewest:
             enter(self, units, pieces, entries)
         else:
             pieces += [unit.data for unit in units]

@@ -19,6 +19,7 @@ stands behind is rescued (stuck.py).
 import asyncio
 from collections import deque
 from collections.abc import Collection
+from math import inf
 from typing import Any
 
 from protocol.framing import HEADER_SIZE
@@ -71,6 +72,7 @@ class Lines:
         self.max_wait: float = limits.pipeline_max_ms / 1000
         self.patience = min(self.max_wait * PATIENT_TURNS, self.stall / 2)
         self.group: int = limits.pipeline_group
+        self.fewest = max(limits.pipeline_group_min, 2) if self.group > 1 else inf  # that make a group
         self.spread.set_limit(limits.pipeline_servers)
         vouched = frozenset(name.lower().encode() for name in limits.pipeline_functions)
         self.book.adapt(

@@ -50,7 +50,8 @@ class Lined:
     """Clients, servers, and what has been said."""
 
     def __init__(self, names: str = "abcdef", servers: int = 1, *, busy: int = 1, **limits: Any) -> None:
-        common = {"pipeline_depth": 16, "pipeline_servers": 1, "pipeline_group": 1, "query_wait_notify": None}
+        common = {"pipeline_depth": 16, "pipeline_servers": 1, "pipeline_group": 1, "pipeline_group_min": 2}
+        common |= {"query_wait_notify": None}
         self.world = FakeWorld(**{"pool_size": servers, **common, **limits})
         self.cancels = Cancels(_Tasks(self.world))  # type: ignore[arg-type]
         self.clients: dict[str, Client] = {}

@@ -148,7 +148,7 @@ class LinedWard(Ward):
     """The whole picture, with lines."""
 
     def __init__(self, chance: random.Random, **limits: Any) -> None:
-        super().__init__(chance, **{"pipeline_depth": 16, **limits})
+        super().__init__(chance, **{"pipeline_depth": 16, "pipeline_group_min": 2, **limits})
         self.programs = SHARED
         self.in_line: dict[Person, bytes] = {}  # what their shadows have not heard
         self.strays: set[str] = set()

@@ -69,6 +69,7 @@ class Limits:
     pipeline_max_bytes: int = 16384
     pipeline_stall_ms: int = 200
     pipeline_group: int = 1
+    pipeline_group_min: int = 2
     pipeline_functions: tuple[str, ...] = ()
     track_statements: bool = False
 
@@ -92,6 +93,7 @@ _COMMON: Final = (
     "disable_pqexec",
     "server_fast_close",
     "pipeline_stall_ms",
+    "pipeline_group_min",
     "pipeline_functions",
     "track_statements",
 )

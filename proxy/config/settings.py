@@ -259,6 +259,7 @@ class Settings:
     pipeline_max_bytes: int = row(COUNT, 16384, LIVE, ACTED, "bytes an answer may have, to share a line")
     pipeline_stall_ms: int = row(COUNT, 200, LIVE, ACTED, "milliseconds after which a line that stands still is left")
     pipeline_group: int = row(COUNT, 32, LIVE, ACTED, "of those, how many may share one transaction; 1 = none")
+    pipeline_group_min: int = row(COUNT, 5, LIVE, ACTED, "fewer that are sent together share none: it would not pay")
     pipeline_functions: tuple[str, ...] = row(NAMES, (), LIVE, ACTED, "functions whose callers may share a line")
     track_statements: bool = row(TRUTH, False, LIVE, ACTED, "measure every statement, for SHOW STATEMENTS")
     deferred_begin: bool = row(TRUTH, True, LIVE, ACTED, "a lone BEGIN waits for the statement after it")

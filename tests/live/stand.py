@@ -87,6 +87,7 @@ class Stand:
             "admin_users": "postgres",
             "max_client_conn": 1000,
             "log_stats": 0,
+            "pipeline_group_min": 2,  # tests have few clients
         } | self.settings
         lines = ["[proxy]", *(f"{name} = {value}" for name, value in settings.items()), "[databases]"]
         lines += [f"{name} = {self._place(text)}" for name, text in self.databases.items()]

@@ -283,8 +283,8 @@ LIMITS = {
     "server_login_retry": "19", "server_lifetime": "20", "server_idle_timeout": "21", "server_check_delay": "22",
     "server_check_query": "select 1", "server_reset_query": "reset all", "server_reset_query_always": "1",
     "server_fast_close": "1", "pipeline_depth": "16", "pipeline_servers": "3", "pipeline_max_ms": "6",
-    "pipeline_max_bytes": "7000", "pipeline_stall_ms": "90", "pipeline_group": "7", "pipeline_functions": "f",
-    "track_statements": "1",
+    "pipeline_max_bytes": "7000", "pipeline_stall_ms": "90", "pipeline_group": "7", "pipeline_group_min": "3",
+    "pipeline_functions": "f", "track_statements": "1",
 }  # fmt: skip
 NAMES = {"default_pool_size": "pool_size"}
 

@@ -291,6 +291,16 @@ def test_who_goes_alone_parts_those_before_him_from_those_behind_and_neither_are
     is_over(play)
 
 
+def test_too_few_make_no_group_whatever_may_become_of_those_who_are_enough():
+    play = ready("a b c d", pipeline_group_min=5) >> free() << sent_for("a b c d") >> answers("a b c d")
+    for name in "abcd":
+        play << to(name)
+    is_over(play)
+    play = ready("a b c d e f", pipeline_group_min=5) >> free() << sent(*group_words("a b c d"), *group_words("e f"))
+    play = ready("a b", pipeline_group_min=0) >> free() << sent_group("a b")
+    play = ready("a", pipeline_group_min=0) >> free() << sent_for("a")
+
+
 def test_many_are_two_groups_so_that_one_is_heard_while_the_other_is_worked_on():
     names = "a b c d e f g h i j"
     play = ready(names) >> free() << sent(*group_words("a b c d e"), *group_words("f g h i j"))
@@ -598,6 +608,11 @@ def test_turned_off_and_on_with_groups_under_way():
     for name in "abcdef":
         play << to(name)
     is_over(play)
+
+
+def test_told_that_more_are_needed_two_make_no_group():
+    play = in_group("a b") >> answers_group("a b") << to("a") << to("b") >> reload(pipeline_group_min=3)
+    play = busy_again(play) >> asks("a b") >> free() << sent_for("a b")
 
 
 def test_turned_off_a_group_that_fails_runs_again_all_the_same():

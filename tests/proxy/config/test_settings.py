@@ -61,6 +61,7 @@ OURS = {
     "pipeline_servers": "0",
     "pipeline_stall_ms": "200",
     "pipeline_group": "32",
+    "pipeline_group_min": "5",
     "proxy_protocol_from": "",
     "server_tls_negotiation": "postgres",
     "session_state": "track",
