@@ -36,6 +36,7 @@ HEADER_SIZE = 5
 LEAST_LENGTH = HEADER_SIZE - 1  # a length counts itself
 HURRY_AFTER = 8  # dull messages, if there is more to come than
 HURRY_FROM = 4096  # bytes: for most answers the other ways are not worth a look
+MASSES_FROM = 16384  # bytes: so many that come at once are mostly rows, and they are hurried from the second on
 HURRY_AGAIN_AFTER = 64  # where the messages are neither short nor equal, a hurry is in vain and costs about 1 us
 SHORT = 1024  # bytes, whereof the walk knows messages; longer ones cost more to carry than to step over
 TINY = 256  # bytes, whereof the match knows messages
@@ -70,7 +71,7 @@ def scan(data: bytes, pos: int, dull: bytes, limit: int) -> tuple[int, int, int]
     O(messages), copies nothing.
     """
     stop = len(data) - 4
-    count = 0
+    count = 0 if stop - pos < MASSES_FROM else HURRY_AFTER - 2  # (behind a RowDescription is soon enough)
     while pos < stop:
         kind, length = _header(data, pos)
         if not 4 <= length <= limit:
