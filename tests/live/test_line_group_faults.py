@@ -276,6 +276,29 @@ def test_its_server_is_terminated_and_nobody_notices(stand, admin, locker, clien
     wait_idle(admin)
 
 
+def test_its_server_is_killed_outright_and_each_hears_his_answer_or_that_it_crashed(upstream, stand, clients):
+    """PostgreSQL ends all its backends then, so who asks again at once may meet one that is about to end, too."""
+    admin, locker = upstream.connect(), upstream.connect("app", autocommit=False)
+    before = count_notes(admin)
+    locker.execute("lock table line_group_locked")
+    send_together(
+        stand, clients, [query(NOTED.format(7))] * 5 + [query(LOCKED.format(7))] + [query(FREE.format(7))] * 6
+    )
+    (pid,) = wait_running(admin, "select word, 7 from line_group_locked")
+    upstream.kill(pid)
+    heard = [client.read_until("ZE") for client in clients]
+    answers = [("1", "7")] * 5 + [("here", "7")] * 7
+    for messages, answer in zip(heard, answers, strict=True):
+        assert rows(messages) == [answer] or sqlstate(messages) == "08006", messages
+    admin.close()
+    locker.close()
+    answered = sum(rows(messages) != [] for messages in heard[:5])
+    with upstream.connect() as another, crowd(stand, CROWD, FREE.format(1)) as others:
+        assert answered <= count_notes(another) - before <= 5
+        send_together(stand, others, [query(FREE.format(8))] * CROWD)
+        assert hear_rows(others) == [[("here", "8")]] * CROWD
+
+
 @pytest.mark.parametrize("name", ["statement_timeout", "transaction_timeout"])
 def test_timeouts_of_the_role_hit_him_who_is_late(stand, upstream, name):
     with upstream.connect() as admin, upstream.connect("app", autocommit=False) as locker:

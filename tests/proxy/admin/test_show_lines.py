@@ -35,6 +35,26 @@ def test_a_line_tells_its_head_and_who_stands_behind_it(tmp_path: Path) -> None:
     at_lines(tmp_path, story)
 
 
+def test_of_a_group_each_stands_there_by_himself_and_its_head_is_the_first_who_is_left(tmp_path: Path) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        a_client(proxy, a_server(proxy))
+        server, clients = await lined(proxy, 3)
+        assert server.transport.written.count(b"S\0\0\0\4") == 1  # one Sync for all
+        proxy.clock.advance(0.002)
+        line = (await operator.ask("SHOW LINES")).rows[1]
+        assert line[4:9] == ("3", "4", str(clients[0].number), "0.002", "2")
+        clients[0].eof_received()
+        line = (await operator.ask("SHOW LINES")).rows[1]
+        assert line[4:9] == ("3", "4", "0", "0.002", "2")
+        answer = b"1\0\0\0\0042\0\0\0\4" + ROW[:-6]
+        server.data_received(answer * 3 + ROW[-6:])
+        line = (await operator.ask("SHOW LINES")).rows[1]
+        assert line[4:9] == ("0", "4", None, None, "0")
+        assert [bytes(client.transport.written) for client in clients] == [b"", ROW, ROW]
+
+    at_desk(tmp_path, story, "watcher", LINES.replace("pipeline_group = 1", "pipeline_group_min = 2"))
+
+
 def test_those_without_a_place_stand_in_the_pools_row(tmp_path: Path) -> None:
     async def story(proxy: Proxy, operator: Operator) -> None:
         a_client(proxy, a_server(proxy))
