@@ -11,7 +11,7 @@ from tests.live.together import (
     READ_GATE,
     Shut,
     build_gate,
-    earn_trust,
+    crowd,
     find_running,
     line_up,
     send_together,
@@ -42,13 +42,8 @@ def _database(request):
 
 @pytest.fixture(name="clients")
 def _clients(stand, database):
-    """Three whose next reads stand in one line, since somebody else has a server already."""
-    clients, holder = [stand.raw(database=database) for _ in range(3)], stand.raw(database=database)
-    earn_trust(stand, clients, READ_GATE.format("trust"))
-    holder.ask("begin; select 1")
-    yield clients
-    for client in (*clients, holder):
-        client.close()
+    with crowd(stand, 3, READ_GATE.format("trust"), database=database) as clients:
+        yield clients
 
 
 def cancel(stand, client):

@@ -3,13 +3,12 @@
 import signal
 import tempfile
 import time
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.live.stand import Stand, wait_until
-from tests.live.together import READ_GATE, Readers, Shut, build_gate, earn_trust, line_up, send_together, wait_running
+from tests.live.together import READ_GATE, Readers, Shut, build_gate, crowd, line_up, send_together, wait_running
 from tests.live.wire import error, kinds, query, rows, sqlstate
 
 pytestmark = pytest.mark.live
@@ -41,15 +40,8 @@ def find_pids(admin):
     return {pid for (pid,) in admin.execute(PIDS).fetchall()}
 
 
-@contextmanager
 def made_ready(stand, count=3):
-    """Clients whose next reads stand in one line, since somebody else has a server already."""
-    with ExitStack() as stack:
-        clients = [stack.enter_context(stand.raw(database="lines")) for _ in range(count)]
-        holder = stack.enter_context(stand.raw(database="lines"))
-        earn_trust(stand, clients, READ_GATE.format("trust"))
-        holder.ask("begin; select 1")
-        yield clients
+    return crowd(stand, count, READ_GATE.format("trust"))
 
 
 def test_pause_waits_for_the_lines_and_resume_lets_them_go_on(stand, console, admin):

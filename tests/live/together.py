@@ -77,13 +77,13 @@ def earn_trust(stand: Stand, clients: Sequence[Raw], *texts: str) -> None:
 
 
 @contextmanager
-def crowd(stand: Stand, count: int, *texts: str) -> Iterator[list[Raw]]:
+def crowd(stand: Stand, count: int, *texts: str, database: str = "lines") -> Iterator[list[Raw]]:
     """Clients whose next reads of these texts stand in one line, since somebody else has a server already."""
     with ExitStack() as stack:
-        clients = [stack.enter_context(stand.raw(database="lines")) for _ in range(count)]
-        holder = stack.enter_context(stand.raw(database="lines"))
-        holder.ask("begin; select 1")
+        clients = [stack.enter_context(stand.raw(database=database)) for _ in range(count)]
+        holder = stack.enter_context(stand.raw(database=database))
         earn_trust(stand, clients, *texts)
+        holder.ask("begin; select 1")
         yield clients
 
 
