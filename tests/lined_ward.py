@@ -214,7 +214,8 @@ class LinedWard(Ward):
                 unit = bytes(person.unheard[: len(person.unheard) - carry])
                 del person.unheard[: len(unit)]
         elif unit:  # it needs a server of its own after all
-            assert not self._is_wanted_to_end(unit) or client.state is GONE, f"a cancel of {person.name} is lost"
+            can_hear = client.state is not GONE and not transport.is_closing()
+            assert not (can_hear and self._is_wanted_to_end(unit)), f"a cancel of {person.name} is lost"
             person.unheard[:0] = unit
             unit = b""
         self.in_line[person] = unit
