@@ -47,6 +47,7 @@ _READY_OUTSIDE = _READY[0]
 _ONE_ROW_COMPLETE = _ONE_ROW_OUTSIDE[:_ONE_ROW_SIZE]
 CUT, UNUSUAL = 0, -1
 _LONGEST_BEGIN = len(ASKED.begins[0])
+_DESCRIBED_BY = frozenset({codes.ROW_DESCRIPTION, codes.NO_DATA})
 _ROW_OR_COMPLETE = frozenset({codes.DATA_ROW, codes.COMMAND_COMPLETE})
 NO_BEGIN = (ASKED, b"\0")
 _TAGS = (b"BEGIN", b"COMMIT", b"ROLLBACK", b"INSERT 0 1", b"UPDATE 1", b"UPDATE 0", b"DELETE 1", b"DELETE 0", b"SET")
@@ -58,7 +59,6 @@ _LEAST_IN_QUERY, _LEAST_IN_EXECUTE = (
     tuple(LEAST_LENGTH if dull else 1 << 32 for dull in DULL[debt])  # no length reaches what is not dull
     for debt in (QUERY, EXECUTE)
 )
-_LEAST_IN_ROUND = tuple(LEAST_LENGTH if chr(kind) in "TDC" else 1 << 32 for kind in range(256))
 _COMPLETE = codes.COMMAND_COMPLETE
 _header = Struct("!BI").unpack_from
 
@@ -161,21 +161,25 @@ class WholeAnswers:
         pos, behind, columns, header = 0, self._behind, self.columns, _header
         debts, owner, is_fresh = self._now, self.head[1], self._next == 1
         while not self.doubts:
-            start = pos
-            if debts is ONE_QUERY:
-                least = _LEAST_IN_QUERY
-            else:
+            start, is_described = pos, True
+            if debts is not ONE_QUERY:
                 if type(debts) is not Round or not (paid or is_fresh) or not data.startswith(debts.begins, pos):
                     break
                 pos += debts.size
-                least = _LEAST_IN_ROUND
-            if data.startswith(columns, pos):
+                is_described = debts.is_described
+            begin = pos
+            if is_described and data.startswith(columns, pos):
                 pos += len(columns)
             kind, length = header(data, pos) if pos + HEADER_SIZE <= len(data) else _CUT
-            if kind == _DATA_ROW and length >= LEAST_LENGTH and data.startswith(_ONE_ROW_OUTSIDE, pos + length + 1):
+            is_usual = kind == _DATA_ROW and length >= LEAST_LENGTH and (pos > begin or not is_described)
+            if is_usual and data.startswith(_ONE_ROW_OUTSIDE, pos + length + 1):
                 pos += length + 1 + _ONE_ROW_WHOLE
             else:
-                pos = self._find_end(data, pos, start + SHORT, least)
+                last = min(len(data), start + SHORT) - _READY_SIZE
+                if debts is ONE_QUERY:
+                    pos = self._find_end(data, begin, last)
+                else:
+                    pos = self._find_round_end(data, begin, last, is_described=is_described)
                 if not pos:
                     pos = start
                     break
@@ -191,17 +195,32 @@ class WholeAnswers:
             self.backlog = sum([len(each) for each, _ in behind])
         return paid, pos
 
-    def _find_end(self, data: bytes, pos: int, limit: int, least: tuple[int, ...]) -> int:
-        """Where the answer ends of which a message begins at `pos`: behind its ReadyForQuery, and not beyond `limit`.
-        0: it is not whole, or not of the usual kind. `least` has the least length by kind of message."""
-        last = min(len(data), limit) - _READY_SIZE
+    def _find_end(self, data: bytes, pos: int, last: int) -> int:
+        """Where the answer to a query ends that begins at `pos`: behind its ReadyForQuery, which is not behind `last`.
+        0: it is not whole, or not of the usual kind."""
         while pos <= last:
             kind, length = _header(data, pos)
-            if length < least[kind]:
+            if length < _LEAST_IN_QUERY[kind]:
                 return pos + _READY_SIZE if data.startswith(_READY_OUTSIDE, pos) else 0
             if kind == _ROW_DESCRIPTION and pos + length <= last:
                 self.columns = data[pos : pos + length + 1]
             pos += length + 1
+        return 0
+
+    def _find_round_end(self, data: bytes, pos: int, last: int, *, is_described: bool) -> int:
+        """The same of a round, of whose answer the columns, if it `is_described`, or the rows begin at `pos`."""
+        while pos <= last:
+            kind, length = _header(data, pos)
+            end = pos + length + 1
+            if is_described:
+                if kind != _ROW_DESCRIPTION or length < LEAST_LENGTH or end > last:
+                    return 0
+                self.columns = data[pos:end]
+                is_described = False
+            elif length < _LEAST_IN_EXECUTE[kind]:
+                is_over = kind == _COMPLETE and length >= LEAST_LENGTH and data.startswith(_READY_OUTSIDE, end)
+                return end + _READY_SIZE if is_over and end <= last else 0
+            pos = end
         return 0
 
     def pay_chain(self, data: bytes) -> tuple[list[bytes], int]:
@@ -305,8 +324,8 @@ def _is_whole_round(debts: Round, data: bytes, last: int) -> bool:
         return False
     pos = debts.size
     if debts.is_described:
-        _, length = _header(data, pos)
-        if length < LEAST_LENGTH:
+        kind, length = _header(data, pos)
+        if length < LEAST_LENGTH or kind not in _DESCRIBED_BY:
             return False
         pos += length + 1
     while pos < last:

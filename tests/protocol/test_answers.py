@@ -47,6 +47,9 @@ ODD = {
 }  # fmt: skip
 
 
+MESSAGES = ["1", "2", "T", "T:other", "D", "C", "C:SELECT_1", "n", "s", "I", "N:a", "ERROR:no", "t", "S:TimeZone=CET"]
+
+
 def entered(*units, ledger=None):
     """`units` are (debts, owner)."""
     ledger = Ledger() if ledger is None else ledger
@@ -270,6 +273,42 @@ def test_noise_in_the_stream_is_never_paid_more_than_message_by_message(units, n
     assert merge(paid) == merge(heard)
     assert quick.owners() == slow.owners()
     assert quick.is_settled == slow.is_settled
+
+
+@pytest.mark.parametrize("debts", GOOD)
+@given(words=st.lists(st.sampled_from(MESSAGES), max_size=6), columns=st.sampled_from(["", "T", "T:other"]))
+def test_no_order_of_messages_is_paid_at_a_glance_that_is_not_paid_message_by_message(debts, words, columns):
+    """Nor, if it comes by itself, as a whole; whatever the columns of the answer before."""
+    answer = said(" ".join([*words, "Z:I"]))
+    quick, whole, slow = entered((debts, ANNA), (ONE_QUERY, BERT)), entered((debts, ANNA)), entered((debts, ANNA))
+    quick.columns = said(columns) or quick.columns
+    paid, pos = quick.pay_answers(answer)
+    if pos or whole.pay_whole(answer) is not None:
+        assert pay_by_message(slow, answer, []) == len(answer)
+        assert slow.is_settled
+    assert paid == ([(ANNA, answer)] if pos else [])
+    assert quick.owners() == [BERT] if pos else [ANNA, BERT]
+
+
+@pytest.mark.parametrize(
+    ("debts", "words"),
+    [
+        (ROUND, "2 Z:I"),
+        (ROUND, "2 D Z:I"),
+        (ROUND, "2 C C Z:I"),
+        (ROUND, "2 C D C Z:I"),
+        (ROUND, "2 T D C:SELECT_1 Z:I"),
+        (DESCRIBED, "2 D C:SELECT_1 Z:I"),
+        (DESCRIBED, "2 C Z:I"),
+        (DESCRIBED, "2 T T C Z:I"),
+        (PARSED, "1 2 D Z:I"),
+    ],
+)
+def test_what_ends_too_soon_or_begins_too_late_is_no_answer_to_a_round(debts, words):
+    ledger = entered((debts, ANNA), (ONE_QUERY, BERT))
+    assert ledger.pay_answers(said(words)) == ([], 0)
+    assert ledger.pay_answers(said("T D C:SELECT_1 Z:I")) == ([], 0)
+    assert entered((debts, ANNA)).pay_whole(said(words)) is None
 
 
 def test_what_is_no_round_is_not_paid_as_one():
