@@ -93,7 +93,8 @@ def _hurry(data: bytes, pos: int, step: int, limit: int) -> int:
     """The end of the messages of the type of that at `pos`, which takes `step` bytes: at least its own end."""
     kind = data[pos]
     pos = _gallop(data, pos, step)
-    return _walk(data, pos, kind) if kind in _STEPS and limit >= SHORT else pos
+    may_go_on = kind in _STEPS and limit >= SHORT and pos + HEADER_SIZE <= len(data)
+    return _walk(data, pos, kind) if may_go_on else pos
 
 
 def _walk(data: bytes, pos: int, kind: int) -> int:

@@ -13,10 +13,12 @@ With few there is nothing to gain, and an answer goes out at once: its receiver 
 What one client is told stays in order. An answer waits no longer than for what else has come in with it: it is out
 before anybody is heard again. Whoever says something to a client in another way, closes it or looks whether it has
 read everything lets those that wait go first (`sing`); who is cut off has heard why, and is told nothing more.
+
+The event loop is asked for once: up to CPython 3.11 each `get_running_loop` is a system call (has the process forked?).
 """
 
 import asyncio
-from collections.abc import Sized
+from collections.abc import Callable, Sized
 from typing import Final
 
 AT_THE_DOOR: Final = 32  # so many that log in are a crowd
@@ -26,11 +28,12 @@ AT_WORK: Final = 8  # and so many servers that work for the clients of a pool
 class Chorus:
     """Of those who are told by one and the same: `audience`, which is a crowd when there are `crowd` of them."""
 
-    __slots__ = ("_audience", "_crowd", "answers")
+    __slots__ = ("_audience", "_call_soon", "_crowd", "answers")
 
     def __init__(self, audience: Sized, crowd: int) -> None:
         self._audience = audience
         self._crowd = crowd
+        self._call_soon: Callable[[Callable[[], None]], object] | None = None
         self.answers: list[tuple[asyncio.Transport, bytes]] = []  # those that wait, in order
 
     def say(self, transport: asyncio.Transport, answer: bytes) -> None:
@@ -39,7 +42,9 @@ class Chorus:
             if len(self._audience) < self._crowd:
                 transport.write(answer)
                 return
-            asyncio.get_running_loop().call_soon(self.sing)
+            if self._call_soon is None:
+                self._call_soon = asyncio.get_running_loop().call_soon
+            self._call_soon(self.sing)
         self.answers.append((transport, answer))
 
     def sing(self) -> None:

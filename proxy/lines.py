@@ -54,6 +54,7 @@ class Lines:
         self.members: list[Line] = []
         self.spread = Spread(self.now())
         self.is_planned = False
+        self._loop: asyncio.AbstractEventLoop | None = None  # asked for once: see chorus.py
         self._planned_at = self.now()
         self.lag = 0.0  # seconds that a turn of the loop takes, lately: so late we may see an answer
         self._watch: asyncio.TimerHandle | None = None
@@ -209,7 +210,9 @@ class Lines:
         if not self.is_planned:
             self.is_planned = True
             self._planned_at = self.now()
-            asyncio.get_running_loop().call_soon(self._serve)
+            if self._loop is None:
+                self._loop = asyncio.get_running_loop()
+            self._loop.call_soon(self._serve)
 
     def _serve(self) -> None:
         self.is_planned = False
