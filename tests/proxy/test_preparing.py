@@ -1,9 +1,11 @@
 """Rounds of named statements in lines: a server that lacks one is given it, and no client hears of that."""
 
+import pytest
+
 from protocol.backend import ErrorFields, build_row_description
 from protocol.prepared import Statement
 from proxy.patience import Patience
-from proxy.states import ACTIVE, CLOSED, CLOSING, IDLE, LINED, RESTING, WAITING, Closing
+from proxy.states import ACTIVE, CLOSED, CLOSING, GONE, IDLE, LINED, RESTING, WAITING, Closing
 from tests.lined import (
     ANSWER,
     Lined,
@@ -208,6 +210,16 @@ def test_a_server_that_answers_what_was_brought_as_if_it_were_a_round_is_broken(
     play << sent(BRING, "Q:select_'b'") >> says("1 2 C Z:I") << silence("a b")
     assert play.server.state in (CLOSING, CLOSED)
     assert [play.clients[name].state for name in "ab"] == [LINED, LINED]
+
+
+@pytest.mark.parametrize("words", ["2 D Z:I", "2 Z:I", "2 C C Z:I", "2 D C D Z:I", "2 T D C:SELECT_1 Z:I"])
+def test_a_server_whose_answer_has_not_one_end_is_broken_and_who_stands_behind_is_served_elsewhere(words):
+    play = prepared("a b") >> asks("a b", ROUND) >> free() << sent(MINE, MINE) >> says(words)
+    assert play.server.state in (CLOSING, CLOSED)
+    assert play.clients["a"].state is GONE
+    assert b"server broke the protocol" in play.hear("a", play.socket("a"))
+    play >> another_server() << silence("b") << sent(BRING, server=1) >> says(BROUGHT, server=1) << sent(MINE, server=1)
+    play >> answers("b", GOOD, server=1) << to("b", GOOD)
 
 
 def test_who_has_deallocated_his_statement_is_told_so_and_the_others_keep_theirs():
