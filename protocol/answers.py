@@ -209,19 +209,14 @@ class WholeAnswers:
 
     def _find_round_end(self, data: bytes, pos: int, last: int, *, is_described: bool) -> int:
         """The same of a round, of whose answer the columns, if it `is_described`, or the rows begin at `pos`."""
-        while pos <= last:
-            kind, length = _header(data, pos)
-            end = pos + length + 1
-            if is_described:
-                if kind != _ROW_DESCRIPTION or length < LEAST_LENGTH or end > last:
-                    return 0
-                self.columns = data[pos:end]
-                is_described = False
-            elif length < _LEAST_IN_EXECUTE[kind]:
-                is_over = kind == _COMPLETE and length >= LEAST_LENGTH and data.startswith(_READY_OUTSIDE, end)
-                return end + _READY_SIZE if is_over and end <= last else 0
-            pos = end
-        return 0
+        if is_described:
+            kind, length = _header(data, pos) if pos <= last else _CUT
+            begin, pos = pos, pos + length + 1
+            if kind != _ROW_DESCRIPTION or length < LEAST_LENGTH or pos > last:
+                return 0
+            self.columns = data[begin:pos]
+        end = self._find_complete(data, pos, last)
+        return end + _READY_SIZE if end > 0 and data.startswith(_READY_OUTSIDE, end) else 0
 
     def pay_chain(self, data: bytes) -> tuple[list[bytes], int]:
         """If `data` begins with the usual answer to the chain at the head: that is paid; the answers to its units, each
@@ -248,7 +243,7 @@ class WholeAnswers:
             if kind == _DATA_ROW and length >= LEAST_LENGTH and data.startswith(_ONE_ROW_COMPLETE, end):
                 end += _ONE_ROW_SIZE
             else:
-                end = self._find_complete(data, row)
+                end = self._find_complete(data, row, len(data))
                 if end <= 0:
                     return [], end
             answers.append(data[pos + debts.skipped : end] + _READY_OUTSIDE)
@@ -277,14 +272,14 @@ class WholeAnswers:
         self.begin = debts, data[pos:end]
         return end
 
-    def _find_complete(self, data: bytes, pos: int) -> int:
-        """Where the CommandComplete ends that comes next, behind rows; or `CUT` or `UNUSUAL`."""
-        while pos + HEADER_SIZE <= len(data):
+    def _find_complete(self, data: bytes, pos: int, limit: int) -> int:
+        """Where the CommandComplete ends that comes next, behind rows, by `limit`; or `CUT`, if later, or `UNUSUAL`."""
+        while pos + HEADER_SIZE <= limit:
             kind, length = _header(data, pos)
             if length < LEAST_LENGTH or kind not in _ROW_OR_COMPLETE:
                 return UNUSUAL
             pos += length + 1
-            if kind == _COMPLETE and pos <= len(data):
+            if kind == _COMPLETE and pos <= limit:
                 return pos
         return CUT
 
