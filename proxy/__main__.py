@@ -43,6 +43,7 @@ from proxy.log import Log
 from proxy.main import Proxy
 from proxy.notify import take_listening_sockets
 from proxy.reloading import destination_of, read_users_of
+from proxy.ring import open_ring
 from proxy.signals import install_signals
 from proxy.tls import BadTls, Contexts, read_contexts
 
@@ -181,10 +182,21 @@ def _live(options: argparse.Namespace, config: Config, users: Users, user: str, 
     if options.reboot and taken.inheritance is None:
         log.log("nobody serves here yet: starting as if without -R")
     proxy = Proxy(config, users, log, verbosity=options.verbose, tls=taken.tls)
+    if config.settings.io_uring:
+        _open_ring(proxy)
     proxy.gate.rulebook = taken.rulebook
     proxy.pid_file, proxy.is_activated = taken.pid_file, taken.is_activated
     with asyncio.Runner(loop_factory=taken.loop_factory) as runner:
         runner.run(_run(proxy, taken.sockets, taken.inheritance))
+
+
+def _open_ring(proxy: Proxy) -> None:
+    """What is told to many goes out with one system call, if this kernel lets us."""
+    ring = open_ring()
+    if isinstance(ring, str):
+        proxy.log.log(f"io_uring: not here ({ring}); each peer has a system call of his own")
+    else:
+        proxy.outbox.ring = ring
 
 
 def _claim(config: Config, user: str, *, is_activated: bool) -> Inheritance | None:

@@ -73,7 +73,7 @@ def ask(proxy: Any, packet: bytes, door: Any) -> Asked | None:
     if proxy.settings.log_connections:
         log_attempt(proxy, door.address, startup.database, startup.user, Replication.NONE.asked)
     proxy.gate.tell(asked.rule, startup, door.address)
-    proxy.chorus.say(door.transport, asked.exchange.question)
+    door.transport.write(asked.exchange.question)
     return asked
 
 
@@ -112,7 +112,7 @@ def challenge(proxy: Any, asked: Asked, data: bytes, door: Any) -> bool:
         said = asked.exchange.open(data[HEADER_SIZE:])
     except (ProtocolError, Refused):
         return False
-    proxy.chorus.say(door.transport, said)
+    door.transport.write(said)
     return True
 
 

@@ -18,7 +18,7 @@ gets a FATAL with the SQLSTATE PostgreSQL has for it, and its server, if any, is
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 from protocol import codes, sqlstate
 from protocol.backend import ErrorFields
@@ -34,6 +34,7 @@ from proxy.envoys import NO_ALIASES
 from proxy.holding import MAX_HELD, Holding
 from proxy.leaving import Leaving
 from proxy.log import Tag, tag_client
+from proxy.outbox import lay_wire
 from proxy.requests import (
     BEGIN,
     CARE,
@@ -124,7 +125,7 @@ class Client(Shortcuts, Holding, Leaving, asyncio.Protocol):
     # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
+        self.transport = lay_wire(transport, self.pool.crowd)
 
     def data_received(self, data: bytes) -> None:
         pool = self.pool
@@ -313,8 +314,6 @@ class Client(Shortcuts, Holding, Leaving, asyncio.Protocol):
         """Bytes of the server for this client."""
         if self.state is not GONE:
             self.pool.stats.sent += len(data)
-            if self.pool.chorus.answers:
-                self.pool.chorus.sing()
             self.transport.write(data)
             if self.is_paced:
                 self._ease()
@@ -331,7 +330,7 @@ class Client(Shortcuts, Holding, Leaving, asyncio.Protocol):
         stats.lone_time += now - began
         self.request_at = self.xact_at = self.ready_at = server.ready_at = now
         stats.sent += len(data)
-        pool.chorus.say(self.transport, data)
+        self.transport.write(data)
 
     def _finish_part(self, server: Any, data: bytes) -> None:
         """... which was part of a longer transaction."""
@@ -349,7 +348,7 @@ class Client(Shortcuts, Holding, Leaving, asyncio.Protocol):
             stats.xact_time += now - self.xact_at
             self.xact_at = now
         stats.sent += len(data)
-        pool.chorus.say(self.transport, data)
+        self.transport.write(data)
 
     def answered(self, server: Any) -> None:
         """A ReadyForQuery of ours has come."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from protocol.parameters import ParameterSet
 from proxy.clock import Clock
 from proxy.log import Tag, Voice
+from proxy.outbox import Outbox
 from proxy.states import Closing, ServerState, Waiting
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class World(Protocol):
     """What a pool asks of the rest of the proxy."""
 
     clock: Clock
+    outbox: Outbox
 
     @property
     def log(self) -> Voice: ...

@@ -22,6 +22,7 @@ from proxy.asking import Asked, admit, ask, challenge
 from proxy.encryption import MAX_ENCRYPTION_REQUESTS, find_offer
 from proxy.inbox import Inbox
 from proxy.log import UNIX
+from proxy.outbox import Wire, lay_wire
 from proxy.strangers import TOO_MANY
 from proxy.visit import Visit
 
@@ -37,7 +38,7 @@ class Doorstep(asyncio.Protocol):
 
     __slots__ = ("_asked", "_declined", "_proxy", "_said", "address", "arrived_at", "transport")
 
-    transport: asyncio.Transport
+    transport: Wire
 
     def __init__(self, proxy: Any, address: tuple[str, int]) -> None:
         self._proxy = proxy
@@ -69,7 +70,7 @@ class Doorstep(asyncio.Protocol):
     # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment]
+        self.transport = lay_wire(transport, self._proxy.crowd)
         self._proxy.doorsteps[self] = None
         self._proxy.strangers.check()
         if self._said and self in self._proxy.doorsteps:
@@ -127,7 +128,7 @@ class Doorstep(asyncio.Protocol):
         self._leave()
         inbox = Inbox()
         self.transport.set_protocol(inbox)
-        inbox.connection_made(self.transport)
+        inbox.connection_made(self.transport.transport)
         visit = Visit(self._proxy, inbox, self.address, self.arrived_at, self._declined, self._asked)
         self._proxy.tasks.start(visit.run(), name="login")
         if data:

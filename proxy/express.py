@@ -158,5 +158,6 @@ class Express:
         client.connected_at, client.transport = door.arrived_at, transport
         transport.set_protocol(client)
         before, behind = known.welcome
-        proxy.chorus.say(transport, last + before + key + behind)  # it goes on while we do the books
+        transport.write(last + before + key + behind)  # it goes on while we do the books
+        transport.crowd = known.pool.crowd
         enroll(proxy, client)

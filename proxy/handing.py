@@ -106,8 +106,8 @@ class Handing:
         self._has_room(now)
         if self.lines.pending and self.load <= self.lines.low:
             self.lines.serve()  # our server first: it works while we write (who finds no place now is planned for)
-        for client, answer in writes:
-            client.transport.write(answer)
+        self.pool.crowd.outbox.write_all(writes)
+        for client, _ in writes:
             if client.carry:
                 let_off(client, now)
 

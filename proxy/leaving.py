@@ -54,9 +54,8 @@ class Leaving:
             about = f"{error.message}: {note}" if note else error.message
             self.pool.world.log.for_socket(self.tag).warning(f"pooler error: {about}")
         if not self.transport.is_closing() and not self._is_in_message():
-            self.pool.chorus.say(
-                self.transport,
-                build_error("FATAL", error.sqlstate, error.message, detail=error.detail, hint=error.hint),
+            self.transport.write(
+                build_error("FATAL", error.sqlstate, error.message, detail=error.detail, hint=error.hint)
             )
         self._part(why, cancel=True)
 
@@ -94,7 +93,6 @@ class Leaving:
         world = pool.world
         if world.settings.log_disconnections:
             self._log_closing(Closing.CLIENT_REQUEST)
-        pool.chorus.sing()
         self.state = GONE
         if self.stall is not None:
             world.find_hub(pool).forget(self)
@@ -120,7 +118,6 @@ class Leaving:
 
     def _close_socket(self, why: Closing) -> None:
         """Our last words must be heard: closing a socket on which something unread lies would take them back."""
-        self.pool.chorus.sing()
         transport, loop = self.transport, asyncio.get_running_loop()
         if why in QUIET or transport.is_closing() or not transport.can_write_eof():
             if transport.get_write_buffer_size() > 0:  # it does not read: a little patience, then none

@@ -54,7 +54,7 @@ class Lines:
         self.members: list[Line] = []
         self.spread = Spread(self.now())
         self.is_planned = False
-        self._loop: asyncio.AbstractEventLoop | None = None  # asked for once: see chorus.py
+        self._loop: asyncio.AbstractEventLoop | None = None  # asked for once: see outbox.py
         self._planned_at = self.now()
         self.lag = 0.0  # seconds that a turn of the loop takes, lately: so late we may see an answer
         self._watch: asyncio.TimerHandle | None = None

@@ -47,7 +47,6 @@ class Declined(Exception):
 
 def find_hindrance(client: Client) -> str:
     """Why `client` cannot travel now; empty when it can."""
-    client.pool.chorus.sing()
     if client.state in _BUSY:
         return _BUSY[client.state]
     if client.carry or client.remain or client.held is not None or client.is_slicing or client.is_paced:

@@ -25,7 +25,6 @@ from proxy.auth.proofs import Proofs, name_unwarmed
 from proxy.auth.users import Users
 from proxy.balancer import receive
 from proxy.cancel import Cancels
-from proxy.chorus import AT_THE_DOOR, Chorus
 from proxy.clock import Clock
 from proxy.config.entries import Database, hosts_of
 from proxy.config.ini import Config
@@ -39,6 +38,7 @@ from proxy.kin import Kin
 from proxy.listener import Arrival, Listener, open_sockets, tune, tune_all, tune_buffers
 from proxy.log import UNIX, Address, Level, Log
 from proxy.notify import Notifier
+from proxy.outbox import AT_THE_DOOR, Crowd, Outbox
 from proxy.peers import Peers
 from proxy.pool import Pool
 from proxy.pools import Pools
@@ -81,6 +81,7 @@ class Proxy:
         log.level = self.find_level()
         self.clock = clock or Clock()
         self.tasks = Tasks(log)
+        self.outbox = Outbox(warn=log.warning)
         self._find_ways_in()
         self.spelling = spelling((*FOLLOWED, *config.settings.track_extra_parameters))
         self.followed = frozenset(self.spelling.values())
@@ -96,7 +97,7 @@ class Proxy:
         self.is_activated = False  # systemd opened our sockets
         self.leaving: Leaving | None = None
         self.doorsteps: dict[Any, None] = {}  # those who are not yet heard by anybody else, in the order they came
-        self.chorus = Chorus(self.doorsteps, AT_THE_DOOR)
+        self.crowd = Crowd(self.doorsteps, AT_THE_DOOR, self.outbox)
         self.strangers = Strangers(self)
         self.express = Express(self)
         self.callers = 0  # those whose conversation is not over, the console's among them

@@ -28,7 +28,6 @@ from typing import Any
 from protocol import sqlstate
 from protocol.parameters import ParameterSet
 from protocol.prepared import Context, Statement, Statements
-from proxy.chorus import AT_WORK, Chorus
 from proxy.config.limits import Limits
 from proxy.contracts import PooledClient, PooledServer, World
 from proxy.failing import LoginFailed
@@ -36,6 +35,7 @@ from proxy.governing import Governing, Hopes
 from proxy.habits import Habits
 from proxy.learnt import Learnt
 from proxy.lines import find_lines
+from proxy.outbox import AT_WORK, Crowd
 from proxy.states import (
     CLEANING,
     CLOSED,
@@ -74,7 +74,7 @@ class Pool(Governing):
         self.set_limits(limits)
         self._idle = self.places[IDLE]
         self._linked = self.places[LINKED]
-        self.chorus = Chorus(self._linked, AT_WORK)  # of its clients
+        self.crowd = Crowd(self._linked, AT_WORK, world.outbox)
         self.waiting: OrderedDict[Any, None] = OrderedDict()
         self.clients: set[Any] = set()
         self.stats = Stats()

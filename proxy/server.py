@@ -19,7 +19,7 @@ import asyncio
 import random
 from dataclasses import replace
 from struct import Struct
-from typing import Any, cast
+from typing import Any
 
 from protocol import codes, sqlstate
 from protocol.backend import ErrorFields, parse_error, parse_parameter_status
@@ -32,6 +32,7 @@ from proxy import dispatch, reset
 from proxy.chores import Chore, hearer
 from proxy.failing import LoginFailed
 from proxy.log import Tag, tag_server
+from proxy.outbox import lay_wire
 from proxy.server_tls import end_writing
 from proxy.states import CLEANING, CLOSED, CLOSING, LINKED, OPENING, TESTING, Closing, ServerState, move
 
@@ -110,7 +111,7 @@ class Server(asyncio.Protocol):
     # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
+        self.transport = lay_wire(transport, self.pool.crowd)
 
     def data_received(self, data: bytes) -> None:
         ledger = self.ledger

@@ -81,7 +81,6 @@ class Suspension:
         """Everything with a socket that is read as a stream."""
         pools = self._proxy.pools
         for pool in [*pools, *pools.dying]:
-            pool.chorus.sing()
             yield from list(pool.clients)
             for place in pool.places[OPENING + 1 : CLOSING]:
                 yield from list(place)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextvars import Context
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from hypothesis import HealthCheck, settings
 
@@ -29,6 +29,7 @@ from proxy.config.settings import Settings
 from proxy.laws import check_pool
 from proxy.log import Destination, Level, Voice
 from proxy.log.lines import NO_FACTS
+from proxy.outbox import Outbox
 from proxy.pool import Pool
 from proxy.server import Server
 from proxy.states import ACTIVE, CLOSED, GONE, IDLE, LINED, LINKED, USED, WAITING, Leaving, ServerState, Waiting
@@ -321,6 +322,11 @@ class FakeOpening:
         self.was_cancelled = True
 
 
+def socket_of(stream: Any) -> FakeTransport:
+    """What a client or a server writes to, once it does not wait any more (outbox.py)."""
+    return cast(FakeTransport, stream.transport.transport)
+
+
 def make_limits(**said: Any) -> Limits:
     """The limits of a file that says nothing, but for these; `pool_mode` and `session_state` may be words.
 
@@ -340,6 +346,7 @@ class FakeWorld:
     def __init__(self, *, is_slow: bool = False, **limits: Any) -> None:
         self.doorsteps: dict[Any, None] = {}
         self.clock = FakeClock()
+        self.outbox = Outbox()
         self.loop = FakeLoop(self.clock)  # type: ignore[abstract]
         self.log = FakeLog()
         self.settings = Settings()

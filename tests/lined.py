@@ -17,7 +17,7 @@ from proxy.client import Client
 from proxy.line import Line
 from proxy.server import Server
 from proxy.units import Unit
-from tests.fakes import FakeTransport, FakeWorld, check_world
+from tests.fakes import FakeTransport, FakeWorld, check_world, socket_of
 from tests.play import asked, said
 
 TRUSTED = ("select 'a'", "select 1", "select $1", "values ('a')")
@@ -112,10 +112,10 @@ class Lined:
         return news
 
     def socket(self, name: str) -> FakeTransport:
-        return cast(FakeTransport, self.clients[name].transport)
+        return socket_of(self.clients[name])
 
     def server_socket(self, number: int) -> FakeTransport:
-        return cast(FakeTransport, self.servers[number].transport)
+        return socket_of(self.servers[number])
 
     def name_of(self, client: Any) -> str:
         return next(name for name, each in self.clients.items() if each is client)

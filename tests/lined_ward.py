@@ -29,7 +29,7 @@ from protocol.backend import build_ready
 from proxy.server import Server
 from proxy.states import GONE, LINED, RESTING, Closing, PoolState
 from tests.fake_postgres import CANCELLED, WOKEN, FakePostgres
-from tests.fakes import FakeTransport
+from tests.fakes import socket_of
 from tests.lined import trust
 from tests.named import SPEECHES
 from tests.ward import CANCELLED_IN_LINE, PROGRAMS, Person, Program, Ward, batch, simple, together
@@ -201,7 +201,8 @@ class LinedWard(Ward):
         """What stands in line is heard by his shadow when something of its answer has come."""
         client, transport = person.client, person.transport
         unit = self.in_line[person]
-        news = bytes(transport.arrived + transport.unsent)[len(person.shadow.out) :] if unit else b""
+        letter = self.outbox.letters.get(client.transport, b"")
+        news = bytes(transport.arrived + transport.unsent + letter)[len(person.shadow.out) :] if unit else b""
         if news:
             if news.startswith(CANCELLED_HERE) and self._is_wanted_to_end(unit):
                 person.shadow.out += CANCELLED_HERE  # before it ran anywhere
@@ -233,7 +234,7 @@ class LinedWard(Ward):
     def check(self) -> None:
         super().check()
         for server, postgres in self.postgres.items():
-            cast(Hit, postgres).was_cut |= cast(FakeTransport, server.transport).was_aborted
+            cast(Hit, postgres).was_cut |= socket_of(server).was_aborted
         self.is_twice |= any(line.nobodys for line in self._lines())
         for person in self.people:
             unit = person.client.unit
@@ -268,7 +269,7 @@ class LinedWard(Ward):
 
     def _moves_of_server(self, server: Server, postgres: FakePostgres) -> list[tuple[Callable[[], object], str]]:
         moves = super()._moves_of_server(server, postgres)
-        if moves and not postgres.is_dead and (cast(FakeTransport, server.transport).unsent or postgres.out):
+        if moves and not postgres.is_dead and (socket_of(server).unsent or postgres.out):
             moves += [(lambda: self.serve(server, postgres), f"{postgres.name} serves")] * 3
         return moves
 
@@ -279,7 +280,7 @@ class LinedWard(Ward):
 
     def serve(self, server: Server, postgres: FakePostgres) -> None:
         """It reads all there is and answers."""
-        transport = cast(FakeTransport, server.transport)
+        transport = socket_of(server)
         if transport.unsent:
             self.take(server, postgres, len(transport.unsent))
         if postgres.out and transport.reads:

@@ -8,7 +8,7 @@ ReadyForQuery.
 """
 
 import re
-from typing import Any, cast
+from typing import Any
 
 from protocol import backend, codes
 from protocol.backend import ErrorFields, Notification
@@ -19,7 +19,7 @@ from proxy.laws import check_pool
 from proxy.pool import Pool
 from proxy.server import Server
 from proxy.states import GONE, LINKED
-from tests.fakes import FakeTransport, FakeWorld, check_world
+from tests.fakes import FakeTransport, FakeWorld, check_world, socket_of
 
 _NAME = re.compile(rb'^(LISTEN|UNLISTEN) (?:"((?:[^"]|"")*)"|(\*))$')
 
@@ -62,7 +62,7 @@ class Stage(FakeWorld):
     @property
     def socket(self) -> FakeTransport:
         assert self._server is not None
-        return cast(FakeTransport, self._server.transport)
+        return socket_of(self._server)
 
     def pending(self) -> list[bytes]:
         """Texts that have not been answered."""
@@ -140,7 +140,7 @@ class Stage(FakeWorld):
 
     def leave(self, client: Client) -> None:
         """The client hangs up; its own code will tell the hub."""
-        cast(FakeTransport, client.transport).peer_hangs_up()
+        socket_of(client).peer_hangs_up()
         self.hub.forget(client)
         self.loop.turn()
         self.check()
@@ -174,12 +174,12 @@ class Stage(FakeWorld):
 
 def heard(client: Client) -> bytes:
     """All that has come to this client."""
-    return bytes(cast(FakeTransport, client.transport).arrived)
+    return bytes(socket_of(client).arrived)
 
 
 def news(client: Client) -> bytes:
     """What has come since this was asked last."""
-    arrived = cast(FakeTransport, client.transport).arrived
+    arrived = socket_of(client).arrived
     text = bytes(arrived)
     arrived.clear()
     return text

@@ -13,7 +13,7 @@ what never is. A server's T:column, MISSING:name, TAKEN:name and STALE are what 
 """
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from protocol import backend, codes
 from protocol.backend import CopyResponse, Notification
@@ -39,7 +39,7 @@ from protocol.prepared import CLOSE_NEVER, PARSE_ANYTHING, PARSE_EMPTY
 from proxy.client import Client
 from proxy.server import Server
 from proxy.states import IDLE, LINKED
-from tests.fakes import FakeTransport, FakeWorld, check_world
+from tests.fakes import FakeTransport, FakeWorld, check_world, socket_of
 
 OURS = "PGSHUTTLE_"
 
@@ -154,11 +154,11 @@ class Play:
 
     @property
     def client_socket(self) -> FakeTransport:
-        return cast(FakeTransport, self.client.transport)
+        return socket_of(self.client)
 
     @property
     def server_socket(self) -> FakeTransport:
-        return cast(FakeTransport, self.server.transport)
+        return socket_of(self.server)
 
     def hear(self, who: str) -> bytes:
         """What has come there since this was asked last."""

@@ -14,7 +14,7 @@ import asyncio
 import random
 import re
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from protocol import codes, sqlstate
 from protocol.backend import build_error, build_ready, parse_error
@@ -42,7 +42,7 @@ from proxy.janitor import Janitor
 from proxy.server import Server
 from proxy.states import BEGUN, CLOSED, GONE, IDLE, USED, WAITING
 from tests.fake_postgres import CANCELLED, WOKEN, FakePostgres
-from tests.fakes import FakeLoop, FakeTransport, FakeWorld, check_world
+from tests.fakes import FakeLoop, FakeTransport, FakeWorld, check_world, socket_of
 
 CANCELLED_IN_LINE = build_error("ERROR", sqlstate.QUERY_CANCELED, "canceling statement due to user request")
 QUIET_ROUNDS = 4
@@ -117,7 +117,7 @@ class Person:
 
     @property
     def transport(self) -> FakeTransport:
-        return cast(FakeTransport, self.client.transport)
+        return socket_of(self.client)
 
     @property
     def heard(self) -> bytes:
@@ -211,7 +211,7 @@ class Ward(FakeWorld):
         for law in self.laws:
             law(self)
         for server, postgres in self.postgres.items():
-            postgres.is_dead |= cast(FakeTransport, server.transport).was_aborted
+            postgres.is_dead |= socket_of(server).was_aborted
         limit = self.pool.limits.pool_size
         assert limit is None or self.pool.size <= limit
         assert sum(not each.is_dead for each in self.postgres.values()) <= (limit or 99)
@@ -265,7 +265,7 @@ class Ward(FakeWorld):
 
     def _moves_of_server(self, server: Server, postgres: FakePostgres) -> list[tuple[Callable[[], object], str]]:
         moves: list[tuple[Callable[[], object], str]] = []
-        transport = cast(FakeTransport, server.transport)
+        transport = socket_of(server)
         if server.state is CLOSED:
             del self.postgres[server]
             return moves
@@ -300,24 +300,24 @@ class Ward(FakeWorld):
         person.transport.peer_sends(data)
 
     def take(self, server: Server, postgres: FakePostgres, count: int | None = None) -> None:
-        transport = cast(FakeTransport, server.transport)
+        transport = socket_of(server)
         postgres.reads(transport.peer_reads(count or self._some(len(transport.unsent))))
 
     def deliver(self, server: Server, postgres: FakePostgres, count: int | None = None) -> None:
         count = count or self._some(len(postgres.out))
         data = bytes(postgres.out[:count])
         del postgres.out[:count]
-        cast(FakeTransport, server.transport).peer_sends(data)
+        socket_of(server).peer_sends(data)
 
     def hang_up(self, server: Server) -> None:
-        transport = cast(FakeTransport, server.transport)
+        transport = socket_of(server)
         transport.peer_hangs_up()
         transport.peer_reads()
 
     def break_server(self, server: Server, postgres: FakePostgres) -> None:
         postgres.is_dead = True
         postgres.out.clear()
-        cast(FakeTransport, server.transport).peer_breaks()
+        socket_of(server).peer_breaks()
 
     def wake(self, postgres: FakePostgres) -> None:
         self.outcomes[postgres.sleeping] = WOKEN
@@ -402,7 +402,7 @@ class Ward(FakeWorld):
         return moved
 
     def _settle_server(self, server: Server, postgres: FakePostgres) -> bool:
-        transport, moved = cast(FakeTransport, server.transport), False
+        transport, moved = socket_of(server), False
         if server.state is CLOSED:
             del self.postgres[server]
             return True

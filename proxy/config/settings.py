@@ -299,6 +299,7 @@ class Settings:
     conffile: str = row(TEXT, "", LIVE, ACTED, "file the next RELOAD reads; empty = this one")
     job_name: str = row(TEXT, "pgbouncer", RESTART, ACTED, "name of the process, its first 15 bytes")
     batch_scheduling: bool = row(TRUTH, True, RESTART, ACTED, "on a busy machine, let PostgreSQL finish what it is at")
+    io_uring: bool = row(TRUTH, True, RESTART, ACTED, "tell many with one system call, where the kernel lets us")
     service_name: str = row(TEXT, "", RESTART, NO_WINDOWS, "name of a Windows service")
     suspend_timeout: float | None = row(
         SECONDS_OR_OFF, 10.0, LIVE, ACTED, "SUSPEND: longest wait for who does not read; 0 = no limit"

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from proxy.client import Client
 from proxy.config.kinds import ListenMode
 from proxy.server import Server
-from tests.fakes import FakeTransport, FakeWorld, check_world
+from tests.fakes import FakeWorld, check_world, socket_of
 from tests.fuzz.registry import target
 from tests.play import asked, said
 
@@ -78,16 +78,14 @@ class Stage:
             _say(server, data)
 
     def client_leaves(self, number: int) -> None:
-        socket = self.clients[number % 2].transport
-        assert isinstance(socket, FakeTransport)
+        socket = socket_of(self.clients[number % 2])
         socket.peer_hangs_up() if number & 2 else socket.peer_breaks()
         self.world.loop.turn()
         self.clients[number % 2] = self.world.new_client()
 
     def server_dies(self, number: int) -> None:
         for server in self.servers[:1]:
-            socket = server.transport
-            assert isinstance(socket, FakeTransport)
+            socket = socket_of(server)
             socket.peer_hangs_up() if number & 1 else socket.peer_breaks()
 
     def time_passes(self, number: int) -> None:
@@ -101,8 +99,7 @@ class Stage:
 
 
 def _say(who: Client | Server, data: bytes) -> None:
-    socket = who.transport
-    assert isinstance(socket, FakeTransport)
+    socket = socket_of(who)
     if data and socket.reads and not socket.is_lost:
         socket.peer_sends(data)
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 
-from proxy.chorus import AT_THE_DOOR as CROWD
+from proxy.outbox import AT_THE_DOOR as CROWD
 from tests.live.stand import Stand
 from tests.live.upstream import PASSWORD
 from tests.live.wire import error, kinds, md5_secret, message, rows, scram_secret, sqlstate, startup

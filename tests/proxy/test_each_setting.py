@@ -352,7 +352,7 @@ RESTART_ROWS = {
     "listen_addr": "127.0.0.1", "listen_port": "7000", "listen_backlog": "7", "so_reuseport": "1",
     "unix_socket_dir": "/var/tmp", "unix_socket_mode": "0700", "unix_socket_group": "staff",
     "track_extra_parameters": "search_path", "disable_pqexec": "1", "user": "nobody", "pidfile": "/nowhere/pid",
-    "job_name": "other", "batch_scheduling": "0",
+    "job_name": "other", "batch_scheduling": "0", "io_uring": "0",
     "service_name": "other", "pkt_buf": "8192", "resolv_conf": "/nowhere/resolv.conf",
 }  # fmt: skip
 

@@ -59,7 +59,7 @@ def weather(chance: random.Random) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def _is_crowd(request, monkeypatch):
-    """Where tests are numbered, in every other one answers go out together, at the end of a turn (chorus.py)."""
+    """Where tests are numbered, in every other one answers go out together, at the end of a turn (outbox.py)."""
     number = getattr(request.node, "callspec", None)
     if number is not None and sum(number.params.values()) % 2:
         monkeypatch.setattr("proxy.pool.AT_WORK", 0)

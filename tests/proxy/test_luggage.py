@@ -287,14 +287,14 @@ def test_who_has_left_something_in_its_session_stays(two):
 
 def test_who_has_not_heard_all_of_its_answer_stays(two):
     client = a_client(two[0])
-    client.transport.is_slow = True
+    client.transport.transport.is_slow = True
     client.deliver(b"x" * 10)
     assert find_hindrance(client) == "reading an answer"
 
 
 def test_who_is_closing_stays(two):
     client = a_client(two[0])
-    client.transport._is_closing = True
+    client.transport.transport._is_closing = True
     assert find_hindrance(client)
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from proxy.failing import FIRST_RETRY, LoginFailed
 from proxy.laws import check_pool
+from proxy.outbox import Outbox
 from proxy.pool import MAX_INTERNED, OPENING_AT_ONCE, Pool
 from proxy.states import (
     CLOSED,
@@ -80,7 +81,7 @@ class Client:
 
 class World:
     def __init__(self, **limits):
-        self.clock, self.log = FakeClock(), FakeLog()
+        self.clock, self.log, self.outbox = FakeClock(), FakeLog(), Outbox()
         self.obstacle, self.wanted, self.opened = None, [], []
         self.pool = Pool("shop", "web", make_limits(**{"pool_size": 2, **limits}), self)
 

@@ -10,6 +10,7 @@ from proxy.config.reload import compare
 from proxy.config.settings import Settings
 from proxy.failing import LoginFailed
 from proxy.laws import check_pool
+from proxy.outbox import Outbox
 from proxy.places import Endpoint
 from proxy.pools import STARVING, Pools
 from proxy.states import CLOSING, IDLE, LINKED, OPENING, USED, Closing, PoolState, Waiting, move
@@ -29,7 +30,7 @@ def config(databases=(), users=(), section="proxy", **settings):
 
 class World:
     def __init__(self, databases, users=(), **settings):
-        self.clock, self.log = FakeClock(), FakeLog()
+        self.clock, self.log, self.outbox = FakeClock(), FakeLog(), Outbox()
         self.config = config(databases, users, **settings)
         self.pools = Pools(self, self.config)
 

@@ -114,7 +114,7 @@ def test_what_is_not_there_or_means_more_goes_the_general_way():
     play = a_play()
     (one,) = play.server.statements
     sent = []
-    play.server.transport.write = sent.append
+    play.server_socket.write = sent.append
 
     def is_sent():
         return send_named(play.client, play.server, asked("B:a E S"), b"")

@@ -35,11 +35,11 @@ def test_nobody_is_read_until_resume(tmp_path: Path) -> None:
 def test_the_answer_comes_when_everything_has_gone_out(tmp_path: Path) -> None:
     async def story(proxy: Proxy, operator: Operator) -> None:
         client = a_client(proxy, a_server(proxy))
-        client.transport.unsent = 100
+        client.transport.transport.unsent = 100
         operator.say("SUSPEND")
         await asyncio.sleep(TICK * 2)
         assert not operator.inbox.has_unread
-        client.transport.unsent = 0
+        client.transport.transport.unsent = 0
         assert (await operator.answer()).tag == "SUSPEND"
 
     at_desk(tmp_path, story)
@@ -49,12 +49,12 @@ def test_who_does_not_read_is_closed_when_the_time_is_over(tmp_path: Path) -> No
     async def story(proxy: Proxy, operator: Operator) -> None:
         slow, quick = a_client(proxy, a_server(proxy)), a_client(proxy, a_server(proxy))
         await operator.ask("SET suspend_timeout = 4")
-        slow.transport.unsent = 100
+        slow.transport.transport.unsent = 100
         operator.say("SUSPEND")
         await settle()
         proxy.clock.advance(5)
         await asyncio.sleep(TICK * 2)
-        slow.transport.unsent = 0
+        slow.transport.transport.unsent = 0
         assert (await operator.answer()).tag == "SUSPEND"
         assert slow.state is GONE
         assert quick.state is not GONE
@@ -142,7 +142,7 @@ def test_the_time_that_stood_still_counts_for_no_timeout(tmp_path: Path) -> None
 def test_resume_while_it_waits_undoes_it_and_says_so(tmp_path: Path) -> None:
     async def story(proxy: Proxy, operator: Operator) -> None:
         client = a_client(proxy, a_server(proxy))
-        client.transport.unsent = 100
+        client.transport.transport.unsent = 100
         operator.say("SUSPEND")
         await settle()
         proxy.on_resume()
@@ -156,7 +156,7 @@ def test_resume_while_it_waits_undoes_it_and_says_so(tmp_path: Path) -> None:
 def test_an_operator_who_calls_it_off_or_disappears_leaves_nothing_suspended(tmp_path: Path) -> None:
     async def story(proxy: Proxy, operator: Operator) -> None:
         client = a_client(proxy, a_server(proxy))
-        client.transport.unsent = 100
+        client.transport.transport.unsent = 100
         operator.say("SUSPEND")
         await settle()
         (session,) = proxy.consoles

@@ -43,6 +43,7 @@ OURS = {
     "auth_query_ttl": "10",
     "batch_scheduling": "1",
     "deferred_begin": "1",
+    "io_uring": "1",
     "listen_mode": "shared",
     "log_format": "text",
     "max_half_open": "0",
@@ -99,9 +100,9 @@ def test_every_default_survives_printing_and_reading() -> None:
 def test_what_pgbouncer_cannot_reload_needs_a_restart() -> None:
     names = {name for name, setting in SETTINGS.items() if setting.reload is RESTART}
     assert names == set(
-        "batch_scheduling disable_pqexec job_name listen_addr listen_backlog listen_port pidfile pkt_buf resolv_conf "
-        "service_name so_reuseport track_extra_parameters unix_socket_dir unix_socket_group unix_socket_mode "
-        "user".split()
+        "batch_scheduling disable_pqexec io_uring job_name listen_addr listen_backlog listen_port pidfile pkt_buf "
+        "resolv_conf service_name so_reuseport track_extra_parameters unix_socket_dir unix_socket_group "
+        "unix_socket_mode user".split()
     )
     assert SETTINGS["default_pool_size"].reload is LIVE
 

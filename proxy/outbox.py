@@ -1,0 +1,162 @@
+"""
+What is written to several in one turn of the event loop goes out together, at its end.
+
+Theory. Who waits for an answer sleeps, and a write that wakes a process on another processor costs several times as
+much as one to a process that is awake; where processors are few it takes ours besides, in the middle of our work. Many
+clients are often few processes (a pool of connections, a load maker). Told one by one they sleep and are woken once
+for each answer. Told together, the first answer wakes them and the others find them awake, and the work on the answers
+is not interrupted by sending them. With one system call for all of them (ring.py) that is certain; without it they are
+written one right behind another, which is nearly as good for clients and no worse for servers.
+
+With few there is nothing to gain, and what is written goes out at once: its receiver works on it while we go on.
+
+What one peer is told stays in order, by construction: `Wire` stands in front of the transport, and whatever is written
+there, or asked that depends on it (has it read all? close it), finds its own bytes written first. A letter waits no
+longer than for what else has come in with it: it is out before anybody is heard again.
+
+The event loop is asked for once: up to CPython 3.11 each `get_running_loop` is a system call (has the process forked?).
+"""
+
+import asyncio
+from collections.abc import Callable, Sized
+from itertools import islice
+from typing import Any, Final, cast
+
+from proxy.ring import LONGEST, MOST, Ring
+
+try:
+    from uvloop.loop import TCPTransport, UnixTransport  # type: ignore[attr-defined]
+except ImportError:  # on plain asyncio each has a system call of his own
+    _IN_PLAIN: tuple[type, ...] = ()
+else:
+    _IN_PLAIN = (TCPTransport, UnixTransport)  # what is written there is what goes out
+
+AT_THE_DOOR: Final = 32  # so many that log in are a crowd
+AT_WORK: Final = 8  # and so many servers that work for the clients of a pool
+FEWEST: Final = 3  # a system call for all pays from so many on
+
+_NO_SOCKET: Final = -1
+
+
+class Outbox:
+    """Of one process. `ring` is how much goes out at once, if there is one."""
+
+    __slots__ = ("_call_soon", "_warn", "letters", "ring")
+
+    def __init__(self, ring: Ring | None = None, warn: Callable[[str], object] = print) -> None:
+        self.ring = ring
+        self._warn = warn
+        self.letters: dict[Wire, bytes] = {}  # what waits for the end of this turn, in order
+        self._call_soon: Callable[[Callable[[], None]], object] | None = None
+
+    def begin(self) -> None:
+        """Something is about to wait here."""
+        if self._call_soon is None:
+            self._call_soon = asyncio.get_running_loop().call_soon
+        self._call_soon(self.send)
+
+    def write_all(self, told: list[tuple[Any, bytes]]) -> None:
+        """To each client what it is told, now."""
+        if len(told) < FEWEST:
+            for client, data in told:
+                client.transport.write(data)
+            return
+        for client, data in told:
+            client.transport.put(data)
+        self.send()
+
+    def send(self) -> None:
+        """All letters go out."""
+        letters = self.letters
+        while letters:  # (what is written may bring about more)
+            if self.ring is None or len(letters) < FEWEST:
+                next(iter(letters)).send_own()
+                continue
+            for wire in self._send_at_once(self.ring):
+                wire.send_own()
+
+    def _send_at_once(self, ring: Ring) -> list["Wire"]:
+        """Of the first letters as many as possible. Who has a letter still, or the rest of it."""
+        letters = self.letters
+        first = list(islice(letters.items(), MOST))
+        ready = [(wire, data) for wire, data in first if len(data) <= LONGEST and wire.is_ready]
+        taken = ring.send([(wire.socket, data) for wire, data in ready])
+        if ring.is_broken:
+            self.ring = None
+            self._warn("io_uring: it failed; from here on each peer has a system call of his own")
+        if len(ready) == len(letters) and taken == [len(data) for _, data in ready]:
+            letters.clear()
+            return []
+        for (wire, data), count in zip(ready, taken, strict=True):
+            if count == len(data):
+                del letters[wire]
+            elif count > 0:
+                letters[wire] = data[count:]
+        return [wire for wire, _ in first if wire in letters]
+
+
+class Crowd:
+    """Those who are told by one and the same: `audience`, which is a crowd when there are `least` of them."""
+
+    __slots__ = ("audience", "least", "letters", "outbox")
+
+    def __init__(self, audience: Sized, least: int, outbox: Outbox) -> None:
+        self.audience = audience
+        self.least = least
+        self.outbox = outbox
+        self.letters = outbox.letters
+
+
+class Wire:
+    """A transport, in front of which what is written may wait for the end of the turn. What is not here is as there."""
+
+    __slots__ = ("crowd", "socket", "transport")
+
+    def __init__(self, transport: asyncio.Transport, crowd: Crowd) -> None:
+        self.transport = transport
+        self.crowd = crowd
+        self.socket = _find_socket(transport)
+
+    def write(self, data: bytes) -> None:
+        """Now, or with what others are told in this turn."""
+        crowd = self.crowd
+        letters = crowd.letters
+        if letters:
+            self.put(data)
+        elif len(crowd.audience) < crowd.least:
+            self.transport.write(data)
+        else:
+            crowd.outbox.begin()
+            letters[self] = data
+
+    def put(self, data: bytes) -> None:
+        """With what others are told."""
+        letters = self.crowd.letters
+        letters[self] = letters[self] + data if self in letters else data
+
+    @property
+    def is_ready(self) -> bool:
+        """Does its socket take what comes, and nothing of it lies here?"""
+        transport = self.transport
+        return self.socket >= 0 and not (transport.is_closing() or transport.get_write_buffer_size())
+
+    def send_own(self) -> None:
+        """What waits here goes first."""
+        data = self.crowd.letters.pop(self, b"")
+        if data and not self.transport.is_closing():
+            self.transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        if self in self.crowd.letters:
+            self.send_own()
+        return getattr(self.transport, name)
+
+
+def lay_wire(transport: asyncio.BaseTransport, crowd: Crowd) -> Any:
+    """In front of `transport`, for one of that crowd."""
+    return Wire(cast(asyncio.Transport, transport), crowd)
+
+
+def _find_socket(transport: asyncio.Transport) -> int:
+    """The descriptor under it, as long as it is not closing; below 0: what is written is not what goes out."""
+    return int(transport.get_extra_info("socket").fileno()) if isinstance(transport, _IN_PLAIN) else _NO_SOCKET
