@@ -79,19 +79,26 @@ class Outbox:
         """Of the first letters as many as possible. Who has a letter still, or the rest of it."""
         letters = self.letters
         first = list(islice(letters.items(), MOST))
-        ready = [(wire, data) for wire, data in first if len(data) <= LONGEST and wire.is_ready]
-        taken = ring.send([(wire.socket, data) for wire, data in ready])
+        ready = [
+            (wire, data)
+            for wire, data in first
+            if wire.socket >= 0
+            and len(data) <= LONGEST
+            and not (wire.transport.is_closing() or wire.transport.get_write_buffer_size())
+        ]
+        taken = ring.send(ready)
         if ring.is_broken:
             self.ring = None
             self._warn("io_uring: it failed; from here on each peer has a system call of his own")
-        if len(ready) == len(letters) and taken == [len(data) for _, data in ready]:
+        if not taken and len(ready) == len(letters):
             letters.clear()
             return []
-        for (wire, data), count in zip(ready, taken, strict=True):
-            if count == len(data):
+        for number, (wire, data) in enumerate(ready):
+            rest = data[max(taken[number], 0) :] if taken else b""
+            if rest:
+                letters[wire] = rest
+            else:
                 del letters[wire]
-            elif count > 0:
-                letters[wire] = data[count:]
         return [wire for wire, _ in first if wire in letters]
 
 
@@ -121,8 +128,8 @@ class Wire:
         """Now, or with what others are told in this turn."""
         crowd = self.crowd
         letters = crowd.letters
-        if letters:
-            self.put(data)
+        if letters:  # `put`
+            letters[self] = letters[self] + data if self in letters else data
         elif len(crowd.audience) < crowd.least:
             self.transport.write(data)
         else:
@@ -133,12 +140,6 @@ class Wire:
         """With what others are told."""
         letters = self.crowd.letters
         letters[self] = letters[self] + data if self in letters else data
-
-    @property
-    def is_ready(self) -> bool:
-        """Does its socket take what comes, and nothing of it lies here?"""
-        transport = self.transport
-        return self.socket >= 0 and not (transport.is_closing() or transport.get_write_buffer_size())
 
     def send_own(self) -> None:
         """What waits here goes first."""

@@ -24,7 +24,7 @@ import os
 import socket
 from collections.abc import Sequence
 from struct import Struct
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 MOST: Final = 256  # sends in one call; a power of two
 LONGEST: Final = 4096  # bytes of one; the kernel would need more than one piece of memory for more
@@ -42,6 +42,11 @@ _parameters = Struct("=7I12x7I12x6I16x")  # of io_uring_setup: three tables
 _submission = Struct("=BBHiQQIIQ24x")  # what, flags, priority, descriptor, -, address, length, flags, number
 _varying = Struct("=iQQI")  # of that: descriptor, -, address, length
 _AT_VARYING: Final = 4
+_SIZE: Final = 64
+
+
+class _Trial(NamedTuple):
+    socket: int
 
 
 class Ring:
@@ -69,14 +74,13 @@ class Ring:
             raise OSError(errno.ENOSYS, "io_uring is too old here")
         size = max(numbers + submissions * 4, first + answers * 16)
         rings = mmap.mmap(self._file, size)
-        self._entries = mmap.mmap(self._file, submissions * _submission.size, offset=_AT_SUBMISSIONS)
+        self._entries = mmap.mmap(self._file, submissions * _SIZE, offset=_AT_SUBMISSIONS)
         self._words = memoryview(rings).cast("I")
         self._numbers = memoryview(rings).cast("Q")
         self._results = memoryview(rings).cast("i")
         for number in range(submissions):
             self._words[numbers // 4 + number] = number
-            at = number * _submission.size
-            _submission.pack_into(self._entries, at, _SEND, 0, 0, -1, 0, 0, 0, _FLAGS, number)
+            _submission.pack_into(self._entries, number * _SIZE, _SEND, 0, 0, -1, 0, 0, 0, _FLAGS, number)
         self._head, self._end, self._tail = head // 4, end // 4, tail // 4
         self._first = first // 16
         self._last_answer, self._last = answers - 1, submissions - 1
@@ -89,8 +93,8 @@ class Ring:
         """It may be there and not know how to send."""
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            taken = self.send([(ours.fileno(), b"ab"), (theirs.fileno(), b"c")])
-            if taken != [2, 1] or ours.recv(4, socket.MSG_DONTWAIT) + theirs.recv(4, socket.MSG_DONTWAIT) != b"cab":
+            taken = self.send([(_Trial(ours.fileno()), b"ab"), (_Trial(theirs.fileno()), b"c")])
+            if taken or ours.recv(4, socket.MSG_DONTWAIT) + theirs.recv(4, socket.MSG_DONTWAIT) != b"cab":
                 raise OSError(errno.EOPNOTSUPP, "io_uring does not send here")
 
     @property
@@ -102,31 +106,43 @@ class Ring:
             os.close(self._file)
             self._file = -1
 
-    def send(self, batch: Sequence[tuple[int, bytes]]) -> list[int]:
-        """To each descriptor its bytes, in order; at most `MOST`, each of at most `LONGEST`. How many bytes each has
-        taken; below 0: none, and -errno says why."""
+    def send(self, batch: Sequence[tuple[Any, bytes]]) -> list[int]:
+        """To the `socket` of each its bytes, in order; at most `MOST`, each of at most `LONGEST`. Empty: all have taken
+        all. Else how many bytes each has taken; below 0: none, and -errno says why."""
         entries, stage, address, last, pack = self._entries, self._stage, self._address, self._last, _varying.pack_into
         number, pos = self._sent, 0
-        for file, data in batch:
+        for to, data in batch:
             end = pos + len(data)
             stage[pos:end] = data
-            pack(entries, (number & last) * 64 + _AT_VARYING, file, 0, address + pos, end - pos)
+            pack(entries, (number & last) * _SIZE + _AT_VARYING, to.socket, 0, address + pos, end - pos)
             number += 1
             pos = end
-        return self._submit(len(batch))
+        return self._submit(len(batch), pos)
 
-    def _submit(self, count: int) -> list[int]:
-        first, words = self._sent, self._words
-        self._sent = words[self._tail] = first + count & 0xFFFFFFFF
+    def _submit(self, count: int, size: int) -> list[int]:
+        """`count` sends, of `size` bytes together, are in their places."""
+        first = self._sent
+        self._sent = self._words[self._tail] = first + count & 0xFFFFFFFF
         done = self._enter(count, count)
+        while self._answered() < done:  # a signal has come in between
+            self._enter(0, done - self._answered())
+        if done == count and self._have_taken(count, size):
+            return []
         taken = [_NOTHING] * count
-        if done > 0:
-            while self._answered() < done:  # a signal has come in between
-                self._enter(0, done - self._answered())
-            self._collect(taken, first, done)
+        self._collect(taken, first, max(done, 0))
         if done != count:
             self.close()
-        return taken
+        return taken if sum(taken) != size else []
+
+    def _have_taken(self, count: int, size: int) -> bool:
+        """The usual case: `count` answers, all behind one another, which come to `size` bytes."""
+        words = self._words
+        head = words[self._head]
+        at = 4 * (self._first + (head & self._last_answer)) + 2
+        if at + 4 * count > len(self._results) or sum(self._results[at : at + 4 * count : 4]) != size:
+            return False
+        words[self._head] = head + count & 0xFFFFFFFF
+        return True
 
     def _enter(self, count: int, answers: int) -> int:
         while True:
