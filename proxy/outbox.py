@@ -20,9 +20,10 @@ The event loop is asked for once: up to CPython 3.11 each `get_running_loop` is 
 import asyncio
 from collections.abc import Callable, Sized
 from itertools import islice
+from operator import attrgetter, methodcaller
 from typing import Any, Final, cast
 
-from proxy.ring import LONGEST, MOST, Ring
+from proxy.ring import LONGEST, Ring
 
 try:
     from uvloop.loop import TCPTransport, UnixTransport  # type: ignore[attr-defined]
@@ -36,6 +37,10 @@ AT_WORK: Final = 8  # and so many servers that work for the clients of a pool
 FEWEST: Final = 3  # a system call for all pays from so many on
 
 _NO_SOCKET: Final = -1
+_socket_of = attrgetter("socket")
+_transport_of = attrgetter("transport")
+_is_closing = methodcaller("is_closing")
+_find_buffered = methodcaller("get_write_buffer_size")
 
 
 class Outbox:
@@ -78,28 +83,37 @@ class Outbox:
     def _send_at_once(self, ring: Ring) -> list["Wire"]:
         """Of the first letters as many as possible. Who has a letter still, or the rest of it."""
         letters = self.letters
-        first = list(islice(letters.items(), MOST))
-        ready = [
-            (wire, data)
-            for wire, data in first
-            if wire.socket >= 0
-            and len(data) <= LONGEST
-            and not (wire.transport.is_closing() or wire.transport.get_write_buffer_size())
-        ]
-        taken = ring.send(ready)
+        first = list(islice(letters, ring.room))
+        ready = self._find_ready(first)
+        told = list(map(letters.__getitem__, ready))
+        taken = ring.send(list(map(_socket_of, ready)), told)
         if ring.is_broken:
             self.ring = None
             self._warn("io_uring: it failed; from here on each peer has a system call of his own")
         if not taken and len(ready) == len(letters):
             letters.clear()
             return []
-        for number, (wire, data) in enumerate(ready):
-            rest = data[max(taken[number], 0) :] if taken else b""
-            if rest:
-                letters[wire] = rest
-            else:
+        for wire, data, count in zip(ready, told, taken or map(len, told), strict=True):
+            if count == len(data):
                 del letters[wire]
-        return [wire for wire, _ in first if wire in letters]
+            elif count > 0:
+                letters[wire] = data[count:]
+        return [wire for wire in first if wire in letters]
+
+    def _find_ready(self, wires: list["Wire"]) -> list["Wire"]:
+        """Those of them whose letter is no long one, and whose socket has taken all that came before."""
+        transports = list(map(_transport_of, wires))
+        is_one_slow = any(map(_is_closing, transports)) or any(map(_find_buffered, transports))
+        letters = self.letters
+        if not is_one_slow and max(map(len, letters.values())) <= LONGEST and min(map(_socket_of, wires)) >= 0:
+            return wires
+        return [
+            wire
+            for wire, transport in zip(wires, transports, strict=True)
+            if wire.socket >= 0
+            and len(letters[wire]) <= LONGEST
+            and not (transport.is_closing() or transport.get_write_buffer_size())
+        ]
 
 
 class Crowd:

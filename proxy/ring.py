@@ -22,42 +22,41 @@ import errno
 import mmap
 import os
 import socket
+from array import array
 from collections.abc import Sequence
+from itertools import accumulate
 from struct import Struct
-from typing import Any, Final, NamedTuple
+from typing import Final
 
-MOST: Final = 256  # sends in one call; a power of two
+MOST: Final = 256  # sends in one call
 LONGEST: Final = 4096  # bytes of one; the kernel would need more than one piece of memory for more
 
 _SETUP: Final = 425  # system calls; their numbers are the same on all of today's processors
 _ENTER: Final = 426
 _SEND: Final = 26  # IORING_OP_SEND
 _WAIT: Final = 1  # IORING_ENTER_GETEVENTS: come back with so many answers
-_AT_SUBMISSIONS: Final = 0x10000000  # IORING_OFF_SQES
+_AT_ENTRIES: Final = 0x10000000  # IORING_OFF_SQES
 _IN_ONE_PIECE: Final = 1  # IORING_FEAT_SINGLE_MMAP
 _FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
-_NOTHING: Final = -errno.EAGAIN  # nothing has been taken
+_PLACES: Final = 4 * MOST  # for entries; a power of two
+_UNSENT: Final = -errno.EAGAIN
 
-_parameters = Struct("=7I12x7I12x6I16x")  # of io_uring_setup: three tables
-_submission = Struct("=BBHiQQIIQ24x")  # what, flags, priority, descriptor, -, address, length, flags, number
-_varying = Struct("=iQQI")  # of that: descriptor, -, address, length
-_AT_VARYING: Final = 4
-_SIZE: Final = 64
-
-
-class _Trial(NamedTuple):
-    socket: int
+_parameters = Struct("=7I12x7I12x6I16x")  # of io_uring_setup: what there is, where in the ring of entries, of answers
+_entry = Struct("=BBHiQQIIQ24x")  # what, flags, priority, descriptor, -, address, length, flags, its number
+_DESCRIPTOR, _LENGTH, _PER_ENTRY = 1, 6, 16  # in words of 4 bytes
+_ADDRESS = 2  # in words of 8
+_RESULT, _PER_ANSWER = 2, 4
 
 
 class Ring:
-    """One ring, for the thread that opened it."""
+    """One ring, for the thread that opened it. Between two calls it is empty."""
 
     def __init__(self) -> None:
         call = ctypes.PyDLL(None, use_errno=True).syscall
         call.restype = ctypes.c_long
         said = bytearray(_parameters.size)
         self._call = call
-        self._file = int(call(_SETUP, MOST, (ctypes.c_char * len(said)).from_buffer(said)))
+        self._file = int(call(_SETUP, _PLACES, (ctypes.c_char * len(said)).from_buffer(said)))
         if self._file < 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
         try:
@@ -68,22 +67,18 @@ class Ring:
             raise
 
     def _map(self, said: tuple[int, ...]) -> None:
-        submissions, answers, _, _, _, features, _ = said[:7]
-        _, tail, _, _, _, _, numbers, head, end, _, _, _, first = said[7:20]
-        if not features & _IN_ONE_PIECE:
+        entries, answers, _, _, _, features, _ = said[:7]
+        _, tail, _, _, _, _, order, head, end, _, _, _, first = said[7:20]
+        if not features & _IN_ONE_PIECE or entries != _PLACES or answers % _PLACES:
             raise OSError(errno.ENOSYS, "io_uring is too old here")
-        size = max(numbers + submissions * 4, first + answers * 16)
-        rings = mmap.mmap(self._file, size)
-        self._entries = mmap.mmap(self._file, submissions * _SIZE, offset=_AT_SUBMISSIONS)
-        self._words = memoryview(rings).cast("I")
-        self._numbers = memoryview(rings).cast("Q")
-        self._results = memoryview(rings).cast("i")
-        for number in range(submissions):
-            self._words[numbers // 4 + number] = number
-            _submission.pack_into(self._entries, number * _SIZE, _SEND, 0, 0, -1, 0, 0, 0, _FLAGS, number)
-        self._head, self._end, self._tail = head // 4, end // 4, tail // 4
-        self._first = first // 16
-        self._last_answer, self._last = answers - 1, submissions - 1
+        ring = memoryview(mmap.mmap(self._file, max(order + entries * 4, first + answers * 16)))
+        ring[order : order + 4 * entries] = array("I", range(entries)).tobytes()
+        table = memoryview(mmap.mmap(self._file, entries * _entry.size, offset=_AT_ENTRIES))
+        for number in range(entries):
+            _entry.pack_into(table, number * _entry.size, _SEND, 0, 0, -1, 0, 0, 0, _FLAGS, number)
+        self._words, self._head, self._end, self._tail = ring.cast("I"), head // 4, end // 4, tail // 4
+        self._descriptors, self._addresses, self._lengths = table.cast("i"), table.cast("Q"), table.cast("I")
+        self._answers, self._results = answers, ring[first:].cast("i")
         self._stage = bytearray(MOST * LONGEST)  # the bytes of a call
         self._pin = ctypes.c_char.from_buffer(self._stage)  # as long as this lives, they stay where they are
         self._address = ctypes.addressof(self._pin)
@@ -93,7 +88,7 @@ class Ring:
         """It may be there and not know how to send."""
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            taken = self.send([(_Trial(ours.fileno()), b"ab"), (_Trial(theirs.fileno()), b"c")])
+            taken = self.send([ours.fileno(), theirs.fileno()], [b"ab", b"c"])
             if taken or ours.recv(4, socket.MSG_DONTWAIT) + theirs.recv(4, socket.MSG_DONTWAIT) != b"cab":
                 raise OSError(errno.EOPNOTSUPP, "io_uring does not send here")
 
@@ -106,60 +101,58 @@ class Ring:
             os.close(self._file)
             self._file = -1
 
-    def send(self, batch: Sequence[tuple[Any, bytes]]) -> list[int]:
-        """To the `socket` of each its bytes, in order; at most `MOST`, each of at most `LONGEST`. Empty: all have taken
+    @property
+    def room(self) -> int:
+        """How many sends one call takes now: the places of one call are all behind one another."""
+        return min(MOST, _PLACES - self._sent % _PLACES)
+
+    def send(self, sockets: Sequence[int], letters: Sequence[bytes]) -> list[int]:
+        """To each descriptor its letter, in order; at most `room`, each of 1 to `LONGEST` bytes. Empty: all have taken
         all. Else how many bytes each has taken; below 0: none, and -errno says why."""
-        entries, stage, address, last, pack = self._entries, self._stage, self._address, self._last, _varying.pack_into
-        number, pos = self._sent, 0
-        for to, data in batch:
-            end = pos + len(data)
-            stage[pos:end] = data
-            pack(entries, (number & last) * _SIZE + _AT_VARYING, to.socket, 0, address + pos, end - pos)
-            number += 1
-            pos = end
-        return self._submit(len(batch), pos)
+        if not letters:
+            return []
+        sizes = array("I", map(len, letters))
+        size, count = sum(sizes), len(sizes)
+        at = self._sent % _PLACES
+        end = at + count
+        self._stage[:size] = b"".join(letters)
+        self._descriptors[at * _PER_ENTRY + _DESCRIPTOR : end * _PER_ENTRY : _PER_ENTRY] = array("i", sockets)
+        self._lengths[at * _PER_ENTRY + _LENGTH : end * _PER_ENTRY : _PER_ENTRY] = sizes
+        places = array("Q", accumulate(sizes[:-1], initial=self._address))
+        self._addresses[at * _PER_ENTRY // 2 + _ADDRESS : end * _PER_ENTRY // 2 : _PER_ENTRY // 2] = places
+        return self._submit(count, size)
 
     def _submit(self, count: int, size: int) -> list[int]:
         """`count` sends, of `size` bytes together, are in their places."""
-        first = self._sent
-        self._sent = self._words[self._tail] = first + count & 0xFFFFFFFF
+        words = self._words
+        self._sent = words[self._tail] = self._sent + count & 0xFFFFFFFF
         done = self._enter(count, count)
-        while self._answered() < done:  # a signal has come in between
-            self._enter(0, done - self._answered())
-        if done == count and self._have_taken(count, size):
-            return []
-        taken = [_NOTHING] * count
-        self._collect(taken, first, max(done, 0))
+        while (answered := words[self._end] - words[self._head] & 0xFFFFFFFF) < done:  # a signal has come in between
+            self._enter(0, done - answered)
+        at = words[self._head] % self._answers * _PER_ANSWER
+        answers = self._results[at : at + count * _PER_ANSWER]
+        words[self._head] = words[self._head] + max(done, 0) & 0xFFFFFFFF
         if done != count:
             self.close()
-        return taken if sum(taken) != size else []
+        elif sum(answers[_RESULT::_PER_ANSWER]) == size:  # nobody takes more than his own
+            return []
+        return self._find_taken(answers, count, max(done, 0))
 
-    def _have_taken(self, count: int, size: int) -> bool:
-        """The usual case: `count` answers, all behind one another, which come to `size` bytes."""
-        words = self._words
-        head = words[self._head]
-        at = 4 * (self._first + (head & self._last_answer)) + 2
-        if at + 4 * count > len(self._results) or sum(self._results[at : at + 4 * count : 4]) != size:
-            return False
-        words[self._head] = head + count & 0xFFFFFFFF
-        return True
+    def _find_taken(self, answers: memoryview, count: int, done: int) -> list[int]:
+        """An answer has the number of its entry, and they need not come in order."""
+        first = self._sent - count
+        taken = [_UNSENT] * count
+        for at in range(0, done * _PER_ANSWER, _PER_ANSWER):
+            number = answers[at : at + _RESULT].cast("B").cast("Q")[0]
+            taken[(number - first) % _PLACES] = answers[at + _RESULT]
+        return taken
 
     def _enter(self, count: int, answers: int) -> int:
+        """How many sends the kernel has taken note of; below 0: it has failed."""
         while True:
             done = int(self._call(_ENTER, self._file, count, answers, _WAIT, None, 0))
             if done >= 0 or ctypes.get_errno() != errno.EINTR:
                 return done
-
-    def _answered(self) -> int:
-        return self._words[self._end] - self._words[self._head] & 0xFFFFFFFF
-
-    def _collect(self, taken: list[int], first: int, count: int) -> None:
-        words, numbers, results = self._words, self._numbers, self._results
-        head, start, last, last_answer = words[self._head], self._first, self._last, self._last_answer
-        for at in range(head, head + count):
-            answer = start + (at & last_answer)
-            taken[numbers[2 * answer] - first & last] = results[4 * answer + 2]
-        words[self._head] = head + count & 0xFFFFFFFF
 
 
 def open_ring() -> Ring | str:
