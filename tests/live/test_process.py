@@ -6,11 +6,13 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from proxy.ring import open_ring
 from tests.live.stand import ROOT, SECONDS, USER, Stand, find_account, is_listening, wait_until
 from tests.live.wire import rows, startup
 
@@ -159,6 +161,23 @@ def test_the_process_leaves_the_core_to_who_has_it(upstream, said, policy):
     with Stand(upstream, said) as stand:
         assert os.sched_getscheduler(stand.pid) == getattr(os, policy)
         assert "batch_scheduling" not in stand.log
+
+
+@pytest.mark.parametrize("said", [{}, {"io_uring": 0}], ids=["as it is", "without"])
+def test_many_are_told_through_one_ring_and_nobody_has_to_have_one(upstream, said):
+    """A crowd, so that a ring has something to do; where the kernel has none the log says so."""
+    why = open_ring()
+    with Stand(upstream, {**said, "default_pool_size": 12}) as stand, ThreadPoolExecutor(24) as crowd:
+
+        def ask(number):
+            with stand.connect() as client:
+                return [client.execute("select %s::int + %s", (number, turn)).fetchone()[0] for turn in range(200)]
+
+        assert list(crowd.map(ask, range(24))) == [[number + turn for turn in range(200)] for number in range(24)]
+        files = [os.readlink(each) for each in Path(f"/proc/{stand.pid}/fd").iterdir() if each.is_symlink()]
+        is_there = any("io_uring" in each for each in files)
+        assert is_there == (not said and not isinstance(why, str))
+        assert ("io_uring: not here" in stand.log) == (not said and isinstance(why, str))
 
 
 def test_version_says_what_show_version_says(stand):
