@@ -73,12 +73,16 @@ class Outbox:
     def send(self) -> None:
         """All letters go out."""
         letters = self.letters
-        while letters:  # (what is written may bring about more)
-            if self.ring is None or len(letters) < FEWEST:
-                next(iter(letters)).send_own()
-                continue
-            for wire in self._send_at_once(self.ring):
-                wire.send_own()
+        try:
+            while letters:  # (what is written may bring about more)
+                if self.ring is None or len(letters) < FEWEST:
+                    next(iter(letters)).send_own()
+                    continue
+                for wire in self._send_at_once(self.ring):
+                    wire.send_own()
+        finally:
+            if letters:  # one has failed, and is not among them any more
+                self.begin()
 
     def _send_at_once(self, ring: Ring) -> list["Wire"]:
         """Of the first letters as many as possible. Who has a letter still, or the rest of it."""
@@ -86,7 +90,10 @@ class Outbox:
         first = list(islice(letters, ring.room))
         ready = self._find_ready(first)
         told = list(map(letters.__getitem__, ready))
-        taken = ring.send(list(map(_socket_of, ready)), told)
+        try:
+            taken = ring.send(list(map(_socket_of, ready)), told)
+        except OSError:
+            taken = self._cut_off(ready)
         if ring.is_broken:
             self.ring = None
             self._warn("io_uring: it failed; from here on each peer has a system call of his own")
@@ -99,6 +106,12 @@ class Outbox:
             elif count > 0:
                 letters[wire] = data[count:]
         return [wire for wire in first if wire in letters]
+
+    def _cut_off(self, wires: list["Wire"]) -> list[int]:
+        """Nobody knows what they have heard, and nothing is said twice."""
+        for wire in wires:
+            wire.transport.abort()
+        return []
 
     def _find_ready(self, wires: list["Wire"]) -> list["Wire"]:
         """Those of them whose letter is no long one, and whose socket has taken all that came before."""

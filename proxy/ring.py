@@ -108,7 +108,7 @@ class Ring:
 
     def send(self, sockets: Sequence[int], letters: Sequence[bytes]) -> list[int]:
         """To each descriptor its letter, in order; at most `room`, each of 1 to `LONGEST` bytes. Empty: all have taken
-        all. Else how many bytes each has taken; below 0: none, and -errno says why."""
+        all. Else how many bytes each has taken; below 0: none, and -errno says why. OSError: nobody knows who has."""
         if not letters:
             return []
         sizes = array("I", map(len, letters))
@@ -128,7 +128,9 @@ class Ring:
         self._sent = words[self._tail] = self._sent + count & 0xFFFFFFFF
         done = self._enter(count, count)
         while (answered := words[self._end] - words[self._head] & 0xFFFFFFFF) < done:  # a signal has come in between
-            self._enter(0, done - answered)
+            if self._enter(0, done - answered) < 0:
+                self.close()
+                raise OSError(ctypes.get_errno(), "io_uring does not answer")
         at = words[self._head] % self._answers * _PER_ANSWER
         answers = self._results[at : at + count * _PER_ANSWER]
         words[self._head] = words[self._head] + max(done, 0) & 0xFFFFFFFF

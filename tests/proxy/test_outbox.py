@@ -378,6 +378,50 @@ def test_a_ring_that_fails_is_done_without():
     run(main)
 
 
+@ringed
+def test_where_nobody_knows_what_has_been_sent_nothing_is_said_twice():
+    class Silent(Rings):
+        def send(self, sockets, letters):
+            self._ring.send(sockets[:2], letters[:2])
+            self.is_broken = True
+            raise OSError(5, "io_uring does not answer")
+
+    async def main():
+        async with hall(5, ring=Silent()) as (outbox, peers, ends):
+            for _ in range(2):
+                for peer in peers[:4]:
+                    peer.wire.write(b"once")
+                await asyncio.sleep(0)
+            peers[4].wire.write(b"alive")
+            await asyncio.sleep(0.01)
+            assert [read(end) for end in ends] == [b"once"] * 2 + [b""] * 2 + [b"alive"]
+            assert [peer.is_lost for peer in peers] == [True] * 4 + [False]
+            assert outbox.ring is None
+
+    run(main)
+
+
+def test_who_cannot_be_written_to_takes_nobody_elses_letter_along():
+    class Closed(Ear):
+        def write(self, data):
+            raise RuntimeError("Cannot call write() after write_eof()")
+
+    async def main():
+        book, outbox, failures = [], Outbox(), []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context["exception"]))
+        for name, kind in (("anna", Ear), ("closed", Closed), ("bert", Ear), ("again", Closed), ("carl", Ear)):
+            kind(name, book, outbox).say(b"1")
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert book == [("anna", b"1"), ("bert", b"1"), ("carl", b"1")]
+        assert len(failures) == 2
+        Ear("anna", book, outbox).say(b"2")
+        await asyncio.sleep(0)
+        assert book[3:] == [("anna", b"2")]
+
+    play(main())
+
+
 def test_what_is_encrypted_is_nothing_for_a_ring():
     book = []
     assert Ear("anna", book, Outbox()).wire.socket < 0

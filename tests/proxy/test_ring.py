@@ -201,3 +201,11 @@ def test_a_kernel_that_is_too_old_has_none(monkeypatch):
 def test_no_other_thread_runs_while_it_sends(ring):
     """What is staged is ours until the call is over: the interpreter's lock is not given away."""
     assert ring._call._flags_ & ctypes._FUNCFLAG_PYTHONAPI
+
+
+def test_a_kernel_that_does_not_answer_leaves_nobody_in_doubt_for_ever(ring, monkeypatch):
+    said = [1]
+    monkeypatch.setattr(ring, "_enter", lambda count, answers: said.pop() if said else -1)
+    with pairs(1) as [(ours, _)], pytest.raises(OSError, match="does not answer"):
+        tell(ring, [(ours, b"x")])
+    assert ring.is_broken
