@@ -43,7 +43,6 @@ from proxy.log import Log
 from proxy.main import Proxy
 from proxy.notify import take_listening_sockets
 from proxy.reloading import destination_of, read_users_of
-from proxy.ring import open_ring
 from proxy.signals import install_signals
 from proxy.tls import BadTls, Contexts, read_contexts
 
@@ -192,11 +191,9 @@ def _live(options: argparse.Namespace, config: Config, users: Users, user: str, 
 
 def _open_ring(proxy: Proxy) -> None:
     """What is told to many goes out with one system call, if this kernel lets us."""
-    ring = open_ring()
-    if isinstance(ring, str):
-        proxy.log.log(f"io_uring: not here ({ring}); each peer has a system call of his own")
-    else:
-        proxy.outbox.ring = ring
+    why = proxy.outbox.open()
+    if why:
+        proxy.log.log(f"io_uring: not here ({why}); each peer has a system call of his own")
 
 
 def _claim(config: Config, user: str, *, is_activated: bool) -> Inheritance | None:

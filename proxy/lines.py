@@ -218,6 +218,7 @@ class Lines:
         self.is_planned = False
         self.lag += (self.now() - self._planned_at - self.lag) * SMOOTHING
         self.serve()
+        self.pool.crowd.outbox.send()  # our servers work while the next ones are heard
 
     def serve(self) -> None:
         """Those who wait are put into the lines that have room, and sent."""

@@ -11,8 +11,9 @@ written one right behind another, which is nearly as good for clients and no wor
 With few there is nothing to gain, and what is written goes out at once: its receiver works on it while we go on.
 
 What one peer is told stays in order, by construction: `Wire` stands in front of the transport, and whatever is written
-there, or asked that depends on it (has it read all? close it), finds its own bytes written first. A letter waits no
-longer than for what else has come in with it: it is out before anybody is heard again.
+there, or asked that depends on it (has it read all? close it), finds its own bytes written first. A letter waits for
+what else has come in with it, and one that is begun only then (by what was planned for the end of the turn) for one
+look at the sockets more. None is longer than `LONGEST`: a flood does not gather here, and flow control is not late.
 
 The event loop is asked for once: up to CPython 3.11 each `get_running_loop` is a system call (has the process forked?).
 """
@@ -23,7 +24,7 @@ from itertools import islice
 from operator import attrgetter, methodcaller
 from typing import Any, Final, cast
 
-from proxy.ring import LONGEST, Ring
+from proxy.ring import LONGEST, Ring, open_ring
 
 try:
     from uvloop.loop import TCPTransport, UnixTransport  # type: ignore[attr-defined]
@@ -36,15 +37,14 @@ AT_THE_DOOR: Final = 32  # so many that log in are a crowd
 AT_WORK: Final = 8  # and so many servers that work for the clients of a pool
 FEWEST: Final = 3  # a system call for all pays from so many on
 
-_NO_SOCKET: Final = -1
 _socket_of = attrgetter("socket")
 _transport_of = attrgetter("transport")
 _is_closing = methodcaller("is_closing")
-_find_buffered = methodcaller("get_write_buffer_size")
+_find_unsent = methodcaller("get_write_buffer_size")
 
 
 class Outbox:
-    """Of one process. `ring` is how much goes out at once, if there is one."""
+    """Of one process. `ring`: by which many letters go out at once; None: one after another."""
 
     __slots__ = ("_call_soon", "_warn", "letters", "ring")
 
@@ -53,6 +53,12 @@ class Outbox:
         self._warn = warn
         self.letters: dict[Wire, bytes] = {}  # what waits for the end of this turn, in order
         self._call_soon: Callable[[Callable[[], None]], object] | None = None
+
+    def open(self) -> str:
+        """Have a ring. Empty, or why there is none."""
+        ring = open_ring() if _IN_PLAIN else "uvloop is missing"
+        self.ring = ring if isinstance(ring, Ring) else None
+        return ring if isinstance(ring, str) else ""
 
     def begin(self) -> None:
         """Something is about to wait here."""
@@ -75,25 +81,24 @@ class Outbox:
         letters = self.letters
         try:
             while letters:  # (what is written may bring about more)
-                if self.ring is None or len(letters) < FEWEST:
-                    next(iter(letters)).send_own()
-                    continue
-                for wire in self._send_at_once(self.ring):
+                for wire in self._send_at_once():
                     wire.send_own()
         finally:
             if letters:  # one has failed, and is not among them any more
                 self.begin()
 
-    def _send_at_once(self, ring: Ring) -> list["Wire"]:
+    def _send_at_once(self) -> list["Wire"]:
         """Of the first letters as many as possible. Who has a letter still, or the rest of it."""
-        letters = self.letters
+        letters, ring = self.letters, self.ring
+        if ring is None or len(letters) < FEWEST:
+            return list(letters)
         first = list(islice(letters, ring.room))
-        ready = self._find_ready(first)
+        ready = _find_ready(first)
         told = list(map(letters.__getitem__, ready))
         try:
             taken = ring.send(list(map(_socket_of, ready)), told)
         except OSError:
-            taken = self._cut_off(ready)
+            taken = _cut_off(ready)
         if ring.is_broken:
             self.ring = None
             self._warn("io_uring: it failed; from here on each peer has a system call of his own")
@@ -106,27 +111,6 @@ class Outbox:
             elif count > 0:
                 letters[wire] = data[count:]
         return [wire for wire in first if wire in letters]
-
-    def _cut_off(self, wires: list["Wire"]) -> list[int]:
-        """Nobody knows what they have heard, and nothing is said twice."""
-        for wire in wires:
-            wire.transport.abort()
-        return []
-
-    def _find_ready(self, wires: list["Wire"]) -> list["Wire"]:
-        """Those of them whose letter is no long one, and whose socket has taken all that came before."""
-        transports = list(map(_transport_of, wires))
-        is_one_slow = any(map(_is_closing, transports)) or any(map(_find_buffered, transports))
-        letters = self.letters
-        if not is_one_slow and max(map(len, letters.values())) <= LONGEST and min(map(_socket_of, wires)) >= 0:
-            return wires
-        return [
-            wire
-            for wire, transport in zip(wires, transports, strict=True)
-            if wire.socket >= 0
-            and len(letters[wire]) <= LONGEST
-            and not (transport.is_closing() or transport.get_write_buffer_size())
-        ]
 
 
 class Crowd:
@@ -154,19 +138,20 @@ class Wire:
     def write(self, data: bytes) -> None:
         """Now, or with what others are told in this turn."""
         crowd = self.crowd
-        letters = crowd.letters
-        if letters:  # `put`
-            letters[self] = letters[self] + data if self in letters else data
-        elif len(crowd.audience) < crowd.least:
+        if crowd.letters:
+            self.put(data)
+        elif len(crowd.audience) < crowd.least or len(data) > LONGEST:
             self.transport.write(data)
         else:
             crowd.outbox.begin()
-            letters[self] = data
+            crowd.letters[self] = data
 
     def put(self, data: bytes) -> None:
-        """With what others are told."""
+        """With what others are told; but what is long goes out at once, and we hear whether it is read."""
         letters = self.crowd.letters
-        letters[self] = letters[self] + data if self in letters else data
+        letters[self] = data = letters[self] + data if self in letters else data
+        if len(data) > LONGEST:
+            self.send_own()
 
     def send_own(self) -> None:
         """What waits here goes first."""
@@ -186,5 +171,25 @@ def lay_wire(transport: asyncio.BaseTransport, crowd: Crowd) -> Any:
 
 
 def _find_socket(transport: asyncio.Transport) -> int:
-    """The descriptor under it, as long as it is not closing; below 0: what is written is not what goes out."""
-    return int(transport.get_extra_info("socket").fileno()) if isinstance(transport, _IN_PLAIN) else _NO_SOCKET
+    """The descriptor under it, which is somebody else's once it is closing; below 0: what is written there is not what
+    goes out."""
+    return int(transport.get_extra_info("socket").fileno()) if isinstance(transport, _IN_PLAIN) else -1
+
+
+def _find_ready(wires: list[Wire]) -> list[Wire]:
+    """Those of them whose socket has taken all that came before."""
+    transports = list(map(_transport_of, wires))
+    if min(map(_socket_of, wires)) >= 0 and not (
+        any(map(_is_closing, transports)) or any(map(_find_unsent, transports))
+    ):
+        return wires
+    return [
+        wire for wire in wires if wire.socket >= 0 and not (_is_closing(wire.transport) or _find_unsent(wire.transport))
+    ]
+
+
+def _cut_off(wires: list[Wire]) -> list[int]:
+    """Nobody knows what they have heard, and nothing is said twice."""
+    for wire in wires:
+        wire.transport.abort()
+    return []

@@ -9,7 +9,8 @@ who reads several connections reads them in one go. With 64 clients that halves 
 All is over when `send` returns. Each send is told not to wait (MSG_DONTWAIT), so the kernel answers it in the call that
 brings it: it takes the bytes, or as many as there is room for, or says why not. Between two calls it has nothing of
 ours, neither memory nor the number of a descriptor, which might be somebody else's by then. A ring that has not done
-exactly what it was told is closed and never used again (`is_broken`): what it did not send the caller sends himself.
+exactly what it was told is never used again (`is_broken`): what it did not send the caller sends himself. (A kernel
+before 5.17 stops at a descriptor that is not open; nobody is to ask for that.) It has three descriptors.
 
 Opening one fails (OSError) where the kernel has none, or may not let us have it: before Linux 5.6, where
 kernel.io_uring_disabled says so, and in most containers. Who has no ring writes one by one, and that is all.
@@ -22,6 +23,7 @@ import errno
 import mmap
 import os
 import socket
+import sys
 from array import array
 from collections.abc import Sequence
 from itertools import accumulate
@@ -127,8 +129,8 @@ class Ring:
         words = self._words
         self._sent = words[self._tail] = self._sent + count & 0xFFFFFFFF
         done = self._enter(count, count)
-        while (answered := words[self._end] - words[self._head] & 0xFFFFFFFF) < done:  # a signal has come in between
-            if self._enter(0, done - answered) < 0:
+        while words[self._end] - words[self._head] & 0xFFFFFFFF < done:  # a signal has come in between
+            if self._enter(0, done) < 0:
                 self.close()
                 raise OSError(ctypes.get_errno(), "io_uring does not answer")
         at = words[self._head] % self._answers * _PER_ANSWER
@@ -159,7 +161,11 @@ class Ring:
 
 def open_ring() -> Ring | str:
     """One, or why there is none."""
+    if sys.platform != "linux":
+        return "it is Linux's"
     try:
         return Ring()
     except OSError as error:
         return error.strerror or str(error)
+    except (AttributeError, ValueError) as error:  # of another libc, or a kernel that says what makes no sense
+        return str(error)

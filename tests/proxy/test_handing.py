@@ -27,6 +27,21 @@ def test_the_server_has_its_next_units_before_anybody_is_answered(monkeypatch: p
     assert order == ["server", "a"]
 
 
+def test_what_a_line_sends_is_out_though_what_is_written_waits_for_the_end_of_the_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("proxy.pool.AT_WORK", 0)
+    play = Lined("ab")
+
+    def turn(play: Lined) -> None:
+        asks("a b")(play)
+        assert not play.server_socket(0).arrived
+        play.lines._serve()
+        assert play.server_socket(0).arrived
+
+    play >> turn << sent_for("a b")
+
+
 def test_several_answers_at_once_share_the_time() -> None:
     play = in_line() >> passes(0.003) >> answers("a b c") << to("a b c")
     shape = play.lines.book.find(b"select 'a'")

@@ -117,6 +117,42 @@ def test_who_speaks_because_of_what_goes_out_is_heard_behind_it():
     play(main())
 
 
+def test_a_flood_for_one_does_not_gather_here():
+    """Or each of its messages would be copied with all before it, and nobody would hear that it is not read."""
+
+    async def main():
+        book, outbox = [], Outbox()
+        anna, bert = Ear("anna", book, outbox), Ear("bert", book, outbox)
+        bert.say(b"news")
+        told = b""
+        for number in range(2_000):
+            told += b"%07d" % number
+            anna.say(told[-7:])
+            assert len(outbox.letters.get(anna.wire, b"")) <= LONGEST
+        assert len(book) == len(told) // (LONGEST // 7 * 7 + 7)
+        await asyncio.sleep(0)
+        assert b"".join(data for who, data in book if who == "anna") == told
+        assert ("bert", b"news") in book
+
+    play(main())
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_what_is_long_goes_out_at_once_behind_what_waits(others):
+    async def main():
+        book, outbox = [], Outbox()
+        if others:
+            Ear("bert", book, outbox).say(b"news")
+        anna = Ear("anna", book, outbox)
+        anna.say(b"x" * (LONGEST + 1))
+        assert book == [("anna", b"x" * (LONGEST + 1))]
+        anna.say(b"1")
+        anna.say(b"y" * LONGEST)
+        assert book[1:] == [("anna", b"1" + b"y" * LONGEST)]
+
+    play(main())
+
+
 def test_what_is_told_to_several_goes_out_behind_what_waits():
     class Told:
         def __init__(self, name):
@@ -506,6 +542,20 @@ def test_who_is_looked_at_for_a_journey_is_owed_nothing(asked):
         assert heard(play) == said(ANSWER)
 
     asked >> in_one_turn(server(ANSWER), look)
+
+
+def test_who_does_not_read_holds_his_server_before_the_turn_is_over(monkeypatch):
+    monkeypatch.setattr("proxy.pool.AT_WORK", 0)
+    play = Play(is_slow=True) >> client("Q:rows") >> server("T " + ("D:" + "x" * 1000 + " ") * 20)
+
+    def stream(play):
+        for _ in range(200):
+            if play.server_socket.reads:
+                server(("D:" + "x" * 1000 + " ") * 20)(play)
+        assert not play.server_socket.reads
+
+    play >> stream
+    assert len(play.client_socket.unsent) < 1_000_000
 
 
 def test_who_does_not_read_holds_up_nobody_but_himself(monkeypatch):
