@@ -138,13 +138,16 @@ class Wire:
     def write(self, data: bytes) -> None:
         """Now, or with what others are told in this turn."""
         crowd = self.crowd
-        if crowd.letters:
-            self.put(data)
+        letters = crowd.letters
+        if letters:  # `put`
+            letters[self] = data = letters[self] + data if self in letters else data
+            if len(data) > LONGEST:
+                self.send_own()
         elif len(crowd.audience) < crowd.least or len(data) > LONGEST:
             self.transport.write(data)
         else:
             crowd.outbox.begin()
-            crowd.letters[self] = data
+            letters[self] = data
 
     def put(self, data: bytes) -> None:
         """With what others are told; but what is long goes out at once, and we hear whether it is read."""
