@@ -94,23 +94,33 @@ class Outbox:
             return list(letters)
         first = list(islice(letters, ring.room))
         ready = _find_ready(first)
-        told = list(map(letters.__getitem__, ready))
+        self._strike_out(ready, self._send_through(ring, ready))
+        return [wire for wire in first if wire in letters] if letters else []
+
+    def _send_through(self, ring: Ring, wires: list["Wire"]) -> list[int]:
+        """How much of his letter each has taken; empty: all has been taken."""
         try:
-            taken = ring.send(list(map(_socket_of, ready)), told)
-        except OSError:
-            taken = _cut_off(ready)
+            taken = ring.send(list(map(_socket_of, wires)), list(map(self.letters.__getitem__, wires)))
+        except OSError:  # nobody knows what they have heard, and nothing is said twice
+            taken = []
+            for wire in wires:
+                wire.transport.abort()
         if ring.is_broken:
             self.ring = None
             self._warn("io_uring: it failed; from here on each peer has a system call of his own")
-        if not taken and len(ready) == len(letters):
+        return taken
+
+    def _strike_out(self, wires: list["Wire"], taken: list[int]) -> None:
+        letters = self.letters
+        if not taken and len(wires) == len(letters):
             letters.clear()
-            return []
-        for wire, data, count in zip(ready, told, taken or map(len, told), strict=True):
-            if count == len(data):
+            return
+        for number, wire in enumerate(wires):
+            rest = letters[wire][max(taken[number], 0) :] if taken else b""
+            if rest:
+                letters[wire] = rest
+            else:
                 del letters[wire]
-            elif count > 0:
-                letters[wire] = data[count:]
-        return [wire for wire in first if wire in letters]
 
 
 class Crowd:
@@ -189,10 +199,3 @@ def _find_ready(wires: list[Wire]) -> list[Wire]:
     return [
         wire for wire in wires if wire.socket >= 0 and not (_is_closing(wire.transport) or _find_unsent(wire.transport))
     ]
-
-
-def _cut_off(wires: list[Wire]) -> list[int]:
-    """Nobody knows what they have heard, and nothing is said twice."""
-    for wire in wires:
-        wire.transport.abort()
-    return []
