@@ -36,6 +36,8 @@ else:
 AT_THE_DOOR: Final = 32  # so many that log in are a crowd
 AT_WORK: Final = 8  # and so many servers that work for the clients of a pool
 FEWEST: Final = 3  # a system call for all pays from so many on
+UNKNOWN: Final = -2
+NONE: Final = -1
 
 _socket_of = attrgetter("socket")
 _transport_of = attrgetter("transport")
@@ -143,7 +145,14 @@ class Wire:
     def __init__(self, transport: asyncio.Transport, crowd: Crowd) -> None:
         self.transport = transport
         self.crowd = crowd
-        self.socket = _find_socket(transport)
+        self.socket = UNKNOWN  # the descriptor under it; below 0: what is written there is not what goes out
+
+    def find_socket(self) -> int:
+        """Whose that is must be asked each time (`is_closing`); its number once, as that is a system call."""
+        if self.socket == UNKNOWN:
+            is_plain = isinstance(self.transport, _IN_PLAIN)
+            self.socket = self.transport.get_extra_info("socket").fileno() if is_plain else NONE
+        return self.socket
 
     def write(self, data: bytes) -> None:
         """Now, or with what others are told in this turn."""
@@ -183,12 +192,6 @@ def lay_wire(transport: asyncio.BaseTransport, crowd: Crowd) -> Any:
     return Wire(cast(asyncio.Transport, transport), crowd)
 
 
-def _find_socket(transport: asyncio.Transport) -> int:
-    """The descriptor under it, which is somebody else's once it is closing; below 0: what is written there is not what
-    goes out."""
-    return int(transport.get_extra_info("socket").fileno()) if isinstance(transport, _IN_PLAIN) else -1
-
-
 def _find_ready(wires: list[Wire]) -> list[Wire]:
     """Those of them whose socket has taken all that came before."""
     transports = list(map(_transport_of, wires))
@@ -197,5 +200,7 @@ def _find_ready(wires: list[Wire]) -> list[Wire]:
     ):
         return wires
     return [
-        wire for wire in wires if wire.socket >= 0 and not (_is_closing(wire.transport) or _find_unsent(wire.transport))
+        wire
+        for wire, transport in zip(wires, transports, strict=True)
+        if not (transport.is_closing() or transport.get_write_buffer_size()) and wire.find_socket() >= 0
     ]
