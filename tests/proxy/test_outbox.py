@@ -6,6 +6,8 @@ import socket
 
 import pytest
 import uvloop
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from proxy.luggage import find_hindrance
 from proxy.outbox import AT_WORK, FEWEST, Crowd, Outbox, Wire
@@ -459,6 +461,66 @@ def test_who_cannot_be_written_to_takes_nobody_elses_letter_along():
         assert book[3:] == [("anna", b"2")]
 
     play(main())
+
+
+SAY, TURN, READ, HANG_UP, CLOSE, ABORT = range(6)
+ACTS = st.tuples(
+    st.sampled_from([SAY, SAY, SAY, TURN, READ, HANG_UP, CLOSE, ABORT]), st.integers(0, 5), st.integers(1, 9_000)
+)
+
+
+class Program:
+    """Six peers, what each was told, and what he has heard of it."""
+
+    def __init__(self, outbox, peers, ends):
+        self.outbox, self.peers, self.ends = outbox, peers, ends
+        self.told, self.heard = [b""] * 6, [b""] * 6
+        self.gone, self.deaf = set(), set()
+
+    async def do(self, act, number, size):
+        peer, end = self.peers[number], self.ends[number]
+        if act == TURN:
+            await asyncio.sleep(0)
+        elif act == READ:
+            self.heard[number] += read(end)
+        elif act == SAY and number not in self.gone:
+            data = b"%d:%d " % (number, len(self.told[number])) * (1 + size // 8)
+            self.told[number] += data
+            peer.wire.write(data)
+        elif act == HANG_UP and number not in self.gone:
+            end.close()
+            self.gone.add(number)
+            self.deaf.add(number)
+        elif act in (CLOSE, ABORT) and number not in self.gone:
+            (peer.wire.close if act == CLOSE else peer.wire.abort)()
+            self.gone.add(number)
+            self.deaf |= {number} if act == ABORT else set()
+
+    async def check(self):
+        for _ in range(1_000):
+            self.heard = [heard + read(end) for heard, end in zip(self.heard, self.ends, strict=True)]
+            late = [
+                number for number in range(6) if number not in self.deaf and self.heard[number] != self.told[number]
+            ]
+            if not late:
+                break
+            await asyncio.sleep(0)
+        assert late == []
+        assert all(told.startswith(heard) for told, heard in zip(self.told, self.heard, strict=True))
+
+
+@ringed
+@given(st.lists(ACTS, max_size=80))
+@settings(deadline=None)
+def test_whatever_is_told_is_heard_by_him_alone_and_in_order(acts):
+    async def main():
+        async with hall(6, ring=OPENED) as (outbox, peers, ends):
+            program = Program(outbox, peers, ends)
+            for act in acts:
+                await program.do(*act)
+            await program.check()
+
+    run(main)
 
 
 def test_what_is_encrypted_is_nothing_for_a_ring():
