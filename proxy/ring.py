@@ -4,7 +4,8 @@ Many sends with one system call: as little of io_uring(7) as that takes.
 Theory. A write that wakes somebody who sleeps has two prices: a system call, and often our processor, which the one who
 wakes takes in the middle of our work, to sleep again a moment later until the next write. What is sent with one call
 wakes everybody too, but the kernel looks for who is to run only when the call is over: by then all have got theirs, and
-who reads several connections reads them in one go. With 64 clients that halves the time our sends take.
+who reads several connections reads them in one go. To be interrupted is dear: our caches are cold afterwards, which
+costs 50 to 100 us. With 64 clients a quarter of our CPU time is saved.
 
 All is over when `send` returns. Each send is told not to wait (MSG_DONTWAIT), so the kernel answers it in the call that
 brings it: it takes the bytes, or as many as there is room for, or says why not. Between two calls it has nothing of
@@ -31,7 +32,7 @@ from struct import Struct
 from typing import Final
 
 MOST: Final = 256  # sends in one call
-LONGEST: Final = 4096  # bytes of one; the kernel would need more than one piece of memory for more
+LONGEST: Final = 4096  # bytes of one; to copy more costs as much as the call saves
 
 _SETUP: Final = 425  # system calls; their numbers are the same on all of today's processors
 _ENTER: Final = 426
@@ -63,27 +64,28 @@ class Ring:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
         try:
             self._map(_parameters.unpack(said))
+            self._stage = bytearray(MOST * LONGEST)  # the bytes of a call
+            self._pin = ctypes.c_char.from_buffer(self._stage)  # as long as this lives, they stay where they are
+            self._address = ctypes.addressof(self._pin)
             self._try_out()
         except BaseException:
             self.close()
             raise
 
     def _map(self, said: tuple[int, ...]) -> None:
+        """The memory we share with the kernel: two rings in one piece, and the entries that one of them names."""
         entries, answers, _, _, _, features, _ = said[:7]
         _, tail, _, _, _, _, order, head, end, _, _, _, first = said[7:20]
         if not features & _IN_ONE_PIECE or entries != _PLACES or answers % _PLACES:
             raise OSError(errno.ENOSYS, "io_uring is too old here")
         ring = memoryview(mmap.mmap(self._file, max(order + entries * 4, first + answers * 16)))
         ring[order : order + 4 * entries] = array("I", range(entries)).tobytes()
+        self._words, self._head, self._end, self._tail = ring.cast("I"), head // 4, end // 4, tail // 4
+        self._answers, self._results = answers, ring[first:].cast("i")
         table = memoryview(mmap.mmap(self._file, entries * _entry.size, offset=_AT_ENTRIES))
         for number in range(entries):
             _entry.pack_into(table, number * _entry.size, _SEND, 0, 0, -1, 0, 0, 0, _FLAGS, number)
-        self._words, self._head, self._end, self._tail = ring.cast("I"), head // 4, end // 4, tail // 4
         self._descriptors, self._addresses, self._lengths = table.cast("i"), table.cast("Q"), table.cast("I")
-        self._answers, self._results = answers, ring[first:].cast("i")
-        self._stage = bytearray(MOST * LONGEST)  # the bytes of a call
-        self._pin = ctypes.c_char.from_buffer(self._stage)  # as long as this lives, they stay where they are
-        self._address = ctypes.addressof(self._pin)
         self._sent = 0  # ever, as the kernel counts
 
     def _try_out(self) -> None:
