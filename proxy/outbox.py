@@ -27,7 +27,7 @@ from typing import Any, Final, cast
 from proxy.ring import LONGEST, Ring, open_ring
 
 try:
-    from uvloop.loop import TCPTransport, UnixTransport  # type: ignore[attr-defined]
+    from uvloop.loop import TCPTransport, UnixTransport  # type: ignore[attr-defined]  # its stub does not name them
 except ImportError:  # on plain asyncio each has a system call of his own
     _IN_PLAIN: tuple[type, ...] = ()
 else:
@@ -158,7 +158,7 @@ class Wire:
         """Now, or with what others are told in this turn."""
         crowd = self.crowd
         letters = crowd.letters
-        if letters:  # `put`
+        if letters:  # `put`, written out: all that is said comes by here
             letters[self] = data = letters[self] + data if self in letters else data
             if len(data) > LONGEST:
                 self.send_own()

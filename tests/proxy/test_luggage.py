@@ -27,6 +27,7 @@ from proxy.luggage import (
 from proxy.requests import TOO_LONG
 from proxy.session import Session
 from proxy.states import ACTIVE, BEGUN, WAITING
+from tests.fakes import socket_of
 from tests.whole import INI, a_client, a_pool, a_proxy
 
 BODY = b"select $1\0\0\1\0\0\0\x17"
@@ -287,14 +288,14 @@ def test_who_has_left_something_in_its_session_stays(two):
 
 def test_who_has_not_heard_all_of_its_answer_stays(two):
     client = a_client(two[0])
-    client.transport.transport.is_slow = True
+    socket_of(client).is_slow = True
     client.deliver(b"x" * 10)
     assert find_hindrance(client) == "reading an answer"
 
 
 def test_who_is_closing_stays(two):
     client = a_client(two[0])
-    client.transport.transport._is_closing = True
+    socket_of(client)._is_closing = True
     assert find_hindrance(client)
 
 

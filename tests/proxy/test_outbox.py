@@ -26,6 +26,7 @@ from tests.play import (
     to_server,
 )
 from tests.proxy.auth.wire import play
+from tests.proxy.test_ring import OPENED, ringed
 
 CROWD = 3
 
@@ -45,6 +46,12 @@ class Ear:
 
     def is_closing(self):
         return self.is_gone
+
+
+def two():
+    """A book, an outbox, and anna and bert, who are told by it."""
+    book, outbox = [], Outbox()
+    return book, outbox, Ear("anna", book, outbox), Ear("bert", book, outbox)
 
 
 def test_a_few_are_told_at_once():
@@ -75,8 +82,7 @@ def test_a_crowd_is_told_together_and_each_in_order():
 
 def test_whoever_asks_for_what_depends_on_it_finds_his_own_written():
     async def main():
-        book, outbox = [], Outbox()
-        anna, bert = Ear("anna", book, outbox), Ear("bert", book, outbox)
+        book, _, anna, bert = two()
         anna.say(b"question")
         bert.say(b"answer")
         assert anna.wire.is_closing() is False
@@ -89,8 +95,7 @@ def test_whoever_asks_for_what_depends_on_it_finds_his_own_written():
 
 def test_who_was_cut_off_meanwhile_hears_nothing_more():
     async def main():
-        book, outbox = [], Outbox()
-        anna, bert = Ear("anna", book, outbox), Ear("bert", book, outbox)
+        book, _, anna, bert = two()
         anna.say(b"1")
         bert.say(b"2")
         anna.is_gone = True
@@ -102,8 +107,7 @@ def test_who_was_cut_off_meanwhile_hears_nothing_more():
 
 def test_who_speaks_because_of_what_goes_out_is_heard_behind_it():
     async def main():
-        book, outbox = [], Outbox()
-        anna, bert = Ear("anna", book, outbox), Ear("bert", book, outbox)
+        book, outbox, anna, bert = two()
 
         class Echo(Ear):
             def write(self, data):
@@ -123,8 +127,7 @@ def test_a_flood_for_one_does_not_gather_here():
     """Or each of its messages would be copied with all before it, and nobody would hear that it is not read."""
 
     async def main():
-        book, outbox = [], Outbox()
-        anna, bert = Ear("anna", book, outbox), Ear("bert", book, outbox)
+        book, outbox, anna, bert = two()
         bert.say(b"news")
         told = b""
         for number in range(2_000):
@@ -175,25 +178,20 @@ def test_what_is_told_to_several_goes_out_behind_what_waits():
 
 # With sockets and a ring.
 
-OPENED = open_ring()
-ringed = pytest.mark.skipif(isinstance(OPENED, str), reason=f"this kernel lets us have no io_uring: {OPENED}")
-
 
 class Peer(asyncio.Protocol):
     """One of many, on a real socket; what it is told is read at its other end."""
 
-    def __init__(self, hall):
-        self.hall = hall
+    def __init__(self, crowd):
+        self.crowd = crowd
         self.is_choked = self.is_lost = False
-        self.on_choke = lambda: None
 
     def connection_made(self, transport):
         self.plain = transport
-        self.wire = Wire(transport, self.hall)
+        self.wire = Wire(transport, self.crowd)
 
     def pause_writing(self):
         self.is_choked = True
-        self.on_choke()
 
     def resume_writing(self):
         self.is_choked = False
@@ -219,6 +217,9 @@ class Rings:
         return self._ring.send(sockets, letters)
 
 
+warnings = []
+
+
 def connect(kind):
     if kind is socket.AF_UNIX:
         return socket.socketpair()
@@ -229,18 +230,13 @@ def connect(kind):
 
 @contextlib.asynccontextmanager
 async def hall(count, *, kind=socket.AF_UNIX, ring=None):
-    outbox = Outbox(ring, warnings.append)
+    outbox, loop = Outbox(ring, warnings.append), asyncio.get_running_loop()
     peers, ends = [], []
+    open_connection = loop.create_unix_connection if kind is socket.AF_UNIX else loop.create_connection
     for _ in range(count):
         ours, theirs = connect(kind)
         theirs.setblocking(False)
-        factory = lambda: Peer(Crowd(range(CROWD), CROWD, outbox))  # noqa: E731
-        loop = asyncio.get_running_loop()
-        _, peer = await (
-            loop.create_unix_connection(factory, sock=ours)
-            if kind is socket.AF_UNIX
-            else loop.create_connection(factory, sock=ours)
-        )
+        _, peer = await open_connection(lambda: Peer(Crowd(range(CROWD), CROWD, outbox)), sock=ours)
         peers.append(peer)
         ends.append(theirs)
     try:
@@ -250,9 +246,6 @@ async def hall(count, *, kind=socket.AF_UNIX, ring=None):
             peer.plain.abort()
             end.close()
         await asyncio.sleep(0)
-
-
-warnings = []
 
 
 def read(end):
@@ -472,8 +465,8 @@ ACTS = st.tuples(
 class Program:
     """Six peers, what each was told, and what he has heard of it."""
 
-    def __init__(self, outbox, peers, ends):
-        self.outbox, self.peers, self.ends = outbox, peers, ends
+    def __init__(self, peers, ends):
+        self.peers, self.ends = peers, ends
         self.told, self.heard = [b""] * 6, [b""] * 6
         self.gone, self.deaf = set(), set()
 
@@ -514,8 +507,8 @@ class Program:
 @settings(deadline=None)
 def test_whatever_is_told_is_heard_by_him_alone_and_in_order(acts):
     async def main():
-        async with hall(6, ring=OPENED) as (outbox, peers, ends):
-            program = Program(outbox, peers, ends)
+        async with hall(6, ring=OPENED) as (_, peers, ends):
+            program = Program(peers, ends)
             for act in acts:
                 await program.do(*act)
             await program.check()

@@ -15,7 +15,8 @@ from proxy import ring as module
 from proxy.ring import LONGEST, MOST, Ring, open_ring
 
 OPENED = open_ring()
-pytestmark = pytest.mark.skipif(isinstance(OPENED, str), reason=f"this kernel lets us have no io_uring: {OPENED}")
+ringed = pytest.mark.skipif(isinstance(OPENED, str), reason=f"this kernel lets us have no io_uring: {OPENED}")
+pytestmark = ringed
 
 
 @pytest.fixture(name="ring")

@@ -12,6 +12,7 @@ from proxy.main import Proxy
 from proxy.states import CLOSING, GONE, Closing, Leaving
 from proxy.suspend import TICK
 from proxy.tunnel import Stage, Tunnel
+from tests.fakes import socket_of
 from tests.proxy.admin.desk import Line, Operator, a_client, a_server, at_desk, hang_up, settle
 
 
@@ -35,11 +36,11 @@ def test_nobody_is_read_until_resume(tmp_path: Path) -> None:
 def test_the_answer_comes_when_everything_has_gone_out(tmp_path: Path) -> None:
     async def story(proxy: Proxy, operator: Operator) -> None:
         client = a_client(proxy, a_server(proxy))
-        client.transport.transport.unsent = 100
+        socket_of(client).unsent = 100
         operator.say("SUSPEND")
         await asyncio.sleep(TICK * 2)
         assert not operator.inbox.has_unread
-        client.transport.transport.unsent = 0
+        socket_of(client).unsent = 0
         assert (await operator.answer()).tag == "SUSPEND"
 
     at_desk(tmp_path, story)
@@ -49,12 +50,12 @@ def test_who_does_not_read_is_closed_when_the_time_is_over(tmp_path: Path) -> No
     async def story(proxy: Proxy, operator: Operator) -> None:
         slow, quick = a_client(proxy, a_server(proxy)), a_client(proxy, a_server(proxy))
         await operator.ask("SET suspend_timeout = 4")
-        slow.transport.transport.unsent = 100
+        socket_of(slow).unsent = 100
         operator.say("SUSPEND")
         await settle()
         proxy.clock.advance(5)
         await asyncio.sleep(TICK * 2)
-        slow.transport.transport.unsent = 0
+        socket_of(slow).unsent = 0
         assert (await operator.answer()).tag == "SUSPEND"
         assert slow.state is GONE
         assert quick.state is not GONE
@@ -142,7 +143,7 @@ def test_the_time_that_stood_still_counts_for_no_timeout(tmp_path: Path) -> None
 def test_resume_while_it_waits_undoes_it_and_says_so(tmp_path: Path) -> None:
     async def story(proxy: Proxy, operator: Operator) -> None:
         client = a_client(proxy, a_server(proxy))
-        client.transport.transport.unsent = 100
+        socket_of(client).unsent = 100
         operator.say("SUSPEND")
         await settle()
         proxy.on_resume()
@@ -156,7 +157,7 @@ def test_resume_while_it_waits_undoes_it_and_says_so(tmp_path: Path) -> None:
 def test_an_operator_who_calls_it_off_or_disappears_leaves_nothing_suspended(tmp_path: Path) -> None:
     async def story(proxy: Proxy, operator: Operator) -> None:
         client = a_client(proxy, a_server(proxy))
-        client.transport.transport.unsent = 100
+        socket_of(client).unsent = 100
         operator.say("SUSPEND")
         await settle()
         (session,) = proxy.consoles

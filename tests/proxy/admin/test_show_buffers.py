@@ -8,6 +8,7 @@ from proxy.admin.show_buffers import _WORDS
 from proxy.admin.show_sockets import _CLIENT_WORDS, _SERVER_WORDS
 from proxy.main import Proxy
 from proxy.tunnel import Stage
+from tests.fakes import socket_of
 from tests.proxy.admin.desk import Operator, a_client, a_server, at_desk
 from tests.proxy.admin.test_show_sockets import a_tunnel
 
@@ -16,7 +17,7 @@ def test_what_lies_in_the_buffers_of_a_client_stands_in_its_row(tmp_path: Path) 
     async def story(proxy: Proxy, operator: Operator) -> None:
         client = a_client(proxy, a_server(proxy))
         client.held, client.carry, client.remain = b"12345", b"123", 70
-        client.transport.transport.get_write_buffer_size = lambda: 11
+        socket_of(client).get_write_buffer_size = lambda: 11
         row = (await operator.ask("SHOW SOCKETS")).dicts()[0]
         assert (row["recv_pos"], row["pkt_pos"], row["pkt_avail"], row["pkt_remain"]) == ("8", "5", "3", "70")
         assert (row["send_pos"], row["send_remain"], row["send_avail"]) == ("0", "11", "11")
@@ -41,7 +42,7 @@ def test_active_are_those_with_something_in_a_buffer(tmp_path: Path) -> None:
     async def story(proxy: Proxy, operator: Operator) -> None:
         client = a_client(proxy, a_server(proxy))
         assert (await operator.ask("SHOW ACTIVE_SOCKETS")).rows == []
-        client.transport.transport.unsent = 7
+        socket_of(client).unsent = 7
         (row,) = (await operator.ask("SHOW ACTIVE_SOCKETS")).dicts()
         assert (row["type"], row["state"], row["send_remain"]) == ("C", "cl_active", "7")
 
@@ -70,7 +71,7 @@ def test_descriptors_without_secrets(tmp_path: Path) -> None:
         server = a_server(proxy)
         client = a_client(proxy, server)
         for number, stream in enumerate((client, server), 7):
-            stream.transport.transport.get_extra_info = lambda name, default=None, number=number: a_socket(number)
+            socket_of(stream).get_extra_info = lambda name, default=None, number=number: a_socket(number)
         server.parameters["client_encoding"] = "UTF8"
         rows = (await operator.ask("SHOW FDS")).dicts()
         assert [(row["fd"], row["task"], row["user"], row["database"], row["link"]) for row in rows] == [

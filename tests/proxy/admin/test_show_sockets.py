@@ -7,7 +7,7 @@ from protocol.replication import Replication
 from proxy.main import Proxy
 from proxy.states import CLEANING, CLOSING, GONE, IDLE, LINKED, Closing, move
 from proxy.tunnel import Stage, Tunnel
-from tests.fakes import FakeClock
+from tests.fakes import FakeClock, socket_of
 from tests.proxy.admin.desk import LINES, ROW, Line, Operator, a_client, a_server, at_desk, hang_up, lined
 
 
@@ -182,7 +182,7 @@ def test_how_a_server_is_reached_is_told_in_pgbouncers_words(tmp_path: Path) -> 
         server: Any = a_server(proxy)
         assert [row["tls"] for row in (await operator.ask("SHOW SERVERS")).dicts()] == [""]
         extra = {"ssl_object": Encrypted()}
-        server.transport.transport.get_extra_info = lambda name, default=None: extra.get(name, default)
+        socket_of(server).get_extra_info = lambda name, default=None: extra.get(name, default)
         rows = (await operator.ask("SHOW SERVERS")).dicts()
         assert [row["tls"] for row in rows] == ["TLSv1.3/TLS_AES_256_GCM_SHA384"]
 
