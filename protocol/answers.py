@@ -26,6 +26,7 @@ from .debts import (
     PAYS,
     QUERY,
     READY,
+    RUN,
     Debt,
     Entry,
     Owner,
@@ -52,8 +53,9 @@ _ROW_OR_COMPLETE = frozenset({codes.DATA_ROW, codes.COMMAND_COMPLETE})
 NO_BEGIN = (ASKED, b"\0")
 _TAGS = (b"BEGIN", b"COMMIT", b"ROLLBACK", b"INSERT 0 1", b"UPDATE 1", b"UPDATE 0", b"DELETE 1", b"DELETE 0", b"SET")
 _USUAL = frozenset(build_message(codes.COMMAND_COMPLETE, tag + b"\0") + ready for tag in _TAGS for ready in _READY)
-BEGUN = build_message(codes.COMMAND_COMPLETE, b"BEGIN\0") + _READY[1]
-"""What answers a BEGIN."""
+_BEGUN = build_message(codes.COMMAND_COMPLETE, b"BEGIN\0")
+_BEGUN_AND_READY = _BEGUN + _READY[1]
+_BEGUN_IN_UNIT = build_message(codes.PARSE_COMPLETE) + build_message(codes.BIND_COMPLETE) + _BEGUN
 _LONGEST_USUAL = max(map(len, _USUAL)) - _READY_SIZE
 _LEAST_IN_QUERY, _LEAST_IN_EXECUTE = (
     tuple(LEAST_LENGTH if dull else 1 << 32 for dull in DULL[debt])  # no length reaches what is not dull
@@ -138,18 +140,23 @@ class WholeAnswers:
             pos += length + 1
         return pos == last and at + 1 == len(debts) and answers[codes.READY_FOR_QUERY] is READY
 
-    def pay_usual(self) -> Owner:
-        """One Query has been answered, as is due, and others stand behind it: paid, and whose it was. None: it is not
-        as simple as that."""
+    def pay_begin(self, data: bytes) -> int:
+        """If a BEGIN is owed first and other units behind it, and `data` begins with the usual answer to it: that is
+        paid, and how long it is. 0: it is not as simple as that."""
+        if self._now is RUN:
+            begun = _BEGUN_IN_UNIT
+        elif self._now is ONE_QUERY:
+            begun = _BEGUN_AND_READY
+        else:
+            return 0
         debts, heir = self._behind[0]
-        if self._now is not ONE_QUERY or self.doubts or debts[0] is COPY_END:
-            return None
-        owner = self.head[1]
+        if not data.startswith(begun) or self._next != 1 or self.doubts or debts[0] is COPY_END:
+            return 0
         self._behind.popleft()
         self._now, self._next, self.head = debts, 1, (debts[0], heir)
         self.backlog -= len(debts)
         self._swallowed = 0
-        return owner
+        return len(begun)
 
     def pay_answers(self, data: bytes) -> tuple[list[tuple[Owner, bytes]], int]:
         """The whole short answers at the beginning of `data` that went well, each with its owner; and where they end.

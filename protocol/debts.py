@@ -81,6 +81,8 @@ PARSED_DESCRIBED = Round.of(PARSE, *BOUND_DESCRIBED)
 ASKED = Round.of(*PARSED_DESCRIBED)
 """What a simple query earns that is asked as such a round (chains.py)."""
 ASKED.skipped = ASKED.size
+RUN = (PARSE, BIND, EXECUTE)
+"""What one statement earns that does not end its unit (frontend.build_run)."""
 ENDS_UNIT = frozenset({QUERY, FUNCTION, SYNC})
 TELLING = frozenset({PARSE, CLOSE, DESCRIBE, EXECUTE, QUERY})  # who asked for these hears when an error pays them
 

@@ -182,6 +182,11 @@ def build_execute(portal: bytes, max_rows: int = 0) -> bytes:
     return build_message(codes.EXECUTE, build_string(portal) + build_int32(max_rows))
 
 
+def build_run(text: bytes) -> bytes:
+    """Run one statement that has no values, and go on: unlike a Query it does not end its unit."""
+    return build_parse(b"", text) + _RUN
+
+
 # COPY, both ways where the name says nothing else.
 
 
@@ -263,3 +268,6 @@ def _build_values(values: Sequence[bytes | None]) -> bytes:
 
 def _build_counts(counts: Sequence[int]) -> bytes:
     return build_count(len(counts)) + b"".join(map(build_count, counts))
+
+
+_RUN: Final = build_bind(Bind(b"", b"")) + build_execute(b"")

@@ -28,7 +28,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from . import codes
-from .answers import BEGUN, NO_BEGIN, NO_COLUMNS, WholeAnswers
+from .answers import NO_BEGIN, NO_COLUMNS, WholeAnswers
 from .debts import (
     ANSWERS,
     ASIDE,
@@ -57,6 +57,7 @@ from .debts import (
     QUERY,
     READY,
     REQUESTS,
+    RUN,
     SYNC,
     TELLING,
     UNASKED,
@@ -69,10 +70,10 @@ from .debts import (
 from .errors import ProtocolError
 
 __all__ = [
-    "ANSWERS", "ASIDE", "BEGUN", "BIND", "BOUND", "BOUND_DESCRIBED", "CLOSE", "COPY_END", "COPY_IN", "DESCRIBE", "DULL",
+    "ANSWERS", "ASIDE", "BIND", "BOUND", "BOUND_DESCRIBED", "CLOSE", "COPY_END", "COPY_IN", "DESCRIBE", "DULL",
     "DULL_REQUESTS", "ENDS_UNIT", "ERROR", "EXECUTE", "FUNCTION", "LEAST_LENGTH", "NOBODYS", "NOTHING", "ONE_QUERY",
-    "PARSE", "PARSED", "PARSED_DESCRIBED", "PART", "PAYS", "QUERY", "READY", "REQUESTS", "SYNC", "UNASKED", "Answer",
-    "Debt", "Entry", "Ledger", "Owner", "Round", "is_unit_closed",
+    "PARSE", "PARSED", "PARSED_DESCRIBED", "PART", "PAYS", "QUERY", "READY", "REQUESTS", "RUN", "SYNC", "UNASKED",
+    "Answer", "Debt", "Entry", "Ledger", "Owner", "Round", "is_unit_closed",
 ]  # fmt: skip
 
 
@@ -160,9 +161,9 @@ class Ledger(WholeAnswers):
         self._now = debts
         self._next = 1
 
-    def expect_behind(self, first: Owner, owner: Owner) -> None:
-        """The same for two queries: that of `first`, and behind it that of `owner`."""
-        self.expect_query(first)
+    def expect_behind_run(self, first: Owner, owner: Owner) -> None:
+        """The same for a statement of `first` (see RUN), and behind it a Query of `owner`."""
+        self.expect_alone(RUN, first)
         self._behind.append((ONE_QUERY, owner))
         self.backlog = 1
 

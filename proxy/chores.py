@@ -44,6 +44,22 @@ class Chore:
             self._done(self)
 
 
+class Preface(Chore):
+    """Something that runs in front of what a client asks and in one unit with it, so it has no ReadyForQuery; `done` is
+    called if it fails, and then nothing behind it has run."""
+
+    __slots__ = ()
+
+    def failed(self, error: ErrorFields) -> bytes | None:
+        self.error = error
+        if not error.is_fatal:  # else the server hangs up, and its client hears why
+            self.answered(None)
+        return None
+
+    def finish(self, server: Any, data: bytes) -> None:
+        """It went well."""
+
+
 def is_for(owner: Any, client: Any) -> bool:
     """Does what is delivered to `owner` reach `client` in the end, perhaps with what reaches others?"""
     units = getattr(owner, "units", None)

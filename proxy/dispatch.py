@@ -17,7 +17,7 @@ from protocol import codes, sqlstate
 from protocol.backend import ErrorFields, build_parameter_status
 from protocol.errors import ProtocolError
 from protocol.frontend import build_query
-from protocol.ledger import BEGUN, ONE_QUERY
+from protocol.ledger import ONE_QUERY
 from protocol.parameters import (
     NO_CHANGE,
     OUTER,
@@ -216,23 +216,24 @@ def hear_several(server: Any, data: bytes) -> bytes:
     if client is not None and client.is_line:
         rest: bytes = client.take_answers(data)
         return rest
-    return hear_begun(server, data) if data.startswith(BEGUN) else data
+    return hear_begun(server, data)
 
 
 def hear_begun(server: Any, data: bytes) -> bytes:
     """The answer to a BEGIN that we have put in front of what a client asked; mostly with the answer to that, which is
     left. Without this the two would be taken message by message."""
     ledger = server.ledger
-    owner = None if ledger.head[1] is server.client else ledger.pay_usual()
-    if owner is None:
+    owner = ledger.head[1]
+    size = 0 if owner is server.client else ledger.pay_begin(data)
+    if not size:
         return data
     server.status = codes.IN_TRANSACTION
     try:
-        owner.finish(server, BEGUN)
+        owner.finish(server, data[:size])
     except ProtocolError as error:  # an envoy has read it
         server.break_off(error)
         return b""
-    return data[len(BEGUN) :]
+    return data[size:]
 
 
 def _wipe(server: Any) -> None:

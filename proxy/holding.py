@@ -11,16 +11,17 @@ is held by somebody who only means to do something. Nothing was done in such a t
 ROLLBACK are answered here too.
 """
 
+from functools import lru_cache
 from typing import Any
 
 from protocol import codes, sqlstate
 from protocol.acts import What
 from protocol.backend import READY_IDLE_MESSAGE, build_command_complete, build_error, build_ready
 from protocol.framing import HEADER_SIZE
-from protocol.frontend import build_query
+from protocol.frontend import build_query, build_run
 from protocol.ledger import ENDS_UNIT, ONE_QUERY, Debt
 from proxy import dispatch, prepare
-from proxy.chores import Chore
+from proxy.chores import Chore, Preface
 from proxy.requests import CARE, UNNAMED, length_at, read
 from proxy.states import BEGUN, GONE, LINED, RESTING, WAITING, Closing
 
@@ -172,11 +173,11 @@ class Holding:
             server.ledger.expect(ONE_QUERY, self)
             server.transport.write(prefix + data)
             return
-        begun, self.begun = self.begun, b""  # from here on `take_begun`, for the usual case
+        begun, self.begun = self.begun, b""
         self.pool.stats.query_count += 1
         server.unnamed = None
-        server.ledger.expect_behind(Chore(self.begin_answered), self)
-        server.transport.write(begun + data)
+        server.ledger.expect_behind_run(Preface(self.begin_answered), self)
+        server.transport.write(_run(begun) + data)
 
     # Lines: see lines.py.
 
@@ -205,3 +206,9 @@ class Holding:
             self.is_stalled = False
             self.let_go()
             self._receive(b"")
+
+
+@lru_cache(maxsize=64)
+def _run(begun: bytes) -> bytes:
+    """That BEGIN without a ReadyForQuery, for which PostgreSQL would send its answer alone, and wake us for it."""
+    return build_run(begun[HEADER_SIZE:-1])

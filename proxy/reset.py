@@ -20,8 +20,8 @@ from collections.abc import Callable
 from typing import Any
 
 from protocol import codes
-from protocol.frontend import SYNC_MESSAGE, Bind, build_bind, build_copy_fail, build_execute, build_parse, build_query
-from protocol.ledger import BIND, COPY_END, EXECUTE, ONE_QUERY, PARSE, SYNC
+from protocol.frontend import SYNC_MESSAGE, build_copy_fail, build_query, build_run
+from protocol.ledger import COPY_END, ONE_QUERY, RUN, SYNC
 from proxy.chores import Chore
 from proxy.states import Closing
 
@@ -31,8 +31,8 @@ _THOROUGH = "DISCARD ALL"
 
 _ROLLBACK = build_query(b"ROLLBACK")
 # The end of somebody's batch: a bare Sync would commit what the batch has done, and PostgreSQL itself would not.
-_ROLLBACK_BATCH = build_parse(b"", b"ROLLBACK") + build_bind(Bind(b"", b"")) + build_execute(b"") + SYNC_MESSAGE
-_ROLLBACK_DEBTS = (PARSE, BIND, EXECUTE, SYNC)
+_ROLLBACK_BATCH = build_run(b"ROLLBACK") + SYNC_MESSAGE
+_ROLLBACK_DEBTS = (*RUN, SYNC)
 _COPY_FAIL = build_copy_fail(b"the client has left")
 
 
