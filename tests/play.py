@@ -34,6 +34,7 @@ from protocol.frontend import (
     build_execute,
     build_parse,
     build_query,
+    build_run,
 )
 from protocol.prepared import CLOSE_NEVER, PARSE_ANYTHING, PARSE_EMPTY
 from proxy.client import Client
@@ -58,6 +59,7 @@ _ASKED: dict[str, Callable[[str], bytes]] = {
     "f": build_copy_fail,
     "X": lambda _: TERMINATE_MESSAGE,
     "R": lambda _: build_parse(b"", b"ROLLBACK") + build_bind(Bind(b"", b"")) + build_execute(b"") + SYNC_MESSAGE,
+    "RUN": lambda text: build_run(text.encode()),
     "PARSE": lambda pair: build_parse(*map(str.encode, pair.split("=", 1))),
     "BIND": lambda pair: build_bind(Bind(*map(str.encode, pair.split("=", 1)))),
     "ASK": lambda name: build_describe(STATEMENT, name.encode()),
@@ -87,6 +89,7 @@ _SAID: dict[str, Callable[[str], bytes]] = {
     "1": lambda _: backend.PARSE_COMPLETE_MESSAGE,
     "2": lambda _: backend.BIND_COMPLETE_MESSAGE,
     "3": lambda _: backend.CLOSE_COMPLETE_MESSAGE,
+    "RAN": lambda tag: said(f"1 2 C:{tag}"),
     "n": lambda _: backend.NO_DATA_MESSAGE,
     "s": lambda _: backend.PORTAL_SUSPENDED_MESSAGE,
     "I": lambda _: backend.EMPTY_QUERY_MESSAGE,

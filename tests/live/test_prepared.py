@@ -722,6 +722,22 @@ def test_a_begin_goes_in_front_of_a_batch(upstream, stand):
         assert converse(line, units) == ought
 
 
+@pytest.mark.parametrize("begin", ["begin", "BEGIN;", "start transaction", "begin read only"])
+@pytest.mark.parametrize(
+    "text",
+    ["select 1/0", "nonsense", "set transaction isolation level serializable", "savepoint a", "begin",
+     "commit; select 2", "copy (select 1) to stdout", "show transaction_read_only", "", "vacuum",
+     "create database never", "select 1; select 2"],
+)  # fmt: skip
+def test_what_runs_behind_a_begin_is_answered_as_if_it_had_come_before(upstream, stand, begin, text):
+    units = [query(begin), query(text), query("select txid_status(1) is null"), query("rollback")] * 2
+    units += [query(begin), parse(text) + bind() + describe() + execute() + SYNC, query("select 3"), query("rollback")]
+    with direct(upstream) as line:
+        ought = converse(line, units)
+    with stand.raw() as line:
+        assert converse(line, units) == ought
+
+
 def test_who_has_begun_and_waits_can_cancel(stand):
     with stand.raw() as one, stand.raw() as two, stand.raw() as waiting:
         for line in (one, two):

@@ -5,16 +5,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol import backend, codes
-from protocol.answers import BEGUN, SHORT
+from protocol.answers import SHORT
 from protocol.backend import build_command_complete, build_data_row, build_ready, build_row_description
 from protocol.body import build_message
-from protocol.debts import BOUND, BOUND_DESCRIBED, EXECUTE, ONE_QUERY, PARSED, PARSED_DESCRIBED, QUERY, SYNC, UNASKED
+from protocol.debts import (
+    BOUND,
+    BOUND_DESCRIBED,
+    EXECUTE,
+    ONE_QUERY,
+    PARSED,
+    PARSED_DESCRIBED,
+    QUERY,
+    RUN,
+    SYNC,
+    UNASKED,
+)
 from protocol.framing import HEADER_SIZE
 from protocol.ledger import Ledger
 
 ANNA, BERT = "Anna", "Bert"
 ROUNDS = [BOUND, BOUND_DESCRIBED, PARSED, PARSED_DESCRIBED]
-BATCHES = [ONE_QUERY, *ROUNDS, (QUERY, QUERY), (*BOUND, *BOUND), (EXECUTE, SYNC)]
+BATCHES = [ONE_QUERY, *ROUNDS, RUN, (QUERY, QUERY), (*BOUND, *BOUND), (EXECUTE, SYNC)]
 WORDS = {
     "1": backend.PARSE_COMPLETE_MESSAGE,
     "2": backend.BIND_COMPLETE_MESSAGE,
@@ -137,29 +148,55 @@ def test_a_long_answer_is_not_looked_at_as_a_whole():
     assert a_book(ONE_QUERY).pay_whole(WORDS["T"] + row + said("CZ")) is None
 
 
-def test_the_first_of_two_queries_is_paid_and_the_second_is_due():
-    book = a_book(ONE_QUERY, BOUND_DESCRIBED)
-    assert book.pay_usual() is ANNA
-    other = a_book(ONE_QUERY, BOUND_DESCRIBED)
-    settle(other, BEGUN)
+BEGUN = {ONE_QUERY: said("Bz"), RUN: said("12B")}
+
+
+@pytest.mark.parametrize("begin", BEGUN)
+@pytest.mark.parametrize("behind", [BOUND_DESCRIBED, ONE_QUERY])
+def test_a_begin_is_paid_and_what_stands_behind_it_is_due(begin, behind):
+    answer = {BOUND_DESCRIBED: "2TDCZ", ONE_QUERY: "TDCZ"}[behind]
+    book, other = a_book(begin, behind), a_book(begin, behind)
+    assert book.pay_begin(BEGUN[begin] + said(answer)) == len(BEGUN[begin])
+    settle(other, BEGUN[begin])
     assert state(book) == state(other)
     assert book.head[1] is BERT
-    assert book.pay_whole(said("2TDCZ")) is BERT
+    assert book.pay_whole(said(answer)) is BERT
     assert book.is_settled
 
 
-@pytest.mark.parametrize("batches", [(BOUND, ONE_QUERY), ((QUERY, QUERY), ONE_QUERY)])
-def test_what_is_not_a_query_alone_is_not_paid_as_one(batches):
+@pytest.mark.parametrize("batches", [(BOUND, ONE_QUERY), ((QUERY, QUERY), ONE_QUERY), (RUN + RUN, ONE_QUERY)])
+@pytest.mark.parametrize("begun", BEGUN.values())
+def test_what_is_not_a_begin_alone_is_not_paid_as_one(batches, begun):
     book = a_book(*batches)
     before = state(book)
-    assert book.pay_usual() is None
+    assert not book.pay_begin(begun)
     assert state(book) == before
 
 
-def test_nor_where_one_ready_for_query_more_may_come():
-    book = a_book(ONE_QUERY, ONE_QUERY)
+@pytest.mark.parametrize("begin", BEGUN)
+def test_nor_is_one_that_is_answered_otherwise_or_in_part(begin):
+    book = a_book(begin, ONE_QUERY)
+    before = state(book)
+    for data in (said("CZ"), said("N") + BEGUN[begin], *(BEGUN[begin][:cut] for cut in range(len(BEGUN[begin])))):
+        assert not book.pay_begin(data)
+    for other in BEGUN.keys() - {begin}:
+        assert not book.pay_begin(BEGUN[other])
+    assert state(book) == before
+
+
+def test_nor_one_whose_answer_has_begun():
+    book = a_book(RUN, ONE_QUERY)
+    settle(book, said("1"))
+    before = state(book)
+    assert not book.pay_begin(BEGUN[RUN])
+    assert state(book) == before
+
+
+@pytest.mark.parametrize("begin", BEGUN)
+def test_nor_where_one_ready_for_query_more_may_come(begin):
+    book = a_book(begin, ONE_QUERY)
     book.doubts = 1
-    assert book.pay_usual() is None
+    assert not book.pay_begin(BEGUN[begin])
 
 
 def test_what_is_expected_alone_is_as_if_it_were_expected():
@@ -168,8 +205,8 @@ def test_what_is_expected_alone_is_as_if_it_were_expected():
         book.expect_alone(batch, ANNA)
         assert state(book) == state(a_book(batch))
     book = Ledger()
-    book.expect_behind(ANNA, BERT)
-    assert state(book) == state(a_book(ONE_QUERY, ONE_QUERY))
+    book.expect_behind_run(ANNA, BERT)
+    assert state(book) == state(a_book(RUN, ONE_QUERY))
 
 
 @given(st.sampled_from(BATCHES), st.sampled_from([None, ONE_QUERY, BOUND]), st.text("12nsITDdCUcBENZzf", max_size=8))

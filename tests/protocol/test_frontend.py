@@ -64,6 +64,11 @@ def test_any_bytes_parse_or_are_an_error(parse, body):
         parse(body)
 
 
+def test_a_statement_that_is_run_leaves_its_unit_open():
+    whole = frontend.build_parse(b"", b"begin") + frontend.build_bind(Bind(b"", b"")) + frontend.build_execute(b"")
+    assert frontend.build_run(b"begin") == whole
+
+
 def test_messages_byte_by_byte():
     assert frontend.build_query("BEGIN") == b"Q\0\0\0\x0aBEGIN\0"
     assert frontend.build_parse(b"", b"select $1", [20]) == b"P\0\0\0\x15\0select $1\0\0\x01\0\0\0\x14"

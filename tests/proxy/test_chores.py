@@ -1,7 +1,7 @@
 """Owners of our own debts: they hear everything and tell nobody."""
 
 from protocol.backend import ErrorFields
-from proxy.chores import Chore
+from proxy.chores import Chore, Preface
 
 
 def test_a_chore_keeps_the_reason_and_is_done_at_its_answer():
@@ -20,3 +20,13 @@ def test_a_chore_may_have_nothing_to_do_afterwards():
     chore = Chore()
     chore.answered(None)
     assert chore.error is None
+
+
+def test_a_preface_tells_of_its_failure_at_once_and_else_of_nothing():
+    done = []
+    Preface(done.append).finish(None, b"12C")
+    Preface(done.append).failed(ErrorFields("FATAL", "57P01", "goodbye"))
+    assert not done
+    preface = Preface(done.append)
+    preface.failed(ErrorFields("ERROR", "25006", "no"))
+    assert [each.error.message for each in done] == ["no"]

@@ -62,21 +62,21 @@ def test_wherever_a_begin_is_cut_it_waits():
     data = asked("Q:begin")
     for cut in range(1, len(data)):
         play = a_play() >> client(data[:cut]) << to_client("") >> client(data[cut:]) << to_client(STARTED)
-        play << to_server("") >> client("Q:select_1") << to_server("Q:begin Q:select_1")
+        play << to_server("") >> client("Q:select_1") << to_server("RUN:begin Q:select_1")
 
 
 @pytest.mark.parametrize("text", ["commit and chain", "rollback to a", "commit; select 1", "commit prepared 'a'"])
 def test_what_does_not_just_end_it_goes_with_it(text):
-    begun() >> client(q(text)) << to_server(asked("Q:begin") + q(text)) << to_client("")
+    begun() >> client(q(text)) << to_server(asked("RUN:begin") + q(text)) << to_client("")
 
 
 def test_a_commit_of_a_batch_goes_with_it():
-    play = begun() >> client("PARSE:=commit B E S") << to_server("Q:begin PARSE:=commit B E S")
-    play >> server("C Z:T 1 2 C:COMMIT Z:I") << to_client("1 2 C:COMMIT Z:I") << released
+    play = begun() >> client("PARSE:=commit B E S") << to_server("RUN:begin PARSE:=commit B E S")
+    play >> server("RAN:BEGIN 1 2 C:COMMIT Z:I") << to_client("1 2 C:COMMIT Z:I") << released
 
 
 def test_the_unnamed_statement_is_brought_behind_it():
-    """The BEGIN is a simple Query, which ends it."""
+    """The BEGIN ends it."""
     play = a_play() >> client("PARSE:=select_1 S") >> server("1 Z:I") << released
     play >> client("Q:begin") >> client("B E S") << to_server("PARSE:=select_1 S Q:begin PARSE:=select_1 B E S")
     play >> server("C Z:T 1 2 C Z:T") << to_client(said("1 Z:I") + STARTED + said("2 C Z:T"))
@@ -85,20 +85,20 @@ def test_the_unnamed_statement_is_brought_behind_it():
 def test_proven_parameters_travel_with_it():
     play = begun(followed={"TimeZone": "CET"})
     play.world.pool.proven.add(("TimeZone", "CET"))
-    play >> client("Q:select_1") << to_server(f"{SET_CET} Q:begin Q:select_1")
-    play >> server("C S:TimeZone=CET Z:I C:BEGIN Z:T C Z:T") << to_client("C Z:T") << stays_linked
+    play >> client("Q:select_1") << to_server(f"{SET_CET} RUN:begin Q:select_1")
+    play >> server("C S:TimeZone=CET Z:I RAN:BEGIN C Z:T") << to_client("C Z:T") << stays_linked
 
 
 def test_its_end_waits_behind_what_waits():
     play = waiting_in_transaction("Q:select_1") >> client("Q:commit") << to_client("") >> server("C Z:I")
-    play << to_server("Q:begin Q:select_1 Q:commit") >> server("C Z:T C Z:T C:COMMIT Z:I")
+    play << to_server("RUN:begin Q:select_1 Q:commit") >> server("RAN:BEGIN C Z:T C:COMMIT Z:I")
     play << to_client("C Z:T C:COMMIT Z:I") << released
 
 
 def test_a_cancel_of_half_a_batch_waits_for_the_rest():
     play = waiting_in_transaction("PARSE:=select_1 B")
     assert not play.client.cancel_waiting()
-    play >> client("E S") >> server("C Z:I") << to_server("Q:begin PARSE:=select_1 B E S")
+    play >> client("E S") >> server("C Z:I") << to_server("RUN:begin PARSE:=select_1 B E S")
 
 
 @pytest.mark.parametrize("limits", [{"session_state": "reset"}, {"session_state": "leak"}])
@@ -125,7 +125,7 @@ def test_an_unlisten_counts_when_its_transaction_is_over_and_not_if_it_is_rolled
 
 
 def test_it_is_counted_as_the_query_it_is_and_the_transaction_once():
-    play = begun() >> client("Q:select_1") << to_server("Q:begin Q:select_1") >> server("C:BEGIN Z:T C Z:T")
+    play = begun() >> client("Q:select_1") << to_server("RUN:begin Q:select_1") >> server("RAN:BEGIN C Z:T")
     play >> client("Q:commit") >> server("C:COMMIT Z:I") << released
     stats = play.world.pool.stats.copy()
     assert (stats.query_count, stats.xact_count, stats.server_assignment_count) == (3, 1, 1)

@@ -76,12 +76,10 @@ def test_the_end_of_nothing_costs_nothing(text, tag):
 )
 def test_it_goes_in_front_of_what_comes_next_with_one_write(words):
     play = begun() << to_client(BEGIN_TOLD) >> client(words)
-    ought = asked("Q:begin") + asked(words)
-    if words.startswith("B:"):
-        ought = asked("Q:begin B:nobody E S")
-    play << to_server(ought)
+    begin, answer = ("Q:begin", "C:BEGIN Z:T") if words.startswith("B:") else ("RUN:begin", "RAN:BEGIN")
+    play << to_server(f"{begin} {words}")
     assert len(play.server_socket.written) == 1
-    play >> server("C:BEGIN Z:T") << to_client("") << stays_linked
+    play >> server(answer) << to_client("") << stays_linked
 
 
 def test_a_statement_by_its_name_behind_a_begin():
@@ -94,16 +92,16 @@ def test_a_statement_by_its_name_behind_a_begin():
 def test_it_waits_in_line_with_what_comes_next():
     play = busy(begun()) >> client("Q:select_1") << to_server("")
     assert play.client.state is WAITING
-    play >> server("C Z:I") << to_server("Q:begin Q:select_1") >> server("C:BEGIN Z:T") >> server("T C Z:T")
+    play >> server("C Z:I") << to_server("RUN:begin Q:select_1") >> server("RAN:BEGIN") >> server("T C Z:T")
     play << to_client("T C Z:T") << stays_linked
 
 
 def test_a_second_begin_is_not_ours_to_answer():
-    begun() >> client("Q:begin") << to_server("Q:begin Q:begin")
+    begun() >> client("Q:begin") << to_server("RUN:begin Q:begin")
 
 
 def test_nor_is_a_begin_in_a_transaction_that_a_server_knows():
-    play = begun() >> client("Q:select_1") >> server("C:BEGIN Z:T C Z:T") << to_server("Q:begin Q:select_1")
+    play = begun() >> client("Q:select_1") >> server("RAN:BEGIN C Z:T") << to_server("RUN:begin Q:select_1")
     play >> client("Q:begin") << to_server("Q:begin")
 
 
@@ -142,8 +140,8 @@ def test_a_begin_is_not_lost_when_a_parameter_must_be_set_first():
     play = a_play(followed={"TimeZone": "CET"}) >> client("Q:begin") >> client("Q:select_1")
     heard = play.hear("server")
     assert b"CET" in heard
-    assert not heard.endswith(asked("Q:begin Q:select_1"))
-    play >> server("C:SET S:TimeZone=CET Z:I") << to_server("Q:begin Q:select_1")
+    assert not heard.endswith(asked("RUN:begin Q:select_1"))
+    play >> server("C:SET S:TimeZone=CET Z:I") << to_server("RUN:begin Q:select_1")
 
 
 def test_a_flood_that_ends_in_a_begin_is_read_on():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from protocol import answers, codes
 from protocol.backend import build_command_complete, build_ready
 from protocol.framing import HEADER_SIZE
-from protocol.frontend import build_query
+from protocol.frontend import build_query, build_run
 from proxy import dispatch, rounds
 from proxy.client import Client
 from proxy.pins import PinReason
@@ -21,6 +21,7 @@ from tests.play import Play, another_client, asked, client, released, said, serv
 from tests.proxy.test_stalls import FakeHub
 
 STARTED = build_command_complete("BEGIN") + build_ready(codes.IN_TRANSACTION)
+BEGUN_THERE = said("RAN:BEGIN")
 q = build_query
 
 
@@ -58,8 +59,12 @@ def in_general(monkeypatch):
 @pytest.mark.parametrize(("begin", "end"), [*zip(sorted(BEGINS), sorted(ENDS), strict=True)])
 def test_a_transaction_from_its_begin_to_its_end(begin, end, short_only):
     play = a_play() >> client(begin) << to_client(BEGINS[begin]) << to_server("")
-    play >> client("Q:update_t_set_a_=_1") << to_server(begin + asked("Q:update_t_set_a_=_1"))
-    play >> server(STARTED + said("C:UPDATE_1 Z:T")) << to_client("C:UPDATE_1 Z:T") << stays_linked
+    (
+        play
+        >> client("Q:update_t_set_a_=_1")
+        << to_server(build_run(begin[HEADER_SIZE:-1]) + asked("Q:update_t_set_a_=_1"))
+    )
+    play >> server("RAN:BEGIN C:UPDATE_1 Z:T") << to_client("C:UPDATE_1 Z:T") << stays_linked
     play >> client("Q:select_1") >> server("T D C:SELECT_1 Z:T") << to_client("T D C:SELECT_1 Z:T")
     play << to_server("Q:select_1") >> client(end) << to_server(end) >> server("C:COMMIT Z:I")
     play << to_client("C:COMMIT Z:I") << released
@@ -71,7 +76,7 @@ def test_a_transaction_from_its_begin_to_its_end(begin, end, short_only):
 def test_each_answer_is_one_write_and_so_is_the_begin_with_what_follows_it(short_only):
     play = a_play() >> client("Q:begin") >> client("Q:insert_into_t_values_(1)")
     assert len(play.client_socket.written) == len(play.server_socket.written) == 1
-    play >> server(STARTED) << to_client(STARTED) >> server("C:INSERT_0_1 Z:T") << to_client("C:INSERT_0_1 Z:T")
+    play >> server("RAN:BEGIN") << to_client(STARTED) >> server("C:INSERT_0_1 Z:T") << to_client("C:INSERT_0_1 Z:T")
     play >> client("Q:commit") >> server("C:COMMIT Z:I") << released
     assert len(play.client_socket.written) == 3
     assert len(play.server_socket.written) == 2
@@ -86,7 +91,7 @@ def test_a_round_in_a_transaction_or_outside(words, monkeypatch):
     answer = ("1 2" if "PARSE" in words else "2") + (" T:x" if " D " in words else "") + " D C:SELECT_1 "
     play >> client(words) << to_server(heard) >> server(answer + "Z:I") << to_client(answer + "Z:I") << released
     monkeypatch.undo()
-    play >> client("Q:begin") >> client("Q:select_1") >> server(STARTED + said("C Z:T"))
+    play >> client("Q:begin") >> client("Q:select_1") >> server("RAN:BEGIN C Z:T")
     play.hear("client"), play.hear("server")
     monkeypatch.setattr(Client, "_receive", None)
     play >> client(words) << to_server(heard) >> server(answer + "Z:T") << to_client(answer + "Z:T") << stays_linked
@@ -104,8 +109,8 @@ def test_who_finds_no_server_waits_with_begin_and_query_and_gets_both_sent(short
     play = a_play() >> client("Q:select_0") << to_server("Q:select_0") >> another_client
     play >> client("Q:begin") >> client("Q:update_t_set_a_=_1")
     assert play.client.state is WAITING
-    play >> server("C:SELECT_1 Z:I") << to_server("Q:begin Q:update_t_set_a_=_1")
-    play >> server(STARTED + said("C:UPDATE_1 Z:T")) << to_client(STARTED + said("C:UPDATE_1 Z:T"))
+    play >> server("C:SELECT_1 Z:I") << to_server("RUN:begin Q:update_t_set_a_=_1")
+    play >> server("RAN:BEGIN C:UPDATE_1 Z:T") << to_client(STARTED + said("C:UPDATE_1 Z:T"))
 
 
 # Who does not.
@@ -128,7 +133,7 @@ def test_what_is_not_the_usual_begin_goes_the_general_way(text, in_general):
      "commit; select 1", "abort", "end work", "savepoint a", "begin", "set local x = 1", "do ''", "Commit"],
 )  # fmt: skip
 def test_what_is_not_the_usual_end_goes_the_general_way(text, in_general):
-    play = a_play() >> client("Q:begin") >> client("Q:select_1") >> server(STARTED + said("C Z:T"))
+    play = a_play() >> client("Q:begin") >> client("Q:select_1") >> server("RAN:BEGIN C Z:T")
     assert not in_general
     play >> client(q(text))
     assert in_general == [q(text)]
@@ -175,7 +180,7 @@ def test_where_simple_queries_are_forbidden_neither_begin_nor_its_end_passes():
 
 def test_where_every_statement_is_tracked_there_are_no_short_ways(in_general):
     play = a_play(track_statements=True, idle_transaction_timeout=5.0) >> client("Q:begin") >> client("Q:select_1")
-    play >> server(STARTED + said("C Z:T")) >> client("B E S")
+    play >> server("RAN:BEGIN C Z:T") >> client("B E S")
     assert in_general == [asked("Q:begin"), asked("Q:select_1"), asked("B E S")]
 
 
@@ -188,14 +193,14 @@ def test_in_statement_mode_a_begin_still_ends_the_client():
 def test_a_failed_transaction_is_ended_like_any_other(short_only, monkeypatch):
     play = a_play() >> client("Q:begin") >> client("Q:select_1/0")
     monkeypatch.undo()
-    play >> server(STARTED + said("ERROR:zero Z:E")) << to_client(STARTED + said("ERROR:zero Z:E")) << stays_linked
+    play >> server("RAN:BEGIN ERROR:zero Z:E") << to_client(STARTED + said("ERROR:zero Z:E")) << stays_linked
     play >> client("Q:commit") >> server("C:ROLLBACK Z:I") << to_client("C:ROLLBACK Z:I") << released
 
 
 @pytest.mark.parametrize("notice", ["N:careful", "S:TimeZone=CET", "A:news"])
-@pytest.mark.parametrize("at", [0, len(STARTED), -1])
+@pytest.mark.parametrize("at", [0, len(BEGUN_THERE), -1])
 def test_a_word_in_between_reaches_whom_it_reaches_in_general(notice, at, monkeypatch):
-    data = STARTED + said("C Z:T")
+    data = BEGUN_THERE + said("C Z:T")
     data = data[:at] + said(notice) + data[at:] if at >= 0 else data + said(notice)
     heard = []
     for _ in range(2):
@@ -206,9 +211,23 @@ def test_a_word_in_between_reaches_whom_it_reaches_in_general(notice, at, monkey
     assert (said(notice) in heard[0]) == (notice == "A:news" or at != 0)
 
 
-def test_a_begin_that_fails_ends_the_client():
-    play = a_play() >> client("Q:begin") >> client("Q:select_1") >> server("ERROR:no Z:I C Z:I")
+def test_a_begin_that_fails_ends_the_client_and_nothing_behind_it_has_run():
+    """The server skips all up to our Sync."""
+    play = a_play() >> client("Q:begin") >> client("Q:select_1") >> server("ERROR:no")
     assert play.client.state is GONE
+    assert b"no" in play.hear("client")
+    play << to_server("RUN:begin Q:select_1 R") >> server("Z:I")
+    assert play.server.ledger.is_settled
+
+
+def test_whose_server_dies_in_the_begin_hears_why_once():
+    play = a_play() >> client("Q:begin") >> client("Q:select_1") >> server("FATAL:shutdown")
+    assert play.client.state is ACTIVE
+    play >> (lambda play: play.server.eof_received())
+    assert play.client.state is GONE
+    heard = play.hear("client")
+    assert heard.count(b"shutdown") == 1
+    assert heard.count(b"FATAL") == 2  # once localized, once not
 
 
 def test_the_answer_to_a_begin_of_the_clients_own_is_its_own():
@@ -233,7 +252,7 @@ def test_a_client_that_keeps_its_server_says_begin_there(in_general):
 
 def test_what_must_be_noted_is_noted_on_the_short_way(short_only):
     play = a_play(idle_transaction_timeout=5.0)
-    for words, answer in (("Q:begin", ""), ("Q:update_t_set_a_=_1", STARTED + said("C:UPDATE_1 Z:T")),
+    for words, answer in (("Q:begin", ""), ("Q:update_t_set_a_=_1", "RAN:BEGIN C:UPDATE_1 Z:T"),
                           ("Q:select_1", "C Z:T"), ("Q:commit", "C:COMMIT Z:I")):  # fmt: skip
         play.world.advance(1.0)
         play >> client(words)

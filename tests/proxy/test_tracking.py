@@ -203,7 +203,7 @@ def test_a_client_with_parameters_of_its_own_is_measured_behind_its_set():
 
 def test_a_deferred_begin_is_nobodys_business():
     play = tracked(deferred_begin=True) >> client("Q:begin") << to_client("C:BEGIN Z:T")
-    play >> client("Q:select_1") >> server("C Z:T") >> pause(0.25) >> server("C Z:T")
+    play >> client("Q:select_1") >> server("RAN:BEGIN") >> pause(0.25) >> server("C Z:T")
     assert figures(play)["select ?"][0] == 1
 
 
