@@ -24,6 +24,7 @@ from itertools import islice
 from operator import attrgetter, methodcaller
 from typing import Any, Final, cast
 
+from proxy.busy_poll import BusyPoll, Pace
 from proxy.ring import LONGEST, Ring, open_ring
 
 try:
@@ -48,12 +49,13 @@ _find_unsent = methodcaller("get_write_buffer_size")
 class Outbox:
     """Of one process. `ring`: by which many letters go out at once; None: one after another."""
 
-    __slots__ = ("_call_soon", "_warn", "letters", "ring")
+    __slots__ = ("_call_soon", "_warn", "busy_poll", "letters", "ring")
 
     def __init__(self, ring: Ring | None = None, warn: Callable[[str], object] = print) -> None:
         self.ring = ring
         self._warn = warn
         self.letters: dict[Wire, bytes] = {}  # what waits for the end of this turn, in order
+        self.busy_poll = BusyPoll()
         self._call_soon: Callable[[Callable[[], None]], object] | None = None
 
     def open(self) -> str:
@@ -126,14 +128,17 @@ class Outbox:
 
 
 class Crowd:
-    """Those who are told by one and the same: `audience`, which is a crowd when there are `least` of them."""
+    """Those who are told by one and the same: `audience`, which is a crowd when there are `least` of them. `pace`:
+    how promptly they answer; None: nobody stays awake for that."""
 
-    __slots__ = ("audience", "least", "letters", "outbox")
+    __slots__ = ("audience", "busy_poll", "least", "letters", "outbox", "pace")
 
-    def __init__(self, audience: Sized, least: int, outbox: Outbox) -> None:
+    def __init__(self, audience: Sized, least: int, outbox: Outbox, pace: Pace | None = None) -> None:
         self.audience = audience
         self.least = least
         self.outbox = outbox
+        self.pace = pace
+        self.busy_poll = outbox.busy_poll
         self.letters = outbox.letters
 
 
@@ -164,6 +169,8 @@ class Wire:
                 self.send_own()
         elif len(crowd.audience) < crowd.least or len(data) > LONGEST:
             self.transport.write(data)
+            if crowd.busy_poll.limit and len(crowd.audience) == 1 and crowd.pace is not None:
+                crowd.busy_poll.begin(crowd.pace)
         else:
             crowd.outbox.begin()
             letters[self] = data

@@ -74,7 +74,8 @@ class Pool(Governing):
         self.set_limits(limits)
         self._idle = self.places[IDLE]
         self._linked = self.places[LINKED]
-        self.crowd = Crowd(self._linked, AT_WORK, world.outbox)
+        self.crowd = Crowd(self._linked, AT_WORK, world.outbox, world.outbox.busy_poll.of_clients)
+        self.crew = Crowd(self._linked, AT_WORK, world.outbox, world.outbox.busy_poll.of_servers)
         self.waiting: OrderedDict[Any, None] = OrderedDict()
         self.clients: set[Any] = set()
         self.stats = Stats()

@@ -111,7 +111,7 @@ class Server(asyncio.Protocol):
     # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = lay_wire(transport, self.pool.crowd)
+        self.transport = lay_wire(transport, self.pool.crew)
 
     def data_received(self, data: bytes) -> None:
         ledger = self.ledger

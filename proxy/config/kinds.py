@@ -287,6 +287,7 @@ PORT: Final = whole(0, 65535)
 PLAIN_COUNT: Final = whole(number=parse_plain)
 SERVER_PORT: Final = whole(1, 65535, parse_plain)
 PEER_ID: Final = or_off(whole(0, 16383))  # two bytes of the cancel key, of which two bits are taken
+BUSY_POLL: Final = whole(0, 1_000)  # microseconds in which nothing else is done
 ITERATIONS: Final = whole(1, 1_000_000)  # beyond that one login costs a second of CPU
 PACKET_SIZE: Final = whole(1024)
 SECONDS: Final = Kind(_parse_seconds, _format_seconds)

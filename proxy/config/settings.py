@@ -28,6 +28,7 @@ from protocol.passwords import Secret
 from proxy.config.kinds import (
     ADDRESSES,
     AUTH_TYPE,
+    BUSY_POLL,
     CHECK_QUERY,
     COUNT,
     COUNT_OR_OFF,
@@ -299,6 +300,9 @@ class Settings:
     conffile: str = row(TEXT, "", LIVE, ACTED, "file the next RELOAD reads; empty = this one")
     job_name: str = row(TEXT, "pgbouncer", RESTART, ACTED, "name of the process, its first 15 bytes")
     batch_scheduling: bool = row(TRUTH, True, RESTART, ACTED, "on a busy machine, let PostgreSQL finish what it is at")
+    busy_poll_us: int = row(
+        BUSY_POLL, 0, LIVE, ACTED, "microseconds to stay awake for an answer where one client is at work"
+    )
     io_uring: bool = row(TRUTH, True, RESTART, ACTED, "tell many with one system call, where the kernel lets us")
     service_name: str = row(TEXT, "", RESTART, NO_WINDOWS, "name of a Windows service")
     suspend_timeout: float | None = row(

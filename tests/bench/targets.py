@@ -2,10 +2,10 @@
 The four ways to PostgreSQL that are compared.
 
 Theory. A target is an address and, for a pooler, the process behind it. All poolers get the same file: that is
-PgBouncer's format, which pgshuttle reads. pgshuttle comes twice, as it is and with shared lines, which takes one line
-more. A PgBouncer that can follow prepared statements is told to, since pgshuttle does by itself. All log to stderr,
-which is a file in the report's folder. One line a login is not written, by any: at thousands of logins per second the
-log would be what is measured.
+PgBouncer's format, which pgshuttle reads. pgshuttle comes twice, as it is and with shared lines and busy polling, which
+takes two lines more. A PgBouncer that can follow prepared statements is told to, since pgshuttle does by itself. All
+log to stderr, which is a file in the report's folder. One line a login is not written, by any: at thousands of logins
+per second the log would be what is measured.
 
 A target that cannot be had raises Failed, and the report says so: PgBouncer may not be installed.
 """
@@ -25,11 +25,12 @@ from tests.bench.processes import Failed, other_user, run, running
 from tests.bench.wire import Address
 
 DIRECT, THEIRS, OURS, LINES = "direct", "pgbouncer", "pgshuttle", "pgshuttle-lines"
-SHARED_LINES = "pipeline_depth = 64\n"
+SHARED_LINES = "pipeline_depth = 64\nbusy_poll_us = 200\n"
 PREPARED_SINCE = (1, 21)
 PREPARED = "max_prepared_statements = 200\n"
 POOLERS = (
-    "same file for all: transaction mode, 20 servers, trust, no log line per login; with lines: pipeline_depth = 64"
+    "same file for all: transaction mode, 20 servers, trust, no log line per login; "
+    "with lines: pipeline_depth = 64, busy_poll_us = 200"
 )
 INI = """\
 [databases]
@@ -94,7 +95,7 @@ def pgshuttle(upstream: Address, log: Path, add: Addition = add_nothing, name: s
 
 
 def pgshuttle_lines(upstream: Address, log: Path, add: Addition = add_nothing) -> AbstractContextManager[Target]:
-    """The same, with reads of many clients in line on one server."""
+    """The same, with reads of many clients in line on one server, and awake where there is one client."""
     return pgshuttle(upstream, log, lambda folder: SHARED_LINES + add(folder), LINES)
 
 

@@ -163,6 +163,34 @@ def test_the_process_leaves_the_core_to_who_has_it(upstream, said, policy):
         assert "batch_scheduling" not in stand.log
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="one processor")
+def test_who_is_to_stay_awake_for_answers_does_and_sleeps_when_nobody_asks(upstream):
+    """How often a process went to sleep its kernel counts: else twice for each query. (A machine that is busy with
+    something else makes answers slow, so there are some more tries.)"""
+
+    def count_sleeps(stand):
+        said = Path(f"/proc/{stand.pid}/status").read_text()
+        return int(said.split("voluntary_ctxt_switches:")[1].split()[0])
+
+    def ask(said):
+        with Stand(upstream, said) as stand, stand.connect() as client:
+            before = count_sleeps(stand)
+            assert [client.execute("select %s::int", (number,)).fetchone()[0] for number in range(500)] == [*range(500)]
+            sleeps = count_sleeps(stand) - before
+            time.sleep(0.1)
+            before = cpu_of(stand)
+            time.sleep(0.5)
+            assert cpu_of(stand) - before < 0.1
+            return sleeps
+
+    def cpu_of(stand):
+        fields = Path(f"/proc/{stand.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    assert ask({}) > 500
+    assert any(ask({"busy_poll_us": 1_000}) < 300 for _ in range(5))
+
+
 def test_many_are_told_through_one_ring_and_nobody_has_to_have_one(upstream):
     """A crowd, so that a ring has something to do. Where there is none the log says so. (libuv may have its own.)"""
 

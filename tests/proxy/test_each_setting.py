@@ -20,6 +20,7 @@ from protocol import sqlstate
 from protocol.backend import build_parameter_status
 from protocol.errors import Refused
 from protocol.passwords import Plain, Secret
+from proxy import busy_poll
 from proxy.admin.control import CONTROLS
 from proxy.admin.grammar import parse_command
 from proxy.admin.rights import find_right
@@ -107,6 +108,12 @@ class Bench:
     def reload(self, **more: str) -> None:
         self.write(**more)
         assert asyncio.run(self.proxy.reload()) == []
+
+
+@pytest.fixture(autouse=True)
+def _processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are enough, wherever this runs."""
+    monkeypatch.setattr(busy_poll, "find_hindrance", lambda: "")
 
 
 @pytest.fixture(name="bench")
@@ -336,6 +343,7 @@ ROWS: dict[str, tuple[str, Look]] = {
     "autodb_idle_timeout": ("5", pools_after(6, "only the star knows it")),
     "client_login_timeout": ("0.01", heard(HELLO[:9], pick=has(b"client_login_timeout"))),
     "cancel_wait_timeout": ("3", lambda proxy: proxy.cancels.timeout),
+    "busy_poll_us": ("150", lambda proxy: proxy.outbox.busy_poll.limit),
     "ignore_startup_parameters": ("geqo", wishes),
     "max_packet_size": ("2048", sends_much),
     "log_connections": ("0", logged("login attempt", heard())),

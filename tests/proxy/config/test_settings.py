@@ -42,6 +42,7 @@ OURS = {
     "auth_failure_delay": "5",
     "auth_query_ttl": "10",
     "batch_scheduling": "1",
+    "busy_poll_us": "0",
     "deferred_begin": "1",
     "io_uring": "1",
     "listen_mode": "shared",
