@@ -36,7 +36,8 @@ HEADER_SIZE = 5
 LEAST_LENGTH = HEADER_SIZE - 1  # a length counts itself
 HURRY_AFTER = 8  # dull messages, if there is more to come than
 HURRY_FROM = 4096  # bytes: for most answers the other ways are not worth a look
-MASSES_FROM = 16384  # bytes: so many that come at once are mostly rows, and they are hurried from the second on
+MASSES_FROM = 7168  # bytes: so many that come at once are mostly rows, and they are hurried from the second on
+HURRY_OVER = 16  # messages, if all are as long: for fewer the other ways cost more than they save
 HURRY_AGAIN_AFTER = 64  # where the messages are neither short nor equal, a hurry is in vain and costs about 1 us
 SHORT = 1024  # bytes, whereof the walk knows messages; longer ones cost more to carry than to step over
 TINY = 256  # bytes, whereof the match knows messages
@@ -83,7 +84,8 @@ def scan(data: bytes, pos: int, dull: bytes, limit: int) -> tuple[int, int, int]
             return kind, pos, end
         count += 1
         if count == HURRY_AFTER and stop - pos > HURRY_FROM:
-            end = _hurry(data, pos, length + 1, limit)
+            if stop - pos > HURRY_OVER * length:
+                end = _hurry(data, pos, length + 1, limit)
             count = HURRY_AFTER - HURRY_AGAIN_AFTER
         pos = end
     return 0, pos, pos
@@ -137,9 +139,11 @@ def _gallop(data: bytes, pos: int, step: int) -> int:
     ahead = pos + 4 * step
     if data[ahead : ahead + HEADER_SIZE] != head:  # the look that is enough when there is no run
         return pos + step
-    count = GALLOP_LEAST
+    room = (len(data) - pos - HEADER_SIZE) // step + 1  # whole headers in the data
+    far = pos + (room - 1) * step
+    count = GALLOP_MOST if data[far : far + HEADER_SIZE] == head else GALLOP_LEAST
     while True:
-        room = (len(data) - pos - HEADER_SIZE) // step + 1  # whole headers in the data
+        room = (len(data) - pos - HEADER_SIZE) // step + 1
         verified = _count_equal(data, pos, step, head, min(count, room))
         pos += verified * step
         if verified < count:

@@ -67,6 +67,16 @@ def test_a_run_of_equal_rows_ends_at_the_first_header_that_differs():
     assert scanned(data) == [("C", len(rows)), ("Z", 2 * len(rows) + 13)]
 
 
+@pytest.mark.parametrize("at", [1, 3, 64, 65, 300, 498])
+@pytest.mark.parametrize("inside", [message("Z", b"I"), message("D", b"1"), b""])
+def test_a_run_that_ends_as_it_began_may_be_broken_in_between(at, inside):
+    """One row is longer by what another message takes, so all behind it stand where they would in a run."""
+    row = message("D", b"1234567890123456789012345678")
+    odd = message("D", b"x" * (len(row) - 5 - len(inside))) + inside
+    data = row * at + odd + row * (500 - at) + message("Z", b"T")
+    assert scanned(data) == interesting(data)
+
+
 def test_rows_full_of_bytes_that_look_like_messages_are_only_rows():
     row = message("D", message("Z", b"I") * 3)
     data = row * 300 + message("Z", b"I")
