@@ -45,7 +45,7 @@ STRETCH, LONG_STRETCH = 32, 256  # messages walked before the other ways are tri
 BAND = 8  # bytes: mean lengths that close share a match
 REACH = 32  # bytes around the mean that a match knows; each costs 2 ns when it is not the one
 MATCH_MOST = 500  # messages in one match, which needs 200 bytes of memory for each
-GALLOP_LEAST, GALLOP_MOST = 64, 4096  # messages verified at once, at first and at most: slices of up to 4 kB each
+GALLOP_LEAST, GALLOP_MOST = 64, 4096  # messages verified at once: at first, unless the last is equal too, and at most
 
 _header = Struct("!BI").unpack_from  # type byte, then a length that counts itself
 
@@ -140,14 +140,14 @@ def _gallop(data: bytes, pos: int, step: int) -> int:
     if data[ahead : ahead + HEADER_SIZE] != head:  # the look that is enough when there is no run
         return pos + step
     room = (len(data) - pos - HEADER_SIZE) // step + 1  # whole headers in the data
-    far = pos + (room - 1) * step
-    count = GALLOP_MOST if data[far : far + HEADER_SIZE] == head else GALLOP_LEAST
+    last = pos + (room - 1) * step
+    count = GALLOP_MOST if data[last : last + HEADER_SIZE] == head else GALLOP_LEAST
     while True:
-        room = (len(data) - pos - HEADER_SIZE) // step + 1
         verified = _count_equal(data, pos, step, head, min(count, room))
         pos += verified * step
         if verified < count:
             return pos
+        room -= verified
         count = min(count * 4, GALLOP_MOST)
 
 
