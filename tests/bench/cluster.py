@@ -2,8 +2,9 @@
 The PostgreSQL behind every target, and the data in it.
 
 Theory. One fresh cluster a run, thrown away afterwards. Durability is off (fsync): what is compared is the way to
-PostgreSQL, not its disk. Autovacuum is off too, since it would strike whoever's turn it is. Everybody on this machine
-is let in without a password while it runs: the price of a login is the pooler's, not that of a password's hash.
+PostgreSQL, not its disk. Autovacuum is off too, since it would strike whoever's turn it is; instead the tables that
+grow old with every write are vacuumed before each load that writes (loads.py). Everybody on this machine is let in
+without a password while it runs: the price of a login is the pooler's, not that of a password's hash.
 """
 
 import contextlib

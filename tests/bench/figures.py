@@ -5,8 +5,9 @@ Theory. One `Sample` is one number: a measure ("simple-64"), a figure of it ("tp
 from, the round it was taken in. Everything the report says comes from a plain list of samples, so the JSON file
 holds all there is to know and the tables can be made again from it.
 
-The machine is shared and noisy: so targets take turns within each round, a table shows the median over rounds,
-and a ratio compares two medians of the same run. No number here is comparable with one of another run.
+The machine is shared and noisy, and for a minute it may have half of its speed: so targets take turns within each
+round, a ratio compares two that were taken in the same round, and a table shows medians over rounds, of figures and of
+such ratios. No number here is comparable with one of another run.
 """
 
 from collections.abc import Iterable, Sequence
@@ -67,16 +68,20 @@ class Results:
 
     def middle(self, measure: str, figure: str, target: str) -> float | None:
         """The median over rounds; None when it was not measured."""
-        wanted = (measure, figure, target)
-        values = [s.value for s in self.samples if (s.measure, s.figure, s.target) == wanted]
+        values = self._by_round(measure, figure, target).values()
         return median(values) if values else None
 
-    def ratio(self, measure: str, figure: str, target: str, other: str) -> float | None:
-        """Median of `target` over median of `other`; None when either is missing, or `other` is zero."""
-        ours, theirs = self.middle(measure, figure, target), self.middle(measure, figure, other)
-        if ours is None or not theirs:
-            return None
-        return ours / theirs
+    def ratio(self, measure: str, figure: str, target: str, other: str, than: str | None = None) -> float | None:
+        """Median over rounds of `target` over `other` (of the measure `than`, if given); None when there is no round
+        that has both, or `other` is zero there."""
+        ours = self._by_round(measure, figure, target)
+        theirs = self._by_round(than or measure, figure, other)
+        ratios = [value / theirs[round_] for round_, value in ours.items() if theirs.get(round_)]
+        return median(ratios) if ratios else None
+
+    def _by_round(self, measure: str, figure: str, target: str) -> dict[int, float]:
+        wanted = (measure, figure, target)
+        return {s.round: s.value for s in self.samples if (s.measure, s.figure, s.target) == wanted}
 
 
 def percentile(ordered: Sequence[float], part: float) -> float:

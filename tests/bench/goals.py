@@ -28,11 +28,9 @@ class Goal:
 
     def value(self, results: Results) -> float | None:
         """What the bound is put to; None when it was not measured."""
-        mine = results.middle(self.measure, self.figure, self.target)
         if self.beside is None:
-            return mine
-        other = results.middle(self.than or self.measure, self.figure, self.beside)
-        return None if mine is None or not other else mine / other
+            return results.middle(self.measure, self.figure, self.target)
+        return results.ratio(self.measure, self.figure, self.target, self.beside, self.than)
 
     def is_reached(self, results: Results) -> bool | None:
         """None when it was not measured."""

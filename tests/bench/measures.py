@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from tests.bench.bulk import EQUAL, MIXED, WIDE, copy_in, copy_out, select
 from tests.bench.counts import memory, syscalls
 from tests.bench.encrypted import add_tls, add_tls_and_scram, encrypted_copy_out, encrypted_pgbench
-from tests.bench.loads import at_rate, closed, mixed, own, prepared
+from tests.bench.loads import at_rate, closed, mixed, own, prepared, swept
 from tests.bench.logins import connects, logins, scram_connects, scram_logins, scram_storm, storm
 from tests.bench.measure import POOLERS, POOLERS_WITHOUT_LINES, WITHOUT_LINES, Measure, Tier
 
@@ -41,8 +41,8 @@ MEASURES: Sequence[Measure] = (
     Measure("load-64", "one SELECT by key, 64 clients of our own load maker", own(64), ASKED),
     Measure("rate-4000", "pgbench -S -R 4000: open loop, 64 clients", at_rate(64, 4000, "-S"), FULL),
     Measure("rate-8000", "pgbench -S -R 8000: open loop, 64 clients", at_rate(64, 8000, "-S")),
-    Measure("mixed-64", "pgbench, four -S to one TPC-B-like transaction, 64 clients", mixed(64)),
-    Measure("tpcb-16", "pgbench's TPC-B-like script, 16 clients", closed(16)),
+    Measure("mixed-64", "pgbench, four -S to one TPC-B-like transaction, 64 clients", swept(mixed(64))),
+    Measure("tpcb-16", "pgbench's TPC-B-like script, 16 clients", swept(closed(16))),
     Measure(
         "connect-8", "pgbench -S -C: a connection for each question, 8 clients", connects(8), targets=WITHOUT_LINES
     ),

@@ -1,18 +1,22 @@
 """What pgbench's logs and PgBouncer's version say, and a client's password: no program is started here."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
 
 from protocol.passwords import ScramVerifier, parse_stored
 from protocol.scram import ScramServer, WrongPassword
-from tests.bench.loads import check_prepared
-from tests.bench.measure import Unavailable
+from tests.bench import loads
+from tests.bench.cluster import Cluster
+from tests.bench.figures import Figures
+from tests.bench.loads import SWEEPING, check_prepared, swept
+from tests.bench.measure import Bench, Unavailable
 from tests.bench.pgbench import Outcome
 from tests.bench.pgbench_log import Latencies, parse_log, read_logs, summarize
 from tests.bench.processes import Failed
 from tests.bench.scram import BARE_FIRST, NO_BINDING, PASSWORD, SASL, SASL_CONTINUE, build_answer, build_verifier
-from tests.bench.targets import parse_version
+from tests.bench.targets import Target, parse_version
 from tests.bench.wire import Address, with_options
 
 CLOSED = "39 0 1 0 1795655009 487699\n63 5 14696 1 1795655009 487701\n"
@@ -77,6 +81,27 @@ def test_a_pgbouncer_without_prepared_statements_is_not_asked_for_them() -> None
     check_prepared((1, 21, 0))
     with pytest.raises(Unavailable, match=r"PgBouncer 1\.18\.0 knows no prepared statements .*\(from 1\.21 on\)"):
         check_prepared((1, 18, 0))
+
+
+def test_the_tables_are_swept_before_the_load_and_in_postgresql_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+
+    class Spy(contextlib.nullcontext["Spy"]):
+        def __init__(self, address: Address) -> None:
+            super().__init__(self)
+            told.append(f"to {address.port}")
+
+        def ask(self, text: str) -> None:
+            told.append(text)
+
+    def work(*_: object) -> Figures:
+        told.append("work")
+        return {"tps": 1.0}
+
+    monkeypatch.setattr(loads, "Line", Spy)
+    bench = Bench(Cluster(Path(), Address("127.0.0.1", 5432)), Path(), 1.0, 1.0)
+    assert swept(work)(bench, Target("pgshuttle", Address("127.0.0.1", 6432))) == {"tps": 1.0}
+    assert told == ["to 5432", *SWEEPING, "work"]
 
 
 def test_libpq_gets_its_options_where_the_name_of_the_database_stands() -> None:

@@ -43,9 +43,12 @@ def test_a_table_shows_the_median_over_rounds_so_one_bad_round_does_not_count() 
     assert results(pgbouncer=[100.0, 1.0, 102.0]).middle("simple-64", "tps", "pgbouncer") == 100.0
 
 
-def test_a_ratio_compares_medians() -> None:
-    taken = results(pgshuttle=[90.0, 80.0, 300.0], pgbouncer=[100.0])
+def test_a_ratio_compares_what_was_taken_in_one_round() -> None:
+    """The machine had half of its speed for a while."""
+    taken = results(pgshuttle=[90.0, 45.0, 44.0, 300.0], pgbouncer=[100.0, 50.0, 100.0, 0.0])
     assert taken.ratio("simple-64", "tps", "pgshuttle", "pgbouncer") == 0.9
+    taken.samples.append(Sample("simple-1", "tps", "pgbouncer", 1, 90.0))
+    assert taken.ratio("simple-64", "tps", "pgshuttle", "pgbouncer", "simple-1") == 0.5
 
 
 def test_what_was_not_measured_has_no_median_and_no_ratio() -> None:
