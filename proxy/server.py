@@ -21,37 +21,31 @@ from dataclasses import replace
 from struct import Struct
 from typing import Any
 
-from protocol import codes, sqlstate
+from protocol import codes
 from protocol.backend import ErrorFields, parse_error, parse_parameter_status
 from protocol.errors import ProtocolError
 from protocol.framing import HEADER_SIZE, scan
-from protocol.frontend import TERMINATE_MESSAGE
 from protocol.ledger import ASIDE, COPY_IN, DULL, ERROR, NOTHING, PAYS, READY, UNASKED, Answer, Ledger, Owner
 from protocol.parameters import ParameterSet, with_value
 from proxy import dispatch, reset
 from proxy.chores import Chore, hearer
-from proxy.failing import LoginFailed
+from proxy.ending import GOODBYE, Ending
 from proxy.log import Tag, tag_server
 from proxy.outbox import lay_wire
-from proxy.server_tls import end_writing
-from proxy.states import CLEANING, CLOSED, CLOSING, LINKED, OPENING, TESTING, Closing, ServerState, move
+from proxy.states import CLEANING, CLOSING, LINKED, OPENING, TESTING, Closing, ServerState
 
 MAX_MESSAGE = 0x3FFFFFFF + 4  # PostgreSQL's own limit is just under 1 GB
 MAX_PARAMETERS = 500  # PostgreSQL reports about 15
 MAX_WHOLE = 65536  # of messages we read to the end
 ENOUGH_OF_AN_ERROR = 2048  # severity, SQLSTATE and message come first; a long text is passed on unread
-GOODBYE = 5.0  # seconds a server has to hang up after our Terminate
 
 _length_at = Struct("!I").unpack_from
 _WHOLE = frozenset({codes.READY_FOR_QUERY, codes.PARAMETER_STATUS, codes.NOTIFICATION_RESPONSE})
-# What PgBouncer has one text for. What a server said on its way has a line of its own.
-_TOLD_AS = {Closing.SAID_GOODBYE: Closing.CRASHED, Closing.RECONNECT: Closing.STALE}
-_ABRUPT = frozenset({Closing.UNCLEAN, Closing.ABANDONED, Closing.HOSTILE})  # no goodbye: it would not be understood
 _ERRORS = frozenset({codes.ERROR_RESPONSE, codes.NOTICE_RESPONSE})
 _STATUSES = frozenset({codes.IDLE, codes.IN_TRANSACTION, codes.FAILED})
 
 
-class Server(asyncio.Protocol):
+class Server(Ending, asyncio.Protocol):
     """One connection to PostgreSQL."""
 
     __slots__ = (
@@ -158,20 +152,6 @@ class Server(asyncio.Protocol):
         self.is_choked = False
         if self.client is not None:
             self.client.let_go()
-
-    def eof_received(self) -> None:
-        """PostgreSQL never closes one half only. Not a plain close: that would wait until it has read everything."""
-        self.connection_lost(None)  # at once: in the rest of this turn nobody may take it any more
-        self.transport.abort()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if self.state < CLOSING:
-            why = Closing.SAID_GOODBYE if self.last_error else Closing.CRASHED
-            self._note_stillborn(why)
-            self._log_closing(why)
-            self._part(why)
-        if self.state is not CLOSED:
-            self.pool.server_closed(self)
 
     # The stream.
 
@@ -315,72 +295,10 @@ class Server(asyncio.Protocol):
         if not (is_suspended or self.transport.is_closing()):
             self.transport.resume_reading()
 
-    # Opening, testing, closing.
+    # Testing.
 
     def test(self) -> None:
         reset.test(self)
-
-    @property
-    def age(self) -> float:
-        """Seconds since it was opened."""
-        return float(self.pool.now()) - self.opened_at
-
-    def close(self, why: Closing) -> None:
-        """Say goodbye. Idempotent. The place is free when PostgreSQL has hung up (`connection_lost`)."""
-        if self.state >= CLOSING:
-            return
-        if self.opening is not None:
-            self.opening.cancel(why.value)
-            return
-        self._log_closing(why)
-        is_mid_message = self.client is not None and self.client.remain
-        is_between_messages = why not in _ABRUPT and self.ledger.is_settled and not is_mid_message
-        is_busy = not self.ledger.is_settled
-        self.ledger = Ledger()  # whatever it still says, nobody is owed it
-        self._note_stillborn(why)
-        self._part(why)
-        move(self, CLOSING)
-        self.deadline = self.pool.now() + GOODBYE
-        self.let_go()  # its hanging up must be heard
-        self._hang_up(why, is_between_messages=is_between_messages, is_busy=is_busy)
-
-    def _hang_up(self, why: Closing, *, is_between_messages: bool, is_busy: bool) -> None:
-        """Our last word. PostgreSQL looks at its socket only between statements: one that runs must be cancelled, or
-        the backend would live on uncounted after we have gone."""
-        transport = self.transport
-        if transport.is_closing():
-            return
-        if is_between_messages:
-            transport.write(TERMINATE_MESSAGE)
-        elif why is Closing.HOSTILE:
-            transport.abort()
-        else:
-            if is_busy and not self.cancels:
-                self.pool.world.issue_cancel(self)
-            end_writing(transport)
-
-    def _note_stillborn(self, why: Closing) -> None:
-        """It let us in and left before it was of use to anybody: not to be repeated at once."""
-        if self.ready_at == self.opened_at and why in (Closing.SAID_GOODBYE, Closing.CRASHED):
-            error = self.last_error
-            state = error.sqlstate if error else ""
-            words = error.message if error else "server closed the connection"
-            self.pool.opening_failed(LoginFailed(state or sqlstate.CONNECTION_FAILURE, words))
-
-    def _part(self, why: Closing) -> None:
-        """Whoever is linked loses the server, and is told."""
-        client = self.client
-        if client is not None:
-            cut = hearer(self.recipient)
-            dispatch.detach(client, self)
-            client.lose_server(why, self.last_error, was_told=self.was_client_told, cut=cut)
-
-    def _log_closing(self, why: Closing) -> None:
-        if self.pool.world.settings.log_disconnections:
-            self._log().closing(_TOLD_AS.get(why, why).value, self.age)
-
-    def _log(self) -> Any:
-        return self.pool.world.log.for_socket(self.tag)
 
 
 def _deliver_before(answer: Answer, recipient: Owner, data: bytes, start: int, pos: int) -> int:

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from proxy.ending import GOODBYE
 from proxy.failing import LoginFailed
 from proxy.janitor import JITTER, TICK, Janitor
 from proxy.reset import PATIENCE
-from proxy.server import GOODBYE
 from proxy.states import (
     BEGUN,
     CLEANING,
