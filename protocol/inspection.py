@@ -9,7 +9,8 @@ in vain need no understanding.
 The client may have changed what names mean, so everything is named with its schema, operators too, and no literal is
 written as the client said it (`build_text`). The question must work read-only, on a standby, without any rights and
 under any search_path. One row answers it, a column for each thing asked. Where nobody knows which parameters were set,
-a second statement lists all that the session has set. (What has no entry in pg_settings, such as a parameter of the
+a second statement lists all that the session has set: but for what is a transaction's, which PostgreSQL goes on listing
+as the session's once a SET TRANSACTION has named it. (What has no entry in pg_settings, such as a parameter of the
 user's own, cannot be listed: whoever needs to be sure puts everything back afterwards, with RESET_ALL.)
 
 What comes back is a server's, so it is read as carefully as everything of a server's, and is short.
@@ -25,7 +26,7 @@ from protocol.body import Body
 from protocol.errors import ProtocolError
 from protocol.framing import HEADER_SIZE
 from protocol.frontend import build_query
-from protocol.parameters import build_text
+from protocol.parameters import PASSING, build_text
 
 MAX_ANSWER = 262_144  # bytes; a hundred parameters of the greatest length fit
 
@@ -102,7 +103,8 @@ def parse_inspection(question: Question, data: bytes, encoding: str) -> Answer:
         answer.facts.update(zip(question.facts, map(_parse_truth, facts), strict=True))
     if rows and not question.lists:
         raise ProtocolError("an inspection's answer has a row too many")
-    answer.listed.update(_parse_listed(row, encoding) for row in rows)
+    listed = [_parse_listed(row, encoding) for row in rows]
+    answer.listed.update((name, value) for name, value in listed if name not in PASSING)
     return answer
 
 

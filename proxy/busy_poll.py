@@ -5,8 +5,8 @@ Theory. With few clients most of the time of a transaction is sleep: whoever has
 and to be woken costs 20 to 40 us on a virtual machine, of the one who sleeps and of the one who wakes him. So when
 something was said, and one transaction is all that is under way, the event loop is given something to do for a few
 microseconds: each time round it looks for the answer, and finds it without having slept. That takes processor time
-nobody else wants, or so we believe: where more is under way, or there is only one processor, it is not done. Whatever
-else the event loop has to do is done meanwhile, as ever.
+nobody else wants, or so we believe: where more is under way, in this pool or another, or there is only one processor,
+it is not done. Whatever else the event loop has to do is done meanwhile, as ever.
 
 It pays where answers are quick. Where they are not it is done the more seldom: after each time in vain twice as many
 are left out, until one is not. What servers answer and what clients ask next are two matters, each with a `Pace` of its
@@ -40,7 +40,9 @@ class Pace:
 class BusyPoll:
     """Of one process. `limit`: nanoseconds to stay awake for an answer; 0: not at all."""
 
-    __slots__ = ("_awaited", "_call_soon", "_end", "_is_awake", "limit", "of_clients", "of_servers")
+    __slots__ = (
+        "_at_work", "_awaited", "_call_soon", "_end", "_is_awake", "_since", "limit", "of_clients", "of_servers",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.limit = 0
@@ -49,17 +51,25 @@ class BusyPoll:
         self._awaited: Pace | None = None  # whose answer we stay awake for
         self._end = 0  # and until when
         self._is_awake = False
+        self._at_work: object = None  # whose one server works, and since when it has been no other pool's
+        self._since = 0
 
-    def begin(self, pace: Pace) -> None:
-        """Somebody has been told something, and is alone: stay awake for his answer. So what we were awake for has
-        come."""
-        if self._awaited is not None and self._awaited is not pace:
+    def begin(self, pace: Pace, at_work: object) -> None:
+        """Somebody has been told something, and is alone `at_work` in his pool: stay awake for his answer, unless
+        somebody of another pool was a moment ago. So what we were awake for has come."""
+        now = time.monotonic_ns()
+        if at_work is not self._at_work:
+            self._at_work, self._since = at_work, now
+        elif self._awaited is not None and self._awaited is not pace:
             self._awaited.to_leave_out = 0
+        if now < self._since + self.limit:
+            self._awaited = None
+            return
         if pace.left_out < pace.to_leave_out:
             pace.left_out += 1
             self._awaited = None
             return
-        self._awaited, self._end = pace, time.monotonic_ns() + self.limit
+        self._awaited, self._end = pace, now + self.limit
         if not self._is_awake:
             self._is_awake = True
             if self._call_soon is None:

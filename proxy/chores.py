@@ -44,9 +44,15 @@ class Chore:
             self._done(self)
 
 
-class Preface(Chore):
-    """Something that runs in front of what a client asks and in one unit with it, so it has no ReadyForQuery; `done` is
-    called if it fails, and then nothing behind it has run."""
+class Beginning(Chore):
+    """A BEGIN of ours. Until it is answered its client is in a transaction, whatever the server's last status."""
+
+    __slots__ = ()
+
+
+class Preface(Beginning):
+    """One that runs in one unit with what its client asks, so it has no ReadyForQuery; `done` is called if it fails,
+    and then nothing behind it has run."""
 
     __slots__ = ()
 

@@ -294,7 +294,7 @@ class Client(Shortcuts, Holding, Leaving, asyncio.Protocol):
                 self.keep(data, debts, care)
                 return
             server.unnamed = None  # whatever it was: somebody's simple Query may have ended it
-            prefix = start + self.take_begun(server, care) if self.begun else start
+            prefix = start + self.take_begun(server, debts, care) if self.begun else start
         elif server.ledger.head[0] is NOTHING:
             self.ask_again(server)
         if care == CARE:

@@ -7,12 +7,11 @@ what they will earn; whatever the client says meanwhile is put behind (`hold_byt
 sends them all, translated if they must be (`held_care`).
 
 A lone BEGIN is answered by us and kept in `begun` (the state BEGUN): it goes in front of what comes next, so no server
-is held by somebody who only means to do something. It goes as Parse, Bind and Execute (`RUN`), so that PostgreSQL
-sends its answer with the next one, instead of waking us for each, and runs nothing behind a BEGIN that fails. Nothing
-was done in such a transaction, so its COMMIT and its ROLLBACK are answered here too.
+is held by somebody who only means to do something. Where it can, it goes as Parse, Bind and Execute (`RUN`), so
+that PostgreSQL sends its answer with the next one, instead of waking us for each, and runs nothing behind a BEGIN that
+fails. Nothing was done in such a transaction, so its COMMIT and its ROLLBACK are answered here too.
 """
 
-from functools import lru_cache
 from typing import Any
 
 from protocol import codes, sqlstate
@@ -20,10 +19,10 @@ from protocol.acts import What
 from protocol.backend import READY_IDLE_MESSAGE, build_command_complete, build_error, build_ready
 from protocol.framing import HEADER_SIZE
 from protocol.frontend import build_query, build_run
-from protocol.ledger import ENDS_UNIT, ONE_QUERY, RUN, Debt
+from protocol.ledger import ENDS_UNIT, ONE_QUERY, PARSE, RUN, Debt, Round
 from proxy import dispatch, prepare
-from proxy.chores import Chore, Preface
-from proxy.requests import CARE, PASS, UNNAMED, length_at, read
+from proxy.chores import Beginning, Chore, Preface
+from proxy.requests import BEGINS, CARE, PASS, UNNAMED, length_at, read
 from proxy.states import BEGUN, GONE, LINED, RESTING, WAITING, Closing
 
 MAX_HELD = 65536  # bytes a waiting client may send before we stop reading
@@ -82,7 +81,7 @@ class Holding:
         if len(data) > MAX_HELD:
             self.let_go()
         if self.begun:
-            prefix += self.take_begun(server, self.held_care)
+            prefix += self.take_begun(server, self.held_debts, self.held_care)
         if self.held_care == CARE:
             prepare.send(self, server, data, prefix)
             return
@@ -144,7 +143,8 @@ class Holding:
         self.deliver(build_command_complete("BEGIN" if is_begin else "START TRANSACTION") + READY_IN_TRANSACTION)
 
     def begin_answered(self: Any, chore: Chore) -> None:
-        """What the client has said behind a BEGIN must not run without it."""
+        """What the client has said behind a BEGIN must not run without it. (What it has pipelined behind the end of its
+        first unit is sent already; but hardly anything makes such a BEGIN fail.)"""
         if chore.error is not None:
             self.refuse(chore.error, Closing.BEGIN_FAILED)
 
@@ -155,30 +155,30 @@ class Holding:
         self.move(RESTING)
         self.deliver(build_command_complete("COMMIT" if is_commit else "ROLLBACK") + READY_IDLE_MESSAGE)
 
-    def take_begun(self: Any, server: Any, care: int) -> bytes:
-        """The BEGIN that goes in front of something with that verdict, entered in the ledger. (Where names are put in
-        front too, it is a unit of its own, as batch.py expects.)"""
+    def take_begun(self: Any, server: Any, debts: tuple[Debt, ...], care: int) -> bytes:
+        """The BEGIN that goes in front of what earns `debts` and has that verdict, entered in the ledger. (Where names
+        are put in front too, it is a unit of its own, as batch.py expects.)"""
         begun, self.begun = self.begun, b""
         self.pool.stats.query_count += 1
         server.unnamed = None
         assert isinstance(begun, bytes)
         if begun is FAILED_BEGIN:
             server.ledger.expect(ONE_QUERY * 2, Chore())
-        elif care == CARE:
-            server.ledger.expect(ONE_QUERY, Chore(self.begin_answered))
-        else:
+        elif care < CARE and _is_covering(debts):
             server.ledger.expect(RUN, Preface(self.begin_answered))
             return _run(begun)
+        else:
+            server.ledger.expect(ONE_QUERY, Beginning(self.begin_answered))
         return begun
 
     def send_behind_begun(self: Any, server: Any, data: bytes, prefix: bytes = b"") -> None:
         """One simple query, behind the BEGIN that no server knows yet."""
         if prefix or self.begun is FAILED_BEGIN:
-            prefix += self.take_begun(server, PASS)
+            prefix += self.take_begun(server, ONE_QUERY, PASS)
             server.ledger.expect(ONE_QUERY, self)
             server.transport.write(prefix + data)
             return
-        begun, self.begun = self.begun, b""
+        begun, self.begun = self.begun, b""  # from here on `take_begun`, for the usual case
         self.pool.stats.query_count += 1
         server.unnamed = None
         server.ledger.expect_behind_run(Preface(self.begin_answered), self)
@@ -213,7 +213,15 @@ class Holding:
             self._receive(b"")
 
 
-@lru_cache(maxsize=64)
+_RUNS = {begin: build_run(begin[HEADER_SIZE:-1]) for begin in BEGINS}
+
+
 def _run(begun: bytes) -> bytes:
     """That BEGIN without a ReadyForQuery, for which PostgreSQL would send its answer alone, and wake us for it."""
-    return build_run(begun[HEADER_SIZE:-1])
+    return _RUNS.get(begun) or build_run(begun[HEADER_SIZE:-1])
+
+
+def _is_covering(debts: tuple[Debt, ...]) -> bool:
+    """Does what earns these begin by replacing the statement and the portal without names, so that nobody can come upon
+    those of our BEGIN? A Query does, and so does the round of an unnamed statement (rounds.py)."""
+    return debts[:1] == ONE_QUERY or (type(debts) is Round and debts[0] is PARSE)

@@ -170,7 +170,7 @@ class Wire:
         elif len(crowd.audience) < crowd.least or len(data) > LONGEST:
             self.transport.write(data)
             if crowd.busy_poll.limit and len(crowd.audience) == 1 and crowd.pace is not None:
-                crowd.busy_poll.begin(crowd.pace)
+                crowd.busy_poll.begin(crowd.pace, crowd.audience)
         else:
             crowd.outbox.begin()
             letters[self] = data

@@ -17,6 +17,7 @@ from typing import Any, Final
 from protocol import codes
 from protocol.backend import ErrorFields
 from protocol.effects import Act, Reading, What
+from proxy.chores import Beginning
 from proxy.states import CLEANING, CLOSED, GONE, IDLE, LINKED, TESTING, USED, Closing
 
 PATIENCE: Final = 2.0  # seconds for idle servers to hang up
@@ -128,7 +129,10 @@ def _wanted(said: dict[bytes, bool]) -> dict[bytes, bool]:
 
 
 def _is_in_transaction(client: Any) -> bool:
-    return bool(client.begun) or (client.server is not None and client.server.status != codes.IDLE)
+    server = client.server
+    if server is None or client.begun:
+        return bool(client.begun)
+    return server.status != codes.IDLE or any(isinstance(owner, Beginning) for owner in server.ledger.owners())
 
 
 def _stall_of(client: Any) -> Stall:

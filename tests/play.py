@@ -89,7 +89,7 @@ _SAID: dict[str, Callable[[str], bytes]] = {
     "1": lambda _: backend.PARSE_COMPLETE_MESSAGE,
     "2": lambda _: backend.BIND_COMPLETE_MESSAGE,
     "3": lambda _: backend.CLOSE_COMPLETE_MESSAGE,
-    "RAN": lambda tag: said(f"1 2 C:{tag}"),
+    "RAN": lambda tag: said(f"1 2 C:{tag.replace(chr(32), chr(95))}"),
     "n": lambda _: backend.NO_DATA_MESSAGE,
     "s": lambda _: backend.PORTAL_SUSPENDED_MESSAGE,
     "I": lambda _: backend.EMPTY_QUERY_MESSAGE,

@@ -554,6 +554,20 @@ def test_a_client_that_sets_something_each_time_does_not_keep_the_others_waiting
         thread.join()
 
 
+@pytest.mark.parametrize("begin", ["begin", ""])
+def test_what_was_set_for_a_transaction_is_nobodys_parameter(stand, begin):
+    """PostgreSQL goes on listing it as the session's (pg_settings.source) once a SET TRANSACTION has named it."""
+    with stand.connect(dbname="one") as alice:
+        for text in (begin, "set transaction isolation level repeatable read", begin and "commit"):
+            if text:
+                alice.execute(text)
+        alice.execute("do $$ begin null; end $$")  # whatever it may have set, nobody knows: so all is listed
+        assert value(alice, "select 1") == 1
+    for _ in range(2):
+        with stand.connect(dbname="one") as bob:
+            assert value(bob, "select 2") == 2
+
+
 def test_a_server_is_not_leaked_by_anything_above(stand):
     def count():
         with stand.connect("postgres", "pgbouncer") as console:

@@ -61,6 +61,12 @@ def test_what_the_session_has_set_is_listed_behind_it():
     assert answer.listed == {"datestyle": "German, DMY", "work_mem": "8MB"}
 
 
+def test_what_is_a_transactions_is_not_the_sessions_though_postgresql_lists_it():
+    """Once a SET TRANSACTION has named it, and for as long as the session lasts."""
+    row = said(["none"]) + said(["transaction_isolation", "read committed"], ["work_mem", "8MB"])
+    assert parse_inspection(Question(("role",), lists=True), row, "UTF8").listed == {"work_mem": "8MB"}
+
+
 def test_a_value_is_read_in_the_clients_encoding():
     question = Question(("my.x",))
     assert parse_inspection(question, said([b"\xfc"]), "LATIN1").values == {"my.x": "\u00fc"}

@@ -25,6 +25,11 @@ class Awake:
         loop = SimpleNamespace(call_soon=self.put_off.append)
         monkeypatch.setattr(asyncio, "get_running_loop", lambda: loop)
         monkeypatch.setattr(time, "monotonic_ns", lambda: self.now)
+        self.begin(self.poll.of_servers)
+        self.now = LIMIT  # since then nobody of another pool has been told anything
+
+    def begin(self, pace, at_work="shop"):
+        self.poll.begin(pace, at_work)
 
     def turns(self):
         """How often the event loop goes round, ten nanoseconds each, until there is nothing to do."""
@@ -37,7 +42,7 @@ class Awake:
 
     def tell(self, pace):
         """Nobody answers."""
-        self.poll.begin(pace)
+        self.begin(pace)
         return self.turns()
 
 
@@ -53,9 +58,9 @@ def test_it_stays_awake_as_long_as_it_may_and_then_sleeps(awake):
 
 def test_what_is_said_meanwhile_prolongs_it_and_is_not_put_off_twice(awake):
     poll = awake.poll
-    poll.begin(poll.of_servers)
-    awake.now = 30
-    poll.begin(poll.of_clients)
+    awake.begin(poll.of_servers)
+    awake.now += 30
+    awake.begin(poll.of_clients)
     assert len(awake.put_off) == 1
     assert awake.turns() == LIMIT // 10 + 1
 
@@ -73,33 +78,48 @@ def test_and_what_finds_something_always(awake):
     for _ in range(20):
         awake.tell(poll.of_servers)
     while not awake.put_off:
-        poll.begin(poll.of_servers)
-    poll.begin(poll.of_clients)
+        awake.begin(poll.of_servers)
+    awake.begin(poll.of_clients)
     awake.turns()
     for _ in range(9):
-        poll.begin(poll.of_servers)
+        awake.begin(poll.of_servers)
         assert awake.put_off
-        poll.begin(poll.of_clients)
+        awake.begin(poll.of_clients)
         awake.turns()
 
 
 def test_a_server_that_says_more_is_no_client_that_answers(awake):
     poll = awake.poll
     awake.tell(poll.of_clients)
-    poll.begin(poll.of_clients)
-    poll.begin(poll.of_clients)  # left out the first time, and awake now
-    poll.begin(poll.of_clients)
+    awake.begin(poll.of_clients)
+    awake.begin(poll.of_clients)  # left out the first time, and awake now
+    awake.begin(poll.of_clients)
     assert poll.of_clients.to_leave_out == 1
 
 
 def test_a_client_that_thinks_for_long_says_nothing_about_its_server(awake):
     poll = awake.poll
     for _ in range(20):
-        poll.begin(poll.of_servers)
+        awake.begin(poll.of_servers)
         assert awake.put_off
-        poll.begin(poll.of_clients)
+        awake.begin(poll.of_clients)
         awake.turns()
     assert poll.of_clients.to_leave_out > 4
+    assert not poll.of_servers.to_leave_out
+
+
+def test_who_works_in_another_pool_at_the_same_time_is_not_alone(awake):
+    poll = awake.poll
+    for _ in range(9):
+        for pool in ("bank", "shop"):
+            awake.begin(poll.of_servers, pool)
+            awake.now += LIMIT // 2
+    assert not awake.put_off
+    awake.now += LIMIT
+    awake.begin(poll.of_servers, "shop")
+    assert awake.put_off
+    awake.begin(poll.of_servers, "bank")
+    assert awake.turns() == 1
     assert not poll.of_servers.to_leave_out
 
 
@@ -109,7 +129,7 @@ def test_a_client_that_thinks_for_long_says_nothing_about_its_server(awake):
 )
 def test_only_for_who_is_alone_at_work(others, limit, paced, ought, monkeypatch):
     begun, said, outbox, pace = [], [], Outbox(), Pace()
-    monkeypatch.setattr(BusyPoll, "begin", lambda _, which: begun.append(which))
+    monkeypatch.setattr(BusyPoll, "begin", lambda _, which, __: begun.append(which))
     outbox.busy_poll.limit = limit
     wire = Wire(SimpleNamespace(write=said.append), Crowd(range(others), 8, outbox, pace if paced else None))
     wire.write(b"told")
@@ -119,7 +139,7 @@ def test_only_for_who_is_alone_at_work(others, limit, paced, ought, monkeypatch)
 
 def test_servers_and_clients_are_waited_for_apart(monkeypatch):
     begun = []
-    monkeypatch.setattr(BusyPoll, "begin", lambda _, pace: begun.append(pace))
+    monkeypatch.setattr(BusyPoll, "begin", lambda _, pace, __: begun.append(pace))
     play = Play(pool_size=2)
     poll = play.world.outbox.busy_poll
     poll.limit = LIMIT
@@ -135,7 +155,8 @@ def test_the_event_loop_goes_round_and_does_what_it_has_to_do(factory):
     async def main():
         poll, rounds = BusyPoll(), 0
         poll.limit = 10**10
-        poll.begin(poll.of_servers)
+        poll._at_work = main
+        poll.begin(poll.of_servers, main)
         ours, theirs = os.pipe()
         heard = asyncio.get_running_loop().create_future()
         asyncio.get_running_loop().add_reader(ours, lambda: heard.done() or heard.set_result(os.read(ours, 9)))
@@ -147,7 +168,7 @@ def test_the_event_loop_goes_round_and_does_what_it_has_to_do(factory):
             assert await heard == b"answer"
             await asyncio.sleep(0.01)
             poll.limit = 1_000_000
-            poll.begin(poll.of_servers)
+            poll.begin(poll.of_servers, main)
             while poll._is_awake:
                 rounds += 1
                 await asyncio.sleep(0)

@@ -1,11 +1,15 @@
 """BEGIN that waits for what comes after it: when it does, when it does not, and what it meets on its way."""
 
+from dataclasses import replace
+
 import pytest
 
 from protocol.backend import build_command_complete, build_data_row
 from protocol.frontend import build_query
 from protocol.inspection import Fact, Question, build_inspection
+from proxy.config.kinds import PoolMode
 from proxy.holding import READY_IN_TRANSACTION
+from proxy.overtime import find_timeout
 from proxy.states import ACTIVE
 from tests.play import (
     Play,
@@ -82,6 +86,43 @@ def test_the_unnamed_statement_is_brought_behind_it():
     play >> server("C Z:T 1 2 C Z:T") << to_client(said("1 Z:I") + STARTED + said("2 C Z:T"))
 
 
+@pytest.mark.parametrize(
+    "words", ["D S", "E S", "PARSE:=select_1 D S", "PARSE:=select_1 B E", "S", "C S", "D PARSE:=a B E S"]
+)
+def test_what_might_come_upon_its_portal_has_it_as_a_query(words):
+    begun() >> client(words) << to_server("Q:begin " + words)
+
+
+def in_session(play):
+    return replace(play.world.pool.limits, pool_mode=PoolMode.SESSION)
+
+
+def test_a_bind_in_a_pool_that_has_become_its_own_does_not_find_it():
+    play = a_play() >> client("PARSE:=select_1 S") >> server("1 Z:I") << released << to_server("PARSE:=select_1 S")
+    play >> client("Q:begin") >> (lambda play: play.world.pool.set_limits(in_session(play)))
+    play >> client("B E S") << to_server("Q:begin B E S")
+
+
+def test_a_timeout_of_the_transaction_counts_from_its_first_statement():
+    """However its answers come."""
+    for begin, tag in (("Q:begin", "BEGIN"), ("Q:start_transaction", "START_TRANSACTION")):
+        play = a_play(transaction_timeout=5.0) >> client(begin) >> client("PARSE:=select_1 B E H")
+        play >> server(f"C:{tag} Z:T 1 2 D C:SELECT_1")
+        for _ in range(3):
+            play.world.advance(2.0)
+            play >> client("PARSE:=select_1 B E H") >> server("1 2 D C:SELECT_1")
+        assert find_timeout(play.client, play.server, play.world.clock.now())
+
+
+def test_a_listen_behind_a_begin_that_is_not_answered_yet_is_of_the_transaction():
+    play = (
+        a_play() >> client("Q:start_transaction") >> client("Q:select_1") >> client("PARSE:=listen_news B E S") >> hears
+    )
+    play >> server("RAN:START_TRANSACTION D C:SELECT_1 Z:T 1 2 C:UNLISTEN Z:T")
+    play >> client("Q:rollback") >> server("C:ROLLBACK Z:I")
+    assert play.hub.said[-1] == ("unlisten", b"news")
+
+
 def test_proven_parameters_travel_with_it():
     play = begun(followed={"TimeZone": "CET"})
     play.world.pool.proven.add(("TimeZone", "CET"))
@@ -98,7 +139,7 @@ def test_its_end_waits_behind_what_waits():
 def test_a_cancel_of_half_a_batch_waits_for_the_rest():
     play = waiting_in_transaction("PARSE:=select_1 B")
     assert not play.client.cancel_waiting()
-    play >> client("E S") >> server("C Z:I") << to_server("RUN:begin PARSE:=select_1 B E S")
+    play >> client("E S") >> server("C Z:I") << to_server("Q:begin PARSE:=select_1 B E S")
 
 
 @pytest.mark.parametrize("limits", [{"session_state": "reset"}, {"session_state": "leak"}])

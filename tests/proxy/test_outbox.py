@@ -158,15 +158,33 @@ def test_what_is_long_goes_out_at_once_behind_what_waits(others):
     play(main())
 
 
-def test_what_is_told_to_several_goes_out_behind_what_waits():
-    class Told:
-        def __init__(self, name):
-            self.transport = Ear(name, book, outbox).wire
+class Told:
+    def __init__(self, name, book, outbox):
+        self.transport = Ear(name, book, outbox).wire
 
+
+def test_what_is_told_to_several_is_all_said_and_in_order_whoever_it_is_and_however_long():
     async def main():
-        anna, bert = Told("anna"), Told("bert")
+        long = b"x" * (LONGEST + 1)
+        for told in ("abc", "abca", "aab", "aaa"):
+            for lengthy in ("", "a", "b", "ab"):
+                book, outbox = [], Outbox()
+                peers = {name: Told(name, book, outbox) for name in "abc"}
+                said = [(name, b"%d" % at + long * (name in lengthy)) for at, name in enumerate(told)]
+                outbox.write_all([(peers[name], data) for name, data in said])
+                for name in "abc":
+                    heard = b"".join(data for who, data in book if who == name)
+                    assert heard == b"".join(data for who, data in said if who == name)
+                assert not outbox.letters
+
+    play(main())
+
+
+def test_what_is_told_to_several_goes_out_behind_what_waits():
+    async def main():
+        anna, bert, carl = (Told(name, book, outbox) for name in ("anna", "bert", "carl"))
         anna.transport.write(b"1")
-        outbox.write_all([(anna, b"2"), (bert, b"3"), (Told("carl"), b"4")])
+        outbox.write_all([(anna, b"2"), (bert, b"3"), (carl, b"4")])
         assert book == [("anna", b"12"), ("bert", b"3"), ("carl", b"4")]
         outbox.write_all([(anna, b"5")])
         await asyncio.sleep(0)
