@@ -740,7 +740,8 @@ def test_what_runs_behind_a_begin_is_answered_as_if_it_had_come_before(upstream,
 
 def test_nobody_comes_upon_the_statement_or_the_portal_of_our_begin(upstream, stand):
     batches = [
-        describe("S"), describe(), execute(), bind() + execute(), b"", describe() + parse("select 7") + bind() + execute(),
+        describe("S"), describe(), execute(), bind() + execute(), b"",
+        describe() + parse("select 7") + bind() + execute(),
         parse("select name, statement from pg_cursors") + bind(portal="pp") + execute("pp"),
     ]  # fmt: skip
     units = [unit for batch in batches for unit in (query("begin"), batch + SYNC, query("commit"))]
