@@ -19,7 +19,7 @@ The event loop is asked for once: up to CPython 3.11 each `get_running_loop` is 
 """
 
 import asyncio
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Collection
 from itertools import islice
 from operator import attrgetter, methodcaller
 from typing import Any, Final, cast
@@ -133,13 +133,19 @@ class Crowd:
 
     __slots__ = ("audience", "busy_poll", "least", "letters", "outbox", "pace")
 
-    def __init__(self, audience: Sized, least: int, outbox: Outbox, pace: Pace | None = None) -> None:
+    def __init__(self, audience: Collection[Any], least: int, outbox: Outbox, pace: Pace | None = None) -> None:
         self.audience = audience
         self.least = least
         self.outbox = outbox
         self.pace = pace
         self.busy_poll = outbox.busy_poll
         self.letters = outbox.letters
+
+    def stay_awake(self, pace: Pace) -> None:
+        """There is one. But a line works for many, and what is no client's is in no hurry."""
+        (server,) = self.audience
+        if not getattr(server.client, "is_line", True):
+            self.busy_poll.begin(pace, self.audience)
 
 
 class Wire:
@@ -170,7 +176,7 @@ class Wire:
         elif len(crowd.audience) < crowd.least or len(data) > LONGEST:
             self.transport.write(data)
             if crowd.busy_poll.limit and len(crowd.audience) == 1 and crowd.pace is not None:
-                crowd.busy_poll.begin(crowd.pace, crowd.audience)
+                crowd.stay_awake(crowd.pace)
         else:
             crowd.outbox.begin()
             letters[self] = data

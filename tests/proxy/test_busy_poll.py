@@ -123,18 +123,31 @@ def test_who_works_in_another_pool_at_the_same_time_is_not_alone(awake):
     assert not poll.of_servers.to_leave_out
 
 
+A_CLIENT, A_LINE = SimpleNamespace(is_line=False), SimpleNamespace(is_line=True)
+
+
 @pytest.mark.parametrize(
-    ("others", "limit", "paced", "ought"),
-    [(1, 9, True, 1), (0, 9, True, 0), (2, 9, True, 0), (1, 0, True, 0), (1, 9, False, 0)],
+    ("at_work", "limit", "paced", "ought"),
+    [
+        ([A_CLIENT], 9, True, 1),
+        ([], 9, True, 0),
+        ([A_CLIENT, A_CLIENT], 9, True, 0),
+        ([A_LINE], 9, True, 0),
+        ([None], 9, True, 0),
+        ([A_CLIENT], 0, True, 0),
+        ([A_CLIENT], 9, False, 0),
+    ],
 )
-def test_only_for_who_is_alone_at_work(others, limit, paced, ought, monkeypatch):
+def test_only_for_who_is_alone_at_work(at_work, limit, paced, ought, monkeypatch):
+    """A line works for many."""
     begun, said, outbox, pace = [], [], Outbox(), Pace()
-    monkeypatch.setattr(BusyPoll, "begin", lambda _, which, __: begun.append(which))
+    monkeypatch.setattr(BusyPoll, "begin", lambda _, *which: begun.append(which))
     outbox.busy_poll.limit = limit
-    wire = Wire(SimpleNamespace(write=said.append), Crowd(range(others), 8, outbox, pace if paced else None))
+    servers = [SimpleNamespace(client=client) for client in at_work]
+    wire = Wire(SimpleNamespace(write=said.append), Crowd(servers, 8, outbox, pace if paced else None))
     wire.write(b"told")
     assert said == [b"told"]
-    assert begun == [pace] * ought
+    assert begun == [(pace, servers)] * ought
 
 
 def test_servers_and_clients_are_waited_for_apart(monkeypatch):
