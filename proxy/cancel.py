@@ -25,7 +25,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from protocol.startup import build_cancel_request
-from proxy.chores import is_for
+from proxy.chores import Preface, is_for
 from proxy.inbox import PeerGone
 from proxy.peers import SENT, TIMED_OUT, UNKNOWN, Peers, as_given_out, stamp
 from proxy.states import Closing
@@ -134,9 +134,16 @@ class Cancels:
             server.rest()
 
     async def _wait_turn(self, server: Any, client: Any) -> bool:
-        """Until the server works for `client` and not on something of ours in front; False when nothing is left."""
+        """Until the server works for `client` and not on something of ours in front; False when nothing is left.
+
+        A `Preface` is answered together with what follows it, so nobody sees when that begins. It takes no time.
+        """
+        has_looked = False
         while client is not None:
             owner = server.ledger.head[1]
+            if has_looked and isinstance(owner, Preface) and server.client is client:
+                return True
+            has_looked = True
             is_held = client.server is server and client.held is not None  # behind something of ours, unsent
             if owner is client or (not is_held and is_for(owner, client)):
                 return True

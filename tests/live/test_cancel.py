@@ -55,6 +55,18 @@ def test_a_running_query_is_cancelled_by_its_clients_key(stand, admin):
 
 
 @pytest.mark.solitary
+def test_so_is_the_first_one_of_a_transaction(stand, admin):
+    """PostgreSQL says nothing of the BEGIN before it has something to say about the query."""
+    with stand.raw() as line:
+        line.ask("begin")
+        line.send(query(NAP))
+        wait_until(lambda: is_running(admin), "it runs")
+        cancel(stand, line.key)
+        answer = line.read_until()
+        assert (sqlstate(answer), answer[-1].body) == ("57014", b"E")
+        assert kinds(line.ask("rollback")) == "CZ"
+
+
 def test_a_query_in_the_queue_is_taken_out_of_it(stand, admin):
     with stand.raw(database="one") as holder, stand.raw(database="one") as line:
         holder.ask("begin; select 1")

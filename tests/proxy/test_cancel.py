@@ -108,6 +108,14 @@ def test_a_cancel_that_comes_while_the_query_is_held_back_for_a_set_hits_that_qu
     assert play.endpoint.keys() == [play.server.key]
 
 
+def test_the_first_query_behind_a_begin_can_be_cancelled_though_the_begin_is_answered_only_with_it():
+    play = play_with_cancels(deferred_begin=True) >> client("Q:begin") >> client("Q:long") >> asks_to_cancel
+    assert not play.endpoint.lines, "it may still be the BEGIN that runs"
+    play >> (lambda play: play.world.advance(0.01))
+    assert play.endpoint.keys() == [play.server.key]
+    play >> server("RAN:BEGIN ERROR:canceled Z:E") << to_client("C:BEGIN Z:T ERROR:canceled Z:E") << stays_linked
+
+
 def test_a_cancel_whose_query_is_answered_meanwhile_is_not_sent():
     play = play_with_cancels(followed={"TimeZone": "CET"})
     play.world.pool.proven.add(("TimeZone", "CET"))
