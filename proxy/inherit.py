@@ -258,6 +258,9 @@ class Inheritance:
     async def _connect(self, client: Client, connected: socket.socket) -> None:
         try:
             _, inbox = await asyncio.get_running_loop().connect_accepted_socket(Inbox, connected)
+        except asyncio.CancelledError:  # we end before it is here
+            connected.close()
+            raise
         except OSError as error:
             self._drop(client, connected)
             self._proxy.log.for_socket(repr(client)).warning(f"lost while it was handed over: {error}")
