@@ -253,14 +253,14 @@ class Inheritance:
         """It is ours: the older process will hear that, whatever becomes of us."""
         self._taken += 1
         del self._unconfirmed[client]
-        self._proxy.tasks.start(self._connect(client, connected), name="heir")
+        coming = self._proxy.tasks.start(self._connect(client, connected), name="heir")
+        coming.add_done_callback(
+            lambda task: connected.close() if task.cancelled() else None
+        )  # we end before it is here
 
     async def _connect(self, client: Client, connected: socket.socket) -> None:
         try:
             _, inbox = await asyncio.get_running_loop().connect_accepted_socket(Inbox, connected)
-        except asyncio.CancelledError:  # we end before it is here
-            connected.close()
-            raise
         except OSError as error:
             self._drop(client, connected)
             self._proxy.log.for_socket(repr(client)).warning(f"lost while it was handed over: {error}")
