@@ -54,8 +54,8 @@ NO_BEGIN = (ASKED, b"\0")
 _TAGS = (b"BEGIN", b"COMMIT", b"ROLLBACK", b"INSERT 0 1", b"UPDATE 1", b"UPDATE 0", b"DELETE 1", b"DELETE 0", b"SET")
 _USUAL = frozenset(build_message(codes.COMMAND_COMPLETE, tag + b"\0") + ready for tag in _TAGS for ready in _READY)
 _BEGUN = build_message(codes.COMMAND_COMPLETE, b"BEGIN\0")
-_BEGUN_AND_READY = _BEGUN + _READY[1]
-_BEGUN_IN_UNIT = build_message(codes.PARSE_COMPLETE) + build_message(codes.BIND_COMPLETE) + _BEGUN
+_BEGUN_AND_READY = _BEGUN + _READY[1]  # what answers a Query
+_BEGUN_IN_UNIT = build_message(codes.PARSE_COMPLETE) + build_message(codes.BIND_COMPLETE) + _BEGUN  # and RUN
 _LONGEST_USUAL = max(map(len, _USUAL)) - _READY_SIZE
 _LEAST_IN_QUERY, _LEAST_IN_EXECUTE = (
     tuple(LEAST_LENGTH if dull else 1 << 32 for dull in DULL[debt])  # no length reaches what is not dull

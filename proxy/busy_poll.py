@@ -33,6 +33,13 @@ class Pace:
         self.left_out = 0
         self.to_leave_out = 0
 
+    def is_left_out(self) -> bool:
+        """Is this one of those for which nobody stays awake?"""
+        if self.left_out >= self.to_leave_out:
+            return False
+        self.left_out += 1
+        return True
+
     def slow_down(self) -> None:
         self.left_out, self.to_leave_out = 0, min(2 * self.to_leave_out + 1, MOST_LEFT_OUT)
 
@@ -62,11 +69,7 @@ class BusyPoll:
             self._at_work, self._since = at_work, now
         elif self._awaited is not None and self._awaited is not pace:
             self._awaited.to_leave_out = 0
-        if now < self._since + self.limit:
-            self._awaited = None
-            return
-        if pace.left_out < pace.to_leave_out:
-            pace.left_out += 1
+        if now < self._since + self.limit or pace.is_left_out():
             self._awaited = None
             return
         self._awaited, self._end = pace, now + self.limit
@@ -93,7 +96,7 @@ def find_hindrance() -> str:
     return "there is one processor, and others need it" if count < 2 else ""
 
 
-def stay_awake(proxy: Any) -> None:
+def set_limit(proxy: Any) -> None:
     """As `busy_poll_us` says, if that makes sense."""
     microseconds = proxy.settings.busy_poll_us
     why = find_hindrance() if microseconds else ""

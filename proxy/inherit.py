@@ -254,9 +254,8 @@ class Inheritance:
         self._taken += 1
         del self._unconfirmed[client]
         coming = self._proxy.tasks.start(self._connect(client, connected), name="heir")
-        coming.add_done_callback(
-            lambda task: connected.close() if task.cancelled() else None
-        )  # we end before it is here
+        # If we end before it is here nobody else closes its socket.
+        coming.add_done_callback(lambda task: connected.close() if task.cancelled() else None)
 
     async def _connect(self, client: Client, connected: socket.socket) -> None:
         try:

@@ -24,7 +24,7 @@ from proxy.auth.outside import Outside
 from proxy.auth.proofs import Proofs, name_unwarmed
 from proxy.auth.users import Users
 from proxy.balancer import receive
-from proxy.busy_poll import stay_awake
+from proxy.busy_poll import set_limit
 from proxy.cancel import Cancels
 from proxy.clock import Clock
 from proxy.config.entries import Database, hosts_of
@@ -127,7 +127,7 @@ class Proxy:
     async def start(self, sockets: list[socket.socket] | None = None, inheritance: Inheritance | None = None) -> None:
         """Pre-warm, listen, say so. `sockets` are inherited ones; else those of the settings are opened (OSError)."""
         asyncio.get_running_loop().set_exception_handler(self.tasks.on_loop_error)
-        stay_awake(self)
+        set_limit(self)
         if inheritance is not None:
             inheritance.prepare(self)
         opened = sockets or open_sockets(self.settings)

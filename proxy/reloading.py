@@ -15,7 +15,7 @@ from typing import Any, Final
 from proxy.aside import aside
 from proxy.auth.rulebook import OF_RULES, Rulebook
 from proxy.auth.users import NOBODY, BadUserFile, Users, read_users
-from proxy.busy_poll import stay_awake
+from proxy.busy_poll import set_limit
 from proxy.config.ini import BadConfig, Config, read
 from proxy.config.limits import Limits, resolve
 from proxy.config.outside import find_missing
@@ -133,7 +133,7 @@ class Reloader:
         proxy.lookups.forget()
         proxy.keeper.iterations = settings.scram_iterations
         proxy.cancels.timeout = settings.cancel_wait_timeout
-        stay_awake(proxy)
+        set_limit(proxy)
         for listener in proxy.listeners:
             tune_all(listener.socket, settings)
         proxy.pools.reconcile(changes, plan.limits)

@@ -99,6 +99,15 @@ def converse(line: Raw, units: list[bytes]) -> list[Any]:
     return told
 
 
+def check_answers(upstream: Any, stand: Stand, units: list[bytes], times: int = 1) -> None:
+    """A client of the proxy hears what PostgreSQL itself answers, and so does the next one."""
+    with direct(upstream) as line:
+        ought = converse(line, units)
+    for _ in range(times):
+        with stand.raw() as line:
+            assert converse(line, units) == ought
+
+
 def count_ends(unit: bytes) -> int:
     count = 0
     while unit:
@@ -309,11 +318,7 @@ CONVERSATIONS: dict[str, list[bytes]] = {
 
 @pytest.mark.parametrize("what", CONVERSATIONS)
 def test_every_answer_is_postgresqls_own(upstream, stand, what):
-    with direct(upstream) as line:
-        ought = converse(line, CONVERSATIONS[what])
-    for _ in range(2):  # the second finds what the first has left
-        with stand.raw() as line:
-            assert converse(line, CONVERSATIONS[what]) == ought
+    check_answers(upstream, stand, CONVERSATIONS[what], times=2)  # the second finds what the first has left
 
 
 @pytest.mark.parametrize("what", CONVERSATIONS)
@@ -705,10 +710,7 @@ def test_twenty_clients_may_begin_over_two_servers(stand, admin):
 @pytest.mark.parametrize("end", ["commit", "ROLLBACK", "end", "abort", "/* nothing */ commit"])
 def test_the_end_of_nothing_is_answered_as_postgresql_would(upstream, stand, begin, end):
     units = [query(begin), query(end), query(begin), query("show transaction_isolation"), query(end), query("select 1")]
-    with direct(upstream) as line:
-        ought = converse(line, units)
-    with stand.raw() as line:
-        assert converse(line, units) == ought
+    check_answers(upstream, stand, units)
 
 
 def test_a_begin_goes_in_front_of_a_batch(upstream, stand):
@@ -716,10 +718,7 @@ def test_a_begin_goes_in_front_of_a_batch(upstream, stand):
         ONE + SYNC, query("begin"), run("a", 1) + SYNC, run("nobody") + SYNC, run("a", 1) + SYNC, query("commit"),
         query("begin"), parse("select 7") + bind() + describe() + execute() + SYNC, query("begin"), query("rollback"),
     ]  # fmt: skip
-    with direct(upstream) as line:
-        ought = converse(line, units)
-    with stand.raw() as line:
-        assert converse(line, units) == ought
+    check_answers(upstream, stand, units)
 
 
 @pytest.mark.parametrize("begin", ["begin", "BEGIN;", "start transaction", "begin read only"])
@@ -732,10 +731,7 @@ def test_a_begin_goes_in_front_of_a_batch(upstream, stand):
 def test_what_runs_behind_a_begin_is_answered_as_if_it_had_come_before(upstream, stand, begin, text):
     units = [query(begin), query(text), query("select txid_status(1) is null"), query("rollback")] * 2
     units += [query(begin), parse(text) + bind() + describe() + execute() + SYNC, query("select 3"), query("rollback")]
-    with direct(upstream) as line:
-        ought = converse(line, units)
-    with stand.raw() as line:
-        assert converse(line, units) == ought
+    check_answers(upstream, stand, units)
 
 
 def test_nobody_comes_upon_the_statement_or_the_portal_of_our_begin(upstream, stand):
@@ -745,10 +741,7 @@ def test_nobody_comes_upon_the_statement_or_the_portal_of_our_begin(upstream, st
         parse("select name, statement from pg_cursors") + bind(portal="pp") + execute("pp"),
     ]  # fmt: skip
     units = [unit for batch in batches for unit in (query("begin"), batch + SYNC, query("commit"))]
-    with direct(upstream) as line:
-        ought = converse(line, units)
-    with stand.raw() as line:
-        assert converse(line, units) == ought
+    check_answers(upstream, stand, units)
 
 
 def test_who_has_begun_and_waits_can_cancel(stand):

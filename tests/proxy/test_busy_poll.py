@@ -9,7 +9,7 @@ import pytest
 import uvloop
 
 from proxy import busy_poll
-from proxy.busy_poll import MOST_LEFT_OUT, BusyPoll, Pace, stay_awake
+from proxy.busy_poll import MOST_LEFT_OUT, BusyPoll, Pace, set_limit
 from proxy.outbox import Crowd, Outbox, Wire
 from tests.play import Play, another_client, another_server, client, server
 
@@ -203,10 +203,10 @@ def a_proxy(microseconds):
 def test_the_setting_is_in_microseconds(monkeypatch):
     monkeypatch.setattr(busy_poll, "find_hindrance", lambda: "")
     proxy, said = a_proxy(150)
-    stay_awake(proxy)
+    set_limit(proxy)
     assert proxy.outbox.busy_poll.limit == 150_000
     proxy.settings.busy_poll_us = 0
-    stay_awake(proxy)
+    set_limit(proxy)
     assert proxy.outbox.busy_poll.limit == 0
     assert not said
 
@@ -215,8 +215,8 @@ def test_the_setting_is_in_microseconds(monkeypatch):
 def test_with_one_processor_it_is_left_to_the_others(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3})
     proxy, said = a_proxy(150)
-    stay_awake(proxy)
+    set_limit(proxy)
     assert proxy.outbox.busy_poll.limit == 0
     assert said == ["busy_poll_us: not here (there is one processor, and others need it)"]
-    stay_awake(a_proxy(0)[0])
+    set_limit(a_proxy(0)[0])
     assert len(said) == 1
