@@ -17,7 +17,6 @@ gets a FATAL with the SQLSTATE PostgreSQL has for it, and its server, if any, is
 """
 
 import asyncio
-from collections.abc import Mapping
 from typing import Any
 
 from protocol import codes, sqlstate
@@ -29,8 +28,6 @@ from protocol.frontend import TERMINATE_MESSAGE
 from protocol.ledger import COPY_END, DULL_REQUESTS, NOTHING, ONE_QUERY, REQUESTS, Debt
 from protocol.parameters import ParameterSet
 from proxy import dispatch, prepare
-from proxy.config.kinds import PoolMode
-from proxy.envoys import NO_ALIASES
 from proxy.holding import MAX_HELD, Holding
 from proxy.leaving import Leaving
 from proxy.log import Tag, tag_client
@@ -45,25 +42,22 @@ from proxy.requests import (
     UNNAMED,
     is_terminate,
 )
-from proxy.reword import reword
+from proxy.served import MAX_BACKLOG, Served
 from proxy.shortcuts import TEXT, Shortcuts
 from proxy.states import ACTIVE, BEGUN, CLIENT_MOVES, GONE, LINED, RESTING, WAITING, ClientState, Closing
 
 STREAM_FROM = 65536  # bytes; a shorter message that is cut waits until it is whole
 MAX_AT_ONCE = 2_000  # requests of one client taken in one turn of the loop: about 5 ms
-MAX_BACKLOG = 10_000  # requests of one client that may be unanswered before we stop reading it
 
 _SHORT_QUERIES = {
     build_message(codes.QUERY, bytes(size))[:HEADER_SIZE]: HEADER_SIZE + size for size in range(1, SHORT - HEADER_SIZE)
 }
 """How long a message is that begins so."""
 _HEADER = slice(HEADER_SIZE)
-_IDLE = codes.IDLE
-_STATEMENT = PoolMode.STATEMENT
 _DEBTS: tuple[Debt | None, ...] = tuple(REQUESTS.get(kind) for kind in range(256))
 
 
-class Client(Shortcuts, Holding, Leaving, asyncio.Protocol):
+class Client(Shortcuts, Holding, Served, Leaving, asyncio.Protocol):
     """One client, from its welcome to its end."""
 
     __slots__ = (
@@ -308,73 +302,6 @@ class Client(Shortcuts, Holding, Leaving, asyncio.Protocol):
             self.is_paced = True  # it asks faster than it is answered: let it wait
             self.hold()
 
-    # What a server calls: we are the owner of a debt.
-
-    def deliver(self, data: bytes) -> None:
-        """Bytes of the server for this client."""
-        if self.state is not GONE:
-            self.pool.stats.sent += len(data)
-            self.transport.write(data)
-            if self.is_paced:
-                self._ease()
-
-    def finish(self, server: Any, data: bytes) -> None:
-        """The whole answer to one query of ours: `answered` and `deliver` in one."""
-        began = self.request_at
-        if server.status != _IDLE or began != self.xact_at or self.is_paced:
-            self._finish_part(server, data)
-            return
-        pool = self.pool  # from here on the usual case: the query was a transaction of its own
-        stats, now = pool.stats, pool.now()
-        stats.lone_count += 1
-        stats.lone_time += now - began
-        self.request_at = self.xact_at = self.ready_at = server.ready_at = now
-        stats.sent += len(data)
-        self.transport.write(data)
-
-    def _finish_part(self, server: Any, data: bytes) -> None:
-        """... which was part of a longer transaction."""
-        pool = self.pool
-        if self.is_paced or pool.limits.pool_mode is _STATEMENT:
-            self.answered(server)
-            self.deliver(data)
-            return
-        stats, now = pool.stats, pool.now()
-        stats.query_count += 1
-        stats.query_time += now - self.request_at
-        self.request_at = self.ready_at = server.ready_at = now
-        if server.status == _IDLE:
-            stats.xact_count += 1
-            stats.xact_time += now - self.xact_at
-            self.xact_at = now
-        stats.sent += len(data)
-        self.transport.write(data)
-
-    def answered(self, server: Any) -> None:
-        """A ReadyForQuery of ours has come."""
-        stats, now = self.pool.stats, self.pool.now()
-        stats.query_count += 1
-        stats.query_time += now - self.request_at
-        self.request_at = self.ready_at = server.ready_at = now
-        if server.status == codes.IDLE:
-            stats.xact_count += 1
-            stats.xact_time += now - self.xact_at
-            self.xact_at = now
-        elif self.pool.limits.pool_mode is PoolMode.STATEMENT:
-            self.close(Closing.STATEMENT_MODE)  # before it hears this ReadyForQuery, or it would miss our error
-
-    def failed(self, error: ErrorFields, aliases: Mapping[bytes, bytes] = NO_ALIASES) -> bytes | None:
-        """An error of ours has come. What we are told instead, if our names must be put back into it; see reword.py."""
-        if self.stall is not None:
-            self.stall.has_failed = True
-        return reword(self, error, aliases) if self.statements is not None else None
-
-    def voided(self) -> None:
-        """An error has paid our Parse, Close or Describe; those that matter have envoys."""
-
-    def relieve(self) -> None:
-        """We do not wait for that."""
-
     # Flow control, for the server that reads slowly, or the queue that is long.
 
     def hold(self) -> None:
@@ -388,9 +315,3 @@ class Client(Shortcuts, Holding, Leaving, asyncio.Protocol):
             return
         if not self.transport.is_closing():
             self.transport.resume_reading()
-
-    def _ease(self) -> None:
-        """Some of too many requests have been answered. (Not only at a ReadyForQuery: its Sync may be yet to come.)"""
-        if self.server is None or self.server.ledger.backlog < MAX_BACKLOG // 2:
-            self.is_paced = False
-            self.let_go()

@@ -1,22 +1,16 @@
 """
-The proxy: a table of contents. Start, receive, reload, pause, drain, stop.
+The proxy: a table of contents. Start, receive, reload, pause; how it ends is in draining.py.
 
 Theory. `Proxy` owns the world and passes parts of it down; there is no state at module level, and nobody imports
 this file. What it holds is replaced as a whole (config, users), so whoever reads it sees one consistent moment: see
 reloading.py.
-
-Leaving is gentle by default: WAIT_FOR_CLIENTS serves those who are here until they go, WAIT_FOR_SERVERS lets
-transactions end, IMMEDIATE does neither. A second wish to leave is immediate. Whoever is still connected at the end
-is told so.
 """
 
 import asyncio
-import signal
 import socket
 from typing import Any
 
 from protocol.parameters import FOLLOWED, spelling
-from proxy.audit import build_report
 from proxy.auth.gate import Gate
 from proxy.auth.keys import KeyKeeper
 from proxy.auth.lookup import Lookups
@@ -31,6 +25,7 @@ from proxy.config.entries import Database, hosts_of
 from proxy.config.ini import Config
 from proxy.connect import Opener
 from proxy.daemon import PidFile, describe_build
+from proxy.draining import Draining
 from proxy.express import Express
 from proxy.hub import Hub
 from proxy.inherit import Inheritance
@@ -46,7 +41,7 @@ from proxy.pools import Pools
 from proxy.reloading import Reloader
 from proxy.resolver import Resolver
 from proxy.server import Server
-from proxy.states import Closing, Leaving, Waiting
+from proxy.states import Leaving, Waiting
 from proxy.stats import as_fields, describe, sum_averages
 from proxy.strangers import Strangers
 from proxy.suspend import Suspension
@@ -55,12 +50,11 @@ from proxy.tls import Contexts, build_contexts
 from proxy.tunnel import Far, Tunnel
 from proxy.userfile import UserFile
 
-LAST_BREATH = 0.2  # seconds for the last words to leave the sockets
 MAX_FOUND = 1000  # names of databases remembered, known or not
 PREWARM_PATIENCE = 10.0  # seconds a start waits for min_pool_size before it takes clients anyway
 
 
-class Proxy:
+class Proxy(Draining):
     """The world. Built from a config that is known to be right."""
 
     def __init__(
@@ -324,60 +318,6 @@ class Proxy:
         else:
             self.log.log("got SIGUSR2, but not paused/suspended")
 
-    # Leave.
-
-    def on_leave(self, number: signal.Signals, how: Leaving) -> None:
-        """A signal wants us gone."""
-        words = _LEAVING_WORDS[how] if self.leaving in (None, Leaving.SUCCEEDED) else " while shutting down, fast exit"
-        self.log.log(f"got {number.name}{words}")
-        self.leave(how)
-
-    def leave(self, how: Leaving) -> None:
-        """Stop taking clients, and end as `how` says. A second call is immediate."""
-        if self.leaving not in (None, Leaving.SUCCEEDED):
-            how = Leaving.IMMEDIATE
-        self.leaving = how
-        self.log.log(f"shutting down: {how.value}")
-        self.notifier.stopping()
-        self.kin.leave()
-        self.close_listeners()
-        self.suspension.end()  # else nobody could ever finish
-        if how is Leaving.WAIT_FOR_SERVERS:
-            self.pools.pause(None)
-        self.check_drained()
-
-    def close_listeners(self) -> None:
-        for listener in self.listeners:
-            listener.close()
-        self.listeners = []
-
-    def check_drained(self) -> None:
-        """Is everything gone that a gentle end waits for?"""
-        if self.leaving is not None and self._is_drained(self.leaving):
-            self._gone.set()
-
-    def _is_drained(self, how: Leaving) -> bool:
-        if how is Leaving.SUCCEEDED:  # a caller may not have said yet that it wants to be a client
-            has_callers = self.doorsteps or self.callers > len(self.consoles)
-            return not (self.client_count or has_callers or self.kin.holds_us)
-        if how is Leaving.WAIT_FOR_CLIENTS:
-            return self.client_count == 0 and not self.strangers.logging_in
-        if how is Leaving.WAIT_FOR_SERVERS:
-            return all(pool.is_quiet for pool in [*self.pools, *self.pools.dying])
-        return True
-
-    async def wait_gone(self) -> None:
-        """Until somebody has told us to leave and nothing holds us back; then say goodbye to everyone."""
-        await self._gone.wait()
-        self.kin.finish()
-        for line in build_report(list(self.pools)):
-            self.log.log(line)
-        self.pools.close_all(None, Closing.SHUTDOWN)
-        await asyncio.sleep(LAST_BREATH)
-        await self.tasks.cancel_all()
-        self.keeper.close()
-        self.log.log("process down")
-
     # Saying how it goes.
 
     def log_stats(self) -> None:
@@ -387,10 +327,3 @@ class Proxy:
         self.notifier.status(line)
         if self.settings.log_stats:
             self.log.log(line, as_fields(averages))
-
-
-_LEAVING_WORDS = {  # PgBouncer's
-    Leaving.WAIT_FOR_CLIENTS: ", shutting down, waiting for all clients disconnect",
-    Leaving.WAIT_FOR_SERVERS: ", shutting down, waiting for all servers connections to be released",
-    Leaving.IMMEDIATE: ", fast exit",
-}

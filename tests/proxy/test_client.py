@@ -4,10 +4,10 @@ import random
 
 import pytest
 
-from protocol.ledger import QUERY
-from proxy.client import MAX_AT_ONCE, MAX_BACKLOG, STREAM_FROM
+from proxy.client import MAX_AT_ONCE, STREAM_FROM
 from proxy.holding import MAX_HELD
 from proxy.leaving import FLUSH_TIME
+from proxy.served import MAX_BACKLOG
 from proxy.states import ACTIVE, CLEANING, CLOSED, CLOSING, GONE, IDLE, RESTING, WAITING, Closing
 from tests.fakes import check_world
 from tests.play import (
@@ -18,7 +18,6 @@ from tests.play import (
     client_hangs_up,
     error_to_client,
     released,
-    said,
     server,
     stays_linked,
     to_client,
@@ -120,28 +119,6 @@ def test_in_transaction_mode_it_stays_as_long_as_the_transaction_is_open():
     play >> server("ERROR:no Z:E") << stays_linked >> client("Q:rollback") >> server("C Z:I") << released
 
 
-def test_in_statement_mode_a_transaction_ends_the_client():
-    play = Play(pool_mode="statement") >> client("Q:begin") >> server("C Z:T")
-    assert b"transaction blocks not allowed in statement pooling mode" in play.hear("client")
-    assert play.client.state is GONE
-    play << to_server("Q:begin Q:ROLLBACK") >> server("C Z:I")
-    assert play.server.state is IDLE
-
-
-def test_the_error_of_statement_mode_does_not_fall_into_a_message_that_is_half_sent():
-    tag = said("C:" + "x" * 50)
-    play = Play(pool_mode="statement") >> client("Q:begin") >> server(tag[:20]) << to_client(tag[:20])
-    play >> server(tag[20:] + said("Z:T"))
-    heard = tag[:20] + play.hear("client")
-    assert tag.startswith(heard) or heard.startswith(tag)
-
-
-def test_in_statement_mode_even_an_answer_that_is_looked_at_as_a_whole_ends_the_client():
-    play = Play(pool_mode="statement") >> client("Q:begin") >> server("C:BEGIN Z:T")
-    assert b"transaction blocks not allowed" in play.hear("client")
-    play << to_server("Q:begin Q:ROLLBACK") >> server("C:ROLLBACK Z:I") << released
-
-
 @pytest.mark.parametrize("mode", ["transaction", "session"])
 def test_plain_queries_of_a_client_that_has_its_server_go_there_one_by_one_and_all_at_once(mode):
     play = Play(pool_mode=mode) >> client("Q:begin") << to_server("Q:begin") >> server("C:BEGIN Z:T")
@@ -157,13 +134,6 @@ def test_what_waits_behind_a_change_of_ours_is_not_overtaken_by_a_plain_query():
     play.client.held, play.client.held_debts = b"", ()
     play >> client("Q:select_1") << to_server("Q:begin")
     assert play.client.held == asked("Q:select_1")
-
-
-def test_a_query_in_a_transaction_takes_the_time_since_it_was_asked():
-    play = Play() >> client("Q:begin") >> server("C Z:T") >> (lambda play: play.world.advance(5.0))
-    play >> client("Q:select_1") >> (lambda play: play.world.advance(2.0)) >> server("T D:1 C:SELECT_1 Z:T")
-    stats = play.world.pool.stats.copy()
-    assert (stats.query_count, stats.query_time, stats.xact_count) == (2, 2.0, 0)
 
 
 def test_flush_alone_takes_no_server():
@@ -305,32 +275,6 @@ def test_what_a_waiting_client_sends_is_bounded_and_read_on_when_it_is_served():
     assert play.client_socket.reads
 
 
-def test_a_client_with_too_many_unanswered_requests_is_not_read_until_half_of_them_are_answered():
-    share = MAX_BACKLOG * 3 // 10
-    play = Play() >> client("Q:first")
-    for _ in range(3):
-        play >> client("S " * share)
-        assert play.client_socket.reads
-    play >> client("S " * share)
-    assert not play.client_socket.reads
-    for _ in range(2):
-        play >> server("C Z:I" if play.server.ledger.head[0] is QUERY else "Z:I " * share)
-        assert not play.client_socket.reads
-    play >> server("Z:I " * share)
-    assert play.client_socket.reads
-    play >> server("Z:I " * share) >> server("Z:I " * share) << released << to_client("C Z:I" + " Z:I" * share * 4)
-
-
-def test_a_client_that_is_not_read_before_its_sync_is_read_on_when_its_requests_are_answered():
-    """Drivers send thousands of Bind and Execute and one Sync at the end."""
-    rows = MAX_BACKLOG
-    play = Play() >> client("P B") >> client("B E " * rows)
-    assert not play.client_socket.reads
-    play >> server("1 2 " + "2 C " * (rows - 1))
-    assert play.client_socket.reads
-    play >> client("S") >> server("2 C Z:I") << released
-
-
 def test_a_client_with_too_many_unanswered_requests_is_not_read_because_its_server_takes_more():
     play = Play() >> client("Q:first")
     play.server_socket.is_slow = True
@@ -392,16 +336,6 @@ def test_closing_tells_the_reason_once():
     for _ in range(2):
         play >> (lambda play: play.client.close(Closing.ADMIN))
     play << error_to_client("admin forced disconnect")
-
-
-def test_statistics_count_queries_transactions_and_bytes():
-    play = Play() >> client("Q:begin") >> (lambda play: play.world.advance(2.0)) >> server("C Z:T")
-    play >> client("Q:commit") >> (lambda play: play.world.advance(1.0)) >> server("C Z:I")
-    stats = play.world.pool.stats
-    assert (stats.query_count, stats.xact_count, stats.server_assignment_count) == (2, 1, 1)
-    assert (stats.query_time, stats.xact_time) == (3.0, 3.0)
-    assert stats.received == len(asked("Q:begin Q:commit"))
-    assert stats.sent == len(said("C Z:T C Z:I"))
 
 
 def test_a_flood_of_tiny_messages_is_taken_in_slices_and_loses_none():
