@@ -132,9 +132,11 @@ class Server(Ending, asyncio.Protocol):
     def _receive(self, data: bytes) -> None:
         """The general case of `data_received`."""
         self.is_streaming = True
+        was_told = self.was_client_told
         try:
             self._take(self.carry + data)
         except ProtocolError as error:
+            self.was_client_told = was_told  # what stood in front of the nonsense is delivered behind it: not at all
             self.break_off(error)
         finally:
             self.is_streaming = False

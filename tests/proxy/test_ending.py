@@ -43,6 +43,12 @@ def test_last_words_that_answer_our_own_set_are_still_told_to_the_client():
     play >> server("FATAL:shutdown") >> server_hangs_up << error_to_client("shutdown")
 
 
+def test_last_words_with_nonsense_behind_them_are_told_to_the_client_all_the_same():
+    """And one right behind the other or apart: as much is heard of them."""
+    Play() >> client("Q:a") >> server("FATAL:shutdown 1") << error_to_client("shutdown")
+    Play() >> client("Q:a") >> server("FATAL:shutdown") >> server("1") << to_client("FATAL:shutdown")
+
+
 @pytest.mark.parametrize("cut", [3, 20, 60])
 def test_a_server_that_dies_in_the_middle_of_a_row_does_not_have_its_row_ended_by_our_error(cut):
     row = said("D:" + "x" * 200)
