@@ -45,19 +45,22 @@ class Pace:
 
 
 class BusyPoll:
-    """Of one process. `limit`: nanoseconds to stay awake for an answer; 0: not at all."""
+    """Of one process. `limit`: nanoseconds to stay awake for an answer; 0: not at all. `spent`: those it was awake."""
 
     __slots__ = (
-        "_at_work", "_awaited", "_call_soon", "_end", "_is_awake", "_since", "limit", "of_clients", "of_servers",
+        "_at_work", "_awaited", "_began", "_call_soon", "_end", "_is_awake", "_since", "limit", "of_clients",
+        "of_servers", "spent",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.limit = 0
+        self.spent = 0
         self.of_clients, self.of_servers = Pace(), Pace()
         self._call_soon: Callable[[Callable[[], None]], object] | None = None
         self._awaited: Pace | None = None  # whose answer we stay awake for
         self._end = 0  # and until when
         self._is_awake = False
+        self._began = 0  # and since when
         self._at_work: object = None  # whose one server works, and since when it has been no other pool's
         self._since = 0
 
@@ -74,20 +77,23 @@ class BusyPoll:
             return
         self._awaited, self._end = pace, now + self.limit
         if not self._is_awake:
-            self._is_awake = True
+            self._is_awake, self._began = True, now
             if self._call_soon is None:
                 self._call_soon = asyncio.get_running_loop().call_soon
             self._call_soon(self._look)
 
     def _look(self) -> None:
         """Once round, in which the event loop looks for whatever has come."""
-        if self._awaited is not None and time.monotonic_ns() > self._end:
+        now = time.monotonic_ns()
+        if self._awaited is not None and now > self._end:
             self._awaited.slow_down()
             self._awaited = None
         self._is_awake = self._awaited is not None
         if self._is_awake:
             assert self._call_soon is not None
             self._call_soon(self._look)
+        else:
+            self.spent += now - self._began
 
 
 def find_hindrance() -> str:

@@ -33,6 +33,8 @@ from proxy.config.entries import User
 from proxy.config.reload import SECRETS
 from proxy.config.settings import LIVE, SETTINGS, defaults, format_setting
 
+PER_MILLISECOND: Final = 1_000_000  # nanoseconds
+
 
 def show_version(proxy: Any) -> Table:
     """Whose console this is, and whose it really is."""
@@ -59,12 +61,16 @@ def _mask(name: str, text: str) -> str:
 
 
 def show_state(proxy: Any) -> Table:
-    """Is it running, paused, suspended?"""
+    """Is it running, paused, suspended? And how it works: what is not taken for granted on every machine."""
     is_paused, is_suspended = proxy.pools.is_paused, proxy.is_suspended
+    outbox = proxy.outbox
     rows = [
         ("active", _yes(not (is_paused or is_suspended))),
         ("paused", _yes(is_paused)),
         ("suspended", _yes(is_suspended)),
+        ("io_uring", _yes(outbox.ring is not None)),
+        ("busy_poll", _yes(outbox.busy_poll.limit > 0)),
+        ("busy_poll_ms", str(outbox.busy_poll.spent // PER_MILLISECOND)),
     ]
     return Table("key s, value s", rows)
 

@@ -56,6 +56,19 @@ def test_it_stays_awake_as_long_as_it_may_and_then_sleeps(awake):
     assert not awake.put_off
 
 
+def test_what_it_was_awake_is_counted(awake):
+    assert awake.poll.spent == 0
+    awake.begin(awake.poll.of_servers)
+    awake.now += 20
+    awake.begin(awake.poll.of_clients)  # the answer has come, and something else is waited for
+    awake.turns()
+    assert awake.poll.spent == 20 + LIMIT + 10, "from the first look to the one that was too late"
+    awake.now += 1_000
+    awake.begin(awake.poll.of_servers)
+    awake.turns()
+    assert awake.poll.spent == 80 + LIMIT + 10, "and the time between does not count"
+
+
 def test_what_is_said_meanwhile_prolongs_it_and_is_not_put_off_twice(awake):
     poll = awake.poll
     awake.begin(poll.of_servers)
