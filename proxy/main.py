@@ -284,7 +284,7 @@ class Proxy(Draining):
     # Reload.
 
     async def reload(self) -> list[str]:
-        """Read the files again. Returns every mistake; then nothing has changed. None: the new world is in force."""
+        """Read the files again. Returns every mistake; then nothing has changed. Empty: the new world is in force."""
         return await self.reloader.reload()
 
     def find_level(self) -> Level:
@@ -293,7 +293,6 @@ class Proxy(Draining):
 
     def on_hangup(self) -> None:
         self.log.log("got SIGHUP, re-reading config")
-        self.log.reopen()
         self.tasks.start(self.reload(), name="reload")
 
     # Pause and resume.

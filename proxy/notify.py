@@ -6,7 +6,7 @@ Type=notify-reload it wants RELOADING=1 with the monotonic time at which the rel
 nothing to wait for and nobody to complain to: when it cannot be told, the proxy goes on.
 
 With socket activation systemd has opened the listening sockets itself and passes them as descriptors 3, 4, ...;
-LISTEN_PID says for whom they are meant, LISTEN_FDS how many (sd_listen_fds(3)). Both variables are taken out of the
+LISTEN_PID says for whom they are meant, LISTEN_FDS how many (sd_listen_fds(3)). All of these are taken out of the
 environment once read, so that our children do not think the sockets are theirs.
 """
 

@@ -16,13 +16,13 @@ from proxy.aside import aside
 from proxy.auth.rulebook import OF_RULES, Rulebook
 from proxy.auth.users import NOBODY, BadUserFile, Users, read_users
 from proxy.busy_poll import set_limit
-from proxy.config.ini import BadConfig, Config, read
+from proxy.config.ini import BadConfig, Config, mistake_at, read
 from proxy.config.limits import Limits, resolve
 from proxy.config.outside import find_missing
 from proxy.config.reload import Changes, compare
 from proxy.config.settings import Settings, assign
 from proxy.listener import tune_all
-from proxy.log import Destination
+from proxy.log import Destination, find_trouble
 from proxy.server_tls import retire_all
 from proxy.tls import BadTls, Contexts, build_contexts, read_contexts
 
@@ -68,9 +68,12 @@ class Reloader:
     def __init__(self, proxy: Any) -> None:
         self._proxy = proxy
         self.lock = asyncio.Lock()
+        self.refused: list[str] = []  # the mistakes for which the last reload has changed nothing
+        self.unmet: list[str] = []  # what the last one could not change without a restart
 
     async def reload(self) -> list[str]:
-        """Read the files again. Returns every mistake; then nothing has changed. None: the new world is in force."""
+        """Read the files again. Returns every mistake; then nothing has changed. Empty: the new world is in force."""
+        self._proxy.log.reopen()  # whoever rotates logs says SIGHUP or RELOAD, and the file may be wrong
         async with self.lock:
             self._proxy.notifier.reloading()
             try:
@@ -85,7 +88,7 @@ class Reloader:
             return self._refuse(bad.mistakes)
         await self._proxy.keeper.warm(found.users.secrets.items())
         self._swap(plan, found)
-        self._proxy.log.reopen()  # whoever rotates logs may say RELOAD instead of SIGHUP
+        self.refused = []
         return []
 
     async def preview(self) -> tuple[Changes, Found]:
@@ -99,6 +102,7 @@ class Reloader:
         proxy = self._proxy
         try:
             config = await aside(read, proxy.settings.conffile or proxy.config.path)
+            await aside(self._check_log, config)
             users = await aside(read_users_of, config)
             tls = await aside(read_contexts, config)
             rulebook = await aside(proxy.gate.read, config.settings)
@@ -113,10 +117,18 @@ class Reloader:
         plan = await aside(make_plan, proxy.config, config, proxy.pools.keys())
         return plan, Found(users, tls, rulebook)
 
+    def _check_log(self, config: Config) -> None:
+        """BadConfig: the log is to go where it cannot. (Where it goes already, it may lack a file for a while.)"""
+        path = config.settings.logfile
+        if path and path != self._proxy.settings.logfile and (trouble := find_trouble(path)):
+            raise BadConfig((mistake_at(config, "logfile", f"{path} cannot be opened: {trouble}"),))
+
     def _refuse(self, mistakes: list[str]) -> list[str]:
+        self.refused = mistakes
         for mistake in mistakes:
             self._proxy.log.error(mistake)
         self._proxy.log.error("reload failed, nothing has changed")
+        self._proxy.notifier.status(f"reload refused: {mistakes[0]}")
         return mistakes
 
     def _swap(self, plan: Plan, found: Found) -> None:
@@ -150,8 +162,9 @@ class Reloader:
             log.warning(str(warning))
         if len(warnings) > MOST_WARNINGS:
             log.warning(f"and {len(warnings) - MOST_WARNINGS} warnings more: pgshuttle --check says them all")
-        for change in changes.restart:
-            log.warning(f"{change}: needs a restart, the old value stays in force")
+        self.unmet = [f"{change}: needs a restart, the old value stays in force" for change in changes.restart]
+        for sentence in self.unmet:
+            log.warning(sentence)
 
     async def apply_setting(self, name: str, text: str) -> None:
         """SET on the console: one LIVE setting, until the next reload. ValueError says what is wrong with it."""
@@ -160,6 +173,8 @@ class Reloader:
             settings = assign(proxy.settings, name, text)
             for sentence in find_missing(settings):
                 raise ValueError(sentence)
+            if name == "logfile" and (trouble := find_trouble(settings.logfile)):
+                raise ValueError(f"cannot be opened: {trouble}")
             config = replace(proxy.config, settings=settings, warnings=())
             try:
                 users = await aside(read_users_of, config) if name == "auth_file" else proxy.users

@@ -81,11 +81,17 @@ async def perform(session: Session, request: Request) -> Reply:
     if name == "RELOAD CHECK":
         table, notice = await wait_changes(session)
         return Reply("RELOAD", table, _notice(notice))
-    return Reply(await CONTROLS[name](session, request))
+    session.remarks = []
+    tag = await CONTROLS[name](session, request)
+    return Reply(tag, notice=b"".join(map(_warning, session.remarks)))
 
 
 def _notice(sentence: str, detail: str = "") -> bytes:
     return build_notice("NOTICE", sqlstate.SUCCESSFUL_COMPLETION, sentence, detail=detail)
+
+
+def _warning(sentence: str) -> bytes:
+    return build_notice("WARNING", sqlstate.WARNING, sentence)
 
 
 def build_help() -> bytes:

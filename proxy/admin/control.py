@@ -16,10 +16,11 @@ from typing import Final
 from protocol import sqlstate
 from protocol.errors import Refused
 from proxy.admin.grammar import Command, invalid
+from proxy.admin.scope import list_databases
 from proxy.admin.session import Session
 from proxy.admin.show_changes import refuse
 from proxy.admin.show_statements import clear_statements
-from proxy.config.entries import CONSOLES
+from proxy.config.entries import CONSOLES, FALLBACK, suggest
 from proxy.config.settings import RESTART, SETTINGS
 from proxy.inbox import PeerGone
 from proxy.states import Closing, Leaving
@@ -29,16 +30,18 @@ async def _set(session: Session, command: Command) -> str:
     """SET key = value: until the next reload or restart."""
     row = SETTINGS.get(command.word)
     if row is None:
-        raise Refused(sqlstate.UNDEFINED_OBJECT, "SET failed", detail=f"There is no setting {command.word!r}.")
+        unknown, near = f"here is no setting {command.word!r}", suggest(command.word, SETTINGS)
+        detail, hint, note = f"T{unknown}.", near.removeprefix(", ").capitalize(), f"(t{unknown})"
+        raise Refused(sqlstate.UNDEFINED_OBJECT, "SET failed", detail=detail, hint=hint, note=note)
     if row.reload is RESTART:
-        raise Refused(
-            sqlstate.CANT_CHANGE_RUNTIME_PARAM, "SET failed", detail=f"{row.name} can only be changed by a restart."
-        )
+        fixed = f"{row.name} can only be changed by a restart"
+        raise Refused(sqlstate.CANT_CHANGE_RUNTIME_PARAM, "SET failed", detail=f"{fixed}.", note=f"({fixed})")
     session.log(f"SET {row.name} command issued")
     try:
         await session.proxy.reloader.apply_setting(row.name, command.value)
     except ValueError as error:
-        raise Refused(sqlstate.INVALID_PARAMETER_VALUE, "SET failed", detail=f"{row.name} {error}.") from error
+        detail, note = f"{row.name} {error}.", f"({row.name} does not take that value)"  # which may be a secret
+        raise Refused(sqlstate.INVALID_PARAMETER_VALUE, "SET failed", detail=detail, note=note) from error
     return f"SET {row.name}={command.value}"
 
 
@@ -58,6 +61,7 @@ async def _reload(session: Session, command: Command) -> str:
     mistakes = await session.proxy.reload()
     if mistakes:
         raise refuse(mistakes, "RELOAD failed, see logs for additional details")
+    session.remarks += session.proxy.reloader.unmet
     return "RELOAD"
 
 
@@ -236,6 +240,10 @@ def _find_scope(session: Session, command: Command) -> str | None:
         raise Refused(sqlstate.FEATURE_NOT_SUPPORTED, f"cannot {verb} admin db: {name}")
     if session.proxy.config.find_database(name) is None:
         raise Refused(sqlstate.INVALID_CATALOG, f"no such database: {name}")
+    if name not in list_databases(session.proxy):
+        session.remarks.append(
+            f"{name} has no entry of its own ({FALLBACK} serves it), and nobody has asked for it yet"
+        )
     return name
 
 

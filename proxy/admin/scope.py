@@ -3,19 +3,26 @@ Whose rows: a SHOW narrowed to one database.
 
 Theory. SHOW CLIENTS and its kin may be followed by the name of a database, and then show its rows alone; the console is
 one of them. A name that nobody has is an error, never an empty answer, which would look as if all were well: known are
-the entries of the file, and what `*` serves once somebody has asked for it.
+the entries of the file, and what `*` serves once somebody has asked for it, as SHOW DATABASES lists them.
 """
 
 from typing import Any
 
 from protocol import sqlstate
 from protocol.errors import Refused
-from proxy.config.entries import CONSOLES
+from proxy.config.entries import CONSOLES, FALLBACK
+
+
+def list_databases(proxy: Any) -> list[str]:
+    """Those with an entry of their own, then those served by `*` that somebody has asked for, paused or disabled."""
+    config, pools = proxy.config, proxy.pools
+    named = [name for name in config.databases if name != FALLBACK]
+    return [*named, *sorted({*pools.databases(), *pools.paused, *proxy.disabled} - config.databases.keys())]
 
 
 def check_known(proxy: Any, database: str) -> None:
     """Refused (3D000): there is no such database, and nobody has asked for it."""
-    if database in CONSOLES or database in proxy.config.databases or proxy.pools.of_database(database):
+    if database in CONSOLES or database in proxy.config.databases or database in list_databases(proxy):
         return
     raise Refused(
         sqlstate.INVALID_CATALOG,

@@ -41,6 +41,7 @@ class Session:
         self.number = 0  # its id, given by the proxy
         self.connected_at: float = proxy.clock.now()
         self.request_at: float = self.connected_at
+        self.remarks: list[str] = []  # what is to be said with the answer to this command
         self._called_off: asyncio.Future[None] | None = None
 
     @property
@@ -63,7 +64,7 @@ class Session:
         """The error for what was refused. The log has it too, but not all that was typed: that may hold a password."""
         if self.proxy.settings.log_pooler_errors:
             typed = _TYPED(no.sentence.removesuffix(HELP))
-            sentence = f"{typed[1]} ...{HELP}" if typed else no.sentence
+            sentence = f"{typed[1]} ...{HELP}" if typed else " ".join(filter(None, (no.sentence, no.note)))
             self.proxy.log.for_socket(self.tag).warning(f"pooler error: {sentence}")
         return build_error("ERROR", no.sqlstate, no.sentence, detail=no.detail, hint=no.hint)
 

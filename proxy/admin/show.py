@@ -15,7 +15,7 @@ from typing import Any, Final
 from proxy import VERSION
 from proxy.admin.grammar import invalid
 from proxy.admin.rows import Table, Value
-from proxy.admin.scope import check_known
+from proxy.admin.scope import check_known, list_databases
 from proxy.admin.show_buffers import show_active_sockets, show_fds, show_sockets
 from proxy.admin.show_hba import show_hba
 from proxy.admin.show_holders import show_holders
@@ -25,7 +25,7 @@ from proxy.admin.show_logins import list_logins, show_logins
 from proxy.admin.show_memory import show_mem
 from proxy.admin.show_names import show_dns_hosts, show_dns_zones, show_peer_pools, show_peers
 from proxy.admin.show_pins import show_audit, show_pins
-from proxy.admin.show_pools import CONSOLE, list_databases, show_databases, show_pools
+from proxy.admin.show_pools import CONSOLE, show_databases, show_pools
 from proxy.admin.show_sockets import show_clients, show_servers
 from proxy.admin.show_statements import show_statements
 from proxy.admin.show_stats import show_averages, show_stats, show_stats_totals, show_totals
@@ -61,9 +61,9 @@ def _mask(name: str, text: str) -> str:
 
 
 def show_state(proxy: Any) -> Table:
-    """Is it running, paused, suspended? And how it works: what is not taken for granted on every machine."""
+    """Is it running, paused, suspended? And what is not to be taken for granted on every machine or at every time."""
     is_paused, is_suspended = proxy.pools.is_paused, proxy.is_suspended
-    outbox = proxy.outbox
+    outbox, refused = proxy.outbox, proxy.reloader.refused
     rows = [
         ("active", _yes(not (is_paused or is_suspended))),
         ("paused", _yes(is_paused)),
@@ -71,6 +71,8 @@ def show_state(proxy: Any) -> Table:
         ("io_uring", _yes(outbox.ring is not None)),
         ("busy_poll", _yes(outbox.busy_poll.limit > 0)),
         ("busy_poll_ms", str(outbox.busy_poll.spent // PER_MILLISECOND)),
+        ("reload", f"refused: {refused[0]}" if refused else "ok"),
+        ("log", proxy.log.trouble or "ok"),
     ]
     return Table("key s, value s", rows)
 

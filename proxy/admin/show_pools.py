@@ -17,20 +17,13 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from proxy.admin.rows import Table, Value
-from proxy.admin.scope import is_console_meant
-from proxy.config.entries import CONSOLES, FALLBACK, Database
+from proxy.admin.scope import is_console_meant, list_databases
+from proxy.config.entries import CONSOLES, Database
 from proxy.config.kinds import PoolMode
 from proxy.explain import Explanation
 from proxy.states import CLEANING, CLOSING, IDLE, LINED, LINKED, OPENING, TESTING, USED
 
 CONSOLE: Final = CONSOLES[0]
-
-
-def list_databases(proxy: Any) -> list[str]:
-    """Those with an entry of their own, then those served by `*` that somebody has asked for, paused or disabled."""
-    config, pools = proxy.config, proxy.pools
-    named = [name for name in config.databases if name != FALLBACK]
-    return [*named, *sorted({*pools.databases(), *pools.paused, *proxy.disabled} - config.databases.keys())]
 
 
 def show_databases(proxy: Any) -> Table:

@@ -81,6 +81,12 @@ def read(path: str) -> Config:
     return _Reading(path).finish()
 
 
+def mistake_at(config: Config, key: str, sentence: str) -> Mistake:
+    """What is wrong with that setting, where it stands in the files."""
+    said = [line for line in Reader().lines(config.path) if line.section in MAIN_SECTIONS and line.key == key]
+    return said[-1].mistake(f"{key}: {sentence}") if said else Mistake(config.path, 0, f"{key}: {sentence}")
+
+
 @dataclass(slots=True)
 class _Entries(Generic[E]):
     """A section of entries: how one is parsed, and those parsed so far, by name."""

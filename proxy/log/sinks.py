@@ -149,6 +149,20 @@ def open_file(path: str) -> int:
     return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
 
 
+def find_trouble(path: str) -> str:
+    """Why no line can be written to a file there; "" when it can. Nothing is made."""
+    folder = os.path.dirname(path) or "."
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK))
+    except FileNotFoundError:
+        if not os.path.isdir(folder):
+            return f"there is no folder {folder}"
+        return "" if os.access(folder, os.W_OK | os.X_OK) else f"no file can be made in {folder}"
+    except OSError as error:
+        return error.strerror or "unknown error"
+    return ""
+
+
 def copy_of(fd: int) -> int:
     """
     Our own descriptor of an open file, or -1 when it is closed.

@@ -86,7 +86,7 @@ class Log(Voice):
     `wall` gives seconds since 1970, `stderr` is a file descriptor: tests give their own.
     """
 
-    __slots__ = ("_destination", "_is_json", "_sinks", "_stderr", "_writer", "level")
+    __slots__ = ("_destination", "_is_json", "_sinks", "_stderr", "_unopened", "_writer", "level")
 
     def __init__(
         self,
@@ -104,6 +104,7 @@ class Log(Voice):
             destination = Destination(destination, is_quiet=quiet)
         self._destination = destination
         self._is_json = destination.format is Format.JSON
+        self._unopened = ""  # why the last reopening failed
         self._sinks = self._open(destination, {})
 
     def say(self, level: Level, text: str, facts: Facts = NO_FACTS) -> None:
@@ -139,6 +140,12 @@ class Log(Voice):
     # Where it goes.
 
     @property
+    def trouble(self) -> str:
+        """What does not get where it should; "" when all does."""
+        lost = [f"{sink.lost} lines are lost: {sink.reason}" for sink in self._sinks.values() if sink.lost]
+        return "; ".join(filter(None, [self._unopened, *lost]))
+
+    @property
     def is_quiet(self) -> bool:
         return self._destination.is_quiet
 
@@ -171,11 +178,13 @@ class Log(Voice):
 
     def reopen(self) -> None:
         """Let go of the file and open its path again (log rotation). The old one stays when that fails."""
+        self._unopened = ""
         for sink in self._sinks.values():
             try:
                 sink.reopen()
             except OSError as error:
-                self.warning(f"cannot reopen the log, keeping the old one: {error}")
+                self._unopened = f"cannot reopen the log, keeping the old one: {error.filename}: {error.strerror}"
+                self.warning(self._unopened)
 
     def close(self) -> None:
         """After this nothing is written; saying something more is no error."""

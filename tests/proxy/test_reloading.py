@@ -193,3 +193,48 @@ def test_servers_behind_tcp_are_replaced_when_what_tls_is_made_of_has_changed_an
         assert server.doomed is Closing.STALE
 
     asyncio.run(main())
+
+
+def test_a_log_that_cannot_be_opened_refuses_a_reload_at_its_line(path, tmp_path):
+    async def main():
+        proxy = a_proxy(path)
+        path.write_text(INI + f"default_pool_size = 5\nlogfile = {tmp_path}/nowhere/log\n")
+        line = path.read_text().splitlines().index(f"logfile = {tmp_path}/nowhere/log") + 1
+        (mistake,) = await proxy.reload()
+        assert mistake == (
+            f"{path}:{line}: logfile: {tmp_path}/nowhere/log cannot be opened: there is no folder {tmp_path}/nowhere"
+        )
+        assert proxy.settings.default_pool_size == 20
+        assert proxy.reloader.refused == [mistake]
+        with pytest.raises(ValueError, match="cannot be opened: there is no folder"):
+            await proxy.reloader.apply_setting("logfile", f"{tmp_path}/nowhere/log")
+
+    asyncio.run(main())
+
+
+def test_what_was_refused_is_remembered_until_a_reload_succeeds_and_told_to_systemd(path, monkeypatch):
+    async def main():
+        proxy, told = a_proxy(path), []
+        monkeypatch.setattr(type(proxy.notifier), "status", lambda _, sentence: told.append(sentence))
+        path.write_text(INI + "no_such_thing = 1\n")
+        mistakes = await proxy.reload()
+        assert proxy.reloader.refused == mistakes
+        assert told == [f"reload refused: {mistakes[0]}"]
+        path.write_text(INI)
+        assert await proxy.reload() == []
+        assert proxy.reloader.refused == []
+
+    asyncio.run(main())
+
+
+def test_a_reload_that_is_refused_opens_the_log_again_all_the_same_and_only_once(path, monkeypatch):
+    async def main():
+        proxy, opened = a_proxy(path), []
+        monkeypatch.setattr(type(proxy.log), "reopen", lambda _: opened.append("again"))
+        path.write_text(INI + "no_such_thing = 1\n")
+        proxy.on_hangup()
+        while not proxy.reloader.refused:
+            await asyncio.sleep(0.01)
+        assert opened == ["again"]
+
+    asyncio.run(main())

@@ -49,6 +49,7 @@ class Answer:
     tag: str = ""
     error: str = ""
     detail: str = ""
+    hint: str = ""
     notice: str = ""
 
     def dicts(self) -> list[dict[str, str | None]]:
@@ -137,7 +138,8 @@ def _note(answer: Answer, kind: int, body: bytes) -> None:
         answer.tag = parse_command_complete(body).decode()
     elif kind == codes.ERROR_RESPONSE:
         fields = parse_error(body)
-        answer.error, answer.detail = f"{fields.sqlstate} {fields.message}", fields.detail
+        answer.error = f"{fields.sqlstate} {fields.message}"
+        answer.detail, answer.hint = fields.detail, fields.hint
     elif kind == codes.NOTICE_RESPONSE:
         fields = parse_error(body)
         answer.notice, answer.detail = fields.message, fields.detail

@@ -53,6 +53,6 @@ def test_several_commands_in_one_text_end_at_the_first_that_is_refused(tmp_path:
         assert (answer.tag, answer.error) == ("DISABLE", "42601 invalid command 'EXPLODE', use SHOW HELP;")
         assert proxy.disabled == {"shop"}
         answer = await operator.ask("SHOW STATE; SHOW VERSION; COMMIT;")
-        assert (answer.tag, len(answer.rows)) == ("COMMIT", 7)
+        assert (answer.tag, len(answer.rows)) == ("COMMIT", 9)
 
     at_desk(tmp_path, story)

@@ -299,7 +299,9 @@ def test_two_reloads_at_once_are_one_after_the_other(tmp_path: Path) -> None:
         ("RELOAD CHECK", "RELOAD CHECK command issued"),
         ("EXPLODE", "pooler error: invalid command 'EXPLODE', use SHOW HELP;"),
         ("ALTER USER x PASSWORD 'y'", "pooler error: invalid command 'ALTER ...', use SHOW HELP;"),
-        ("SET auth_type = hunter2", "pooler error: SET failed"),
+        ("SET auth_type = hunter2", "pooler error: SET failed (auth_type does not take that value)"),
+        ("SET defualt_pool_size = 3", "pooler error: SET failed (there is no setting 'defualt_pool_size')"),
+        ("SET listen_port = 1", "pooler error: SET failed (listen_port can only be changed by a restart)"),
     ],
 )
 def test_the_log_says_who_did_what(command: str, line: str, tmp_path: Path) -> None:
@@ -307,5 +309,39 @@ def test_the_log_says_who_did_what(command: str, line: str, tmp_path: Path) -> N
         await operator.ask(command)
         (found,) = [each for each in (tmp_path / "log").read_text().splitlines() if each.endswith(line)]
         assert "pgbouncer/ann@127.0.0.1:5" in found
+
+    at_desk(tmp_path, story)
+
+
+def test_a_setting_that_is_misspelt_is_guessed(tmp_path: Path) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        assert (await operator.ask("SET defualt_pool_size = 3")).hint == "Did you mean default_pool_size?"
+        assert (await operator.ask("SET xyzzy = 3")).hint == ""
+
+    at_desk(tmp_path, story)
+
+
+def test_what_a_reload_cannot_change_is_told_to_who_asked_for_it(tmp_path: Path) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        file = Path(proxy.config.path)
+        file.write_text(file.read_text().replace("[proxy]", "[proxy]\nlisten_backlog = 77"))
+        answer = await operator.ask("RELOAD")
+        assert (answer.tag, answer.error) == ("RELOAD", "")
+        assert answer.notice.startswith("listen_backlog")
+        assert answer.notice.endswith("needs a restart, the old value stays in force")
+        assert (await operator.ask("RESUME")).notice == "", "and not again with the next command"
+        file.write_text(file.read_text().replace("listen_backlog = 77", ""))
+        assert (await operator.ask("RELOAD")).notice == ""
+
+    at_desk(tmp_path, story)
+
+
+@pytest.mark.parametrize("command", ["PAUSE", "DISABLE", "RECONNECT", "WAIT_CLOSE", "KILL"])
+def test_a_name_that_only_the_star_knows_may_be_a_mistake(command: str, tmp_path: Path) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        answer = await operator.ask(f"{command} shpo")
+        assert (answer.tag, answer.error) == (command, "")
+        assert answer.notice == "shpo has no entry of its own (* serves it), and nobody has asked for it yet"
+        assert (await operator.ask(f"{command} shop")).notice == ""
 
     at_desk(tmp_path, story)

@@ -50,7 +50,7 @@ def error(heard: Heard) -> str:
 def test_a_show_is_parsed_bound_described_and_run(tmp_path: Path) -> None:
     async def story(proxy: Proxy, operator: Operator) -> None:
         heard = await operator.batch(a_round("SHOW STATE"))
-        assert kinds(heard) == "12TDDDDDDCZ"
+        assert kinds(heard) == "12TDDDDDDDDCZ"
         assert rows(heard)[0] == (b"active", b"yes")
         assert parse_command_complete(heard[-2][1]) == b"SHOW"
 
@@ -76,7 +76,7 @@ def test_a_statement_with_a_name_is_described_without_being_run_and_runs_as_ofte
         assert kinds(heard) == "1tTZ"
         for _ in range(2):
             heard = await operator.batch(build_bind(Bind(b"p", b"t")), build_execute(b"p"))
-            assert kinds(heard) == "2DDDDDDCZ"
+            assert kinds(heard) == "2DDDDDDDDCZ"
         heard = await operator.batch(build_close(STATEMENT, b"t"), build_bind(Bind(b"p", b"t")))
         assert (kinds(heard), error(heard)) == ("3EZ", '26000 prepared statement "t" does not exist')
 
@@ -228,7 +228,7 @@ def test_who_may_only_look_may_not_do_more_by_this_door(tmp_path: Path) -> None:
     async def story(proxy: Proxy, operator: Operator) -> None:
         assert error(await operator.batch(a_round("PAUSE"))) == "42501 admin access needed"
         assert error(await operator.batch(a_round("SHOW FDS"))) == "42501 admin access needed"
-        assert kinds(await operator.batch(a_round("SHOW STATE"))) == "12TDDDDDDCZ"
+        assert kinds(await operator.batch(a_round("SHOW STATE"))) == "12TDDDDDDDDCZ"
 
     at_desk(tmp_path, story, user="watcher")
 

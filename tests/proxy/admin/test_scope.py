@@ -43,3 +43,13 @@ def test_the_others_take_no_name(name: str, tmp_path: Path) -> None:
         assert (await operator.ask(f"{name} shop")).error == f"42601 invalid command '{name} shop', use SHOW HELP;"
 
     at_desk(tmp_path, story)
+
+
+@pytest.mark.parametrize("command", ["PAUSE", "DISABLE"])
+def test_what_show_databases_lists_is_known(command: str, tmp_path: Path) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        await operator.ask(f"{command} shpo")
+        assert "shpo" in [row["name"] for row in (await operator.ask("SHOW DATABASES")).dicts()]
+        assert (await operator.ask("SHOW POOLS shpo")).error == ""
+
+    at_desk(tmp_path, story)

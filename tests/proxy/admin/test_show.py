@@ -181,10 +181,11 @@ def test_the_state_says_how_it_works_here(tmp_path: Path) -> None:
             return (await operator.ask("SHOW STATE")).rows[3:]
 
         proxy.outbox.ring = None
-        assert await how() == [("io_uring", "no"), ("busy_poll", "no"), ("busy_poll_ms", "0")]
+        well = [("reload", "ok"), ("log", "ok")]
+        assert await how() == [("io_uring", "no"), ("busy_poll", "no"), ("busy_poll_ms", "0"), *well]
         proxy.outbox.ring = object()  # type: ignore[assignment]
         proxy.outbox.busy_poll.limit, proxy.outbox.busy_poll.spent = 1, 7_999_999
-        assert await how() == [("io_uring", "yes"), ("busy_poll", "yes"), ("busy_poll_ms", "7")]
+        assert await how() == [("io_uring", "yes"), ("busy_poll", "yes"), ("busy_poll_ms", "7"), *well]
         proxy.outbox.ring = None
 
     at_desk(tmp_path, story)
@@ -245,5 +246,22 @@ def test_help_lists_what_exists(tmp_path: Path) -> None:
         assert "STATS_AVERAGES" in answer.detail
         assert "KILL_CLIENT <client_id>" in answer.detail
         await asyncio.sleep(0)
+
+    at_desk(tmp_path, story)
+
+
+def test_the_state_says_that_the_last_reload_was_refused_and_that_lines_of_the_log_are_lost(tmp_path: Path) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        file = Path(proxy.config.path)
+        right = file.read_text()
+        file.write_text(right + "\n[users]\nann = no_such_key=1\n")
+        await operator.ask("RELOAD")
+        state = dict((await operator.ask("SHOW STATE")).rows)
+        assert str(state["reload"]).startswith(f"refused: {file}:")
+        file.write_text(right)
+        await operator.ask("RELOAD")
+        assert dict((await operator.ask("SHOW STATE")).rows)["reload"] == "ok"
+        next(iter(proxy.log._sinks.values())).lost = 3
+        assert "3 lines are lost" in str(dict((await operator.ask("SHOW STATE")).rows)["log"])
 
     at_desk(tmp_path, story)

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from proxy.log.lines import Level
-from proxy.log.sinks import FACILITIES, SyslogSink
+from proxy.log.sinks import FACILITIES, SyslogSink, find_trouble
 
 
 def listen(path):
@@ -89,3 +89,19 @@ def test_reopening_and_closing_are_safe_at_any_time(path):
     sink.reopen()
     sink.close()
     sink.close()
+
+
+def test_a_file_that_can_be_written_or_made_is_no_trouble(tmp_path):
+    there = tmp_path / "log"
+    assert find_trouble(str(there)) == ""
+    assert not there.exists(), "nothing is made"
+    there.write_text("a line\n")
+    assert find_trouble(str(there)) == ""
+    assert there.read_text() == "a line\n"
+
+
+def test_what_stands_in_the_way_of_a_file_is_said(tmp_path, monkeypatch):
+    assert find_trouble(str(tmp_path)) == "Is a directory"
+    assert find_trouble(str(tmp_path / "no" / "log")) == f"there is no folder {tmp_path}/no"
+    monkeypatch.setattr(os, "access", lambda folder, wanted: False)  # root may everything
+    assert find_trouble(str(tmp_path / "log")) == f"no file can be made in {tmp_path}"
