@@ -144,14 +144,14 @@ class Opener:
             raise self._failed(approach, Closing.LOOKUP_FAILED, str(failure)) from None
         except TimeoutError as error:
             what = Closing.CONNECT_FAILED if str(error) else Closing.CONNECT_TIMEOUT  # the system's deadline, or ours
-            raise self._failed(approach, what, str(error) or "server_connect_timeout") from None
+            raise self._failed(approach, what, _words_of(error) or "server_connect_timeout") from None
         except ServerRefused as refusal:
             raise self._refused(approach, refusal) from None
         except TlsFailed as error:
             raise self._failed(approach, Closing.TLS_FAILED, str(error)) from None
         except (OSError, UnicodeError, PeerGone, ProtocolError) as error:
             what = Closing.CONNECT_FAILED if approach.inbox is None else Closing.LOGIN_FAILED
-            raise self._failed(approach, what, str(error)) from None
+            raise self._failed(approach, what, _words_of(error)) from None
 
     def _failed(self, approach: Approach, why: Closing, detail: str) -> PlaceFailed:
         words = f"{why.value}: {detail}"
@@ -247,6 +247,12 @@ async def _give_up(approach: Approach, failure: LoginFailed | None) -> None:
         if failure is not None:
             server.pool.opening_failed(failure)
         server.pool.server_closed(server)
+
+
+def _words_of(error: BaseException) -> str:
+    """The system's words for its errors; their number says nothing to anybody."""
+    words = error.strerror if isinstance(error, OSError) else None
+    return words or str(error)
 
 
 def _startup_parameters(database: Database, user: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ A client that asks for replication takes another way from the moment we know who
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from protocol import sqlstate
 from protocol.backend import (
@@ -44,6 +44,8 @@ LONG_KEYS_SINCE = 2  # the minor version
 
 _AUTHENTICATION_OK = build_authentication_ok()
 _OURS = frozenset({"user", "database", "replication", "options"})
+
+_TOO_MANY_HINT: Final = "Close connections that are not needed, or have the limit raised."
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,15 +174,20 @@ def _too_many(sentence: str, count: int) -> Refused:
         sqlstate.TOO_MANY_CONNECTIONS,
         sentence,
         detail=f"{count} are connected, and no more may be.",
-        hint="Close connections that are not needed, or have the limit raised.",
+        hint=_TOO_MANY_HINT,
     )
 
 
 def check_max_clients(proxy: Any, coming: int = 0) -> None:
     """Refused when `max_client_conn` clients are here already; the one who asks is counted, or is `coming`."""
-    if proxy.client_count + proxy.pools.elders.clients + coming > proxy.settings.max_client_conn:
-        # No numbers: we do not know who this is.
-        raise Refused(sqlstate.TOO_MANY_CONNECTIONS, "no more connections allowed (max_client_conn)")
+    count = proxy.client_count + proxy.pools.elders.clients + coming
+    if count > proxy.settings.max_client_conn:
+        raise Refused(  # the number is for the log alone: we do not know who this is
+            sqlstate.TOO_MANY_CONNECTIONS,
+            "no more connections allowed (max_client_conn)",
+            hint=_TOO_MANY_HINT,
+            note=f"{count - 1} are connected",
+        )
 
 
 def build_welcome(visitor: Visitor, parameters: ParameterSet, key: bytes) -> bytes:

@@ -159,7 +159,10 @@ class Proxy(Draining):
         for pool in pools:
             ready, wanted = pool.size, pool.limits.min_pool_size
             words = f"{pool}: {ready} of {wanted} server connections open and authenticated"
-            self.log.log(words if pool.failure is None else f"{words}: {pool.failure}")
+            if pool.failure is None:
+                self.log.log(words)
+            else:
+                self.log.warning(f"{words}: {pool.failure}")
         if line := name_unwarmed(self.config, self.users):
             self.log.log(line)
 

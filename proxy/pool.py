@@ -289,7 +289,7 @@ class Pool(Governing):
     def opening_failed(self, failure: LoginFailed) -> None:
         """A server could not be opened: those who are logging in are told if it will last, the others go on waiting."""
         self.failures += 1
-        if self.failure is None:
+        if self.failure is None or self.failure.sqlstate != failure.sqlstate:
             self.failing_since = self.now()
         self.retry_at = self.now() + failure.find_delay(self.failures, self.limits.server_login_retry)
         self.failure = failure

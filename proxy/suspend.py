@@ -92,7 +92,7 @@ class Suspension:
         """The time that stood still counts for no timeout."""
         for door in self._proxy.doorsteps:
             door.arrived_at += span
-        for pool in self._proxy.pools:
+        for pool in [*self._proxy.pools, *self._proxy.pools.dying]:
             for client in pool.clients:
                 client.request_at += span
                 client.ready_at += span

@@ -67,4 +67,5 @@ def _describe(old: Users, new: Users) -> str:
     added = len(new.secrets.keys() - old.secrets.keys())
     removed = len(old.secrets.keys() - new.secrets.keys())
     changed = sum(user in old.secrets and old.secrets[user] != stored for user, stored in new.secrets.items())
-    return f"{len(new)} users, {added} added, {removed} removed, {changed} with another secret"
+    count = f"{len(new)} user" if len(new) == 1 else f"{len(new)} users"
+    return f"{count}, {added} added, {removed} removed, {changed} with another secret"

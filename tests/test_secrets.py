@@ -33,6 +33,7 @@ REVIEWED = {
     ("proxy/auth/users.py", "each != stored"): "both are of the auth_file",
     ("proxy/userfile.py", "old.secrets[user] != stored"): "both are of the auth_file",
     ("proxy/config/advice.py", "rule.key == key"): "names of settings",
+    ("proxy/config/ini.py", "line.key == setting"): "names of settings",
     ("proxy/auth/claim.py", "tuple(stored) == self.stored"): "both are of the database",
     (
         "proxy/auth/outside.py",

@@ -8,7 +8,8 @@ Where a server stands here, and where PgBouncer would count it: sv_active is LIN
 CLEANING, since a server that runs server_reset_query is "tested" there as well (and a rollback is the same errand);
 sv_being_canceled is CLEANING while a cancel request is on its way to it; sv_login is OPENING; sv_used is USED.
 CLOSING has no word there, where a closed connection is gone at once. Here it counts until PostgreSQL has hung up, so
-it has a column of its own behind the others; the last column says what those who wait are waiting for. A tunnel is
+it has a column of its own behind the others. `waiting_for` is what those who wait are waiting for, and `failing` since
+when and why no server can be opened, also while nobody waits: that is what to be alarmed by. A tunnel is
 one more active client and one more active server. Of those who stand in line (lines.py) whoever has been sent is
 active, the others wait for a place. What runs auth_query is a server of auth_user's; it is tested while it is asked.
 """
@@ -21,6 +22,7 @@ from proxy.admin.scope import is_console_meant, list_databases
 from proxy.config.entries import CONSOLES, Database
 from proxy.config.kinds import PoolMode
 from proxy.explain import Explanation
+from proxy.failing import describe_failing
 from proxy.states import CLEANING, CLOSING, IDLE, LINED, LINKED, OPENING, TESTING, USED
 
 CONSOLE: Final = CONSOLES[0]
@@ -79,7 +81,7 @@ def show_pools(proxy: Any, database: str = "") -> Table:
     shape = (
         "database s, user s, cl_active i, cl_waiting i, cl_active_cancel_req i, cl_waiting_cancel_req i, sv_active i,"
         " sv_active_cancel i, sv_being_canceled i, sv_idle i, sv_used i, sv_tested i, sv_login i, maxwait i,"
-        " maxwait_us i, pool_mode s, load_balance_hosts s, sv_closing i, waiting_for s"
+        " maxwait_us i, pool_mode s, load_balance_hosts s, sv_closing i, waiting_for s, failing s"
     )
     return Table(shape, _pool_rows(proxy, database))
 
@@ -96,7 +98,7 @@ def _pool_rows(proxy: Any, database: str) -> Iterator[tuple[Value, ...]]:
     if not is_console_meant(database):
         return
     consoles = len(proxy.consoles)
-    yield (CONSOLE, CONSOLE, consoles, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, PoolMode.STATEMENT, None, 0, None)
+    yield (CONSOLE, CONSOLE, consoles, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, PoolMode.STATEMENT, None, 0, None, None)
 
 
 def _pool_row(proxy: Any, pool: Any, tunnels: list[Any], lookup: Any = None) -> tuple[Value, ...]:
@@ -129,6 +131,7 @@ def _pool_row(proxy: Any, pool: Any, tunnels: list[Any], lookup: Any = None) -> 
         database.load_balance_hosts if database is not None and len(database.hosts) > 1 else None,
         len(places[CLOSING]),
         Explanation(pool).brief() if pool.is_wanted else None,
+        describe_failing(pool, pool.failure.sentence) if pool.failure is not None else None,
     )
 
 

@@ -113,10 +113,10 @@ async def _ask_cleartext(inbox: Inbox, claim: Claim, keeper: KeyKeeper) -> bytes
     inbox.write(build_authentication_cleartext())
     password = Secret.decode(parse_password(await wait_answer(inbox, "password", MAX_PASSWORD_MESSAGE)))
     if not password:
-        raise wrong_password(claim.user)
+        raise wrong_password(claim.user, "it is empty")
     is_right = await _is_right(password, claim, keeper)
     if not (is_right or (await claim.renew() and await _is_right(password, claim, keeper))):
-        raise wrong_password(claim.user)
+        raise wrong_password(claim.user, _find_reason(claim))
     return b""
 
 
@@ -144,7 +144,7 @@ async def _ask_md5(inbox: Inbox, claim: Claim) -> bytes:
     response = parse_password(await wait_answer(inbox, "password", MAX_PASSWORD_MESSAGE))
     is_right = _is_right_response(claim, salt, response)
     if not (is_right or (await claim.renew() and _is_right_response(claim, salt, response))):
-        raise wrong_password(claim.user)
+        raise wrong_password(claim.user, _find_reason(claim))
     return b""
 
 
@@ -177,7 +177,7 @@ async def _ask_scram(inbox: Inbox, claim: Claim, keeper: KeyKeeper, begun: Excha
     except WrongPassword:
         claim.miss()
         await claim.renew()  # for the next try: this one was told the salt of what we had
-        raise wrong_password(claim.user) from None
+        raise wrong_password(claim.user, _find_reason(claim)) from None
 
 
 async def wait_answer(inbox: Inbox, what: str, limit: int) -> bytes:
@@ -186,6 +186,13 @@ async def wait_answer(inbox: Inbox, what: str, limit: int) -> bytes:
     if kind != codes.PASSWORD:
         raise Refused(sqlstate.PROTOCOL_VIOLATION, f"expected {what} response, got message type {chr(kind)!r}")
     return body
+
+
+def _find_reason(claim: Claim) -> str:
+    """For our log alone: which of those was it that look the same from outside?"""
+    if not claim.stored:
+        return "nobody of that name is known"
+    return "it is not the stored one" if claim.usable else "the stored one is empty"
 
 
 def wrong_password(user: str, note: str = "") -> Refused:

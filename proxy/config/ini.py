@@ -81,10 +81,10 @@ def read(path: str) -> Config:
     return _Reading(path).finish()
 
 
-def mistake_at(config: Config, key: str, sentence: str) -> Mistake:
+def mistake_at(config: Config, setting: str, sentence: str) -> Mistake:
     """What is wrong with that setting, where it stands in the files."""
-    said = [line for line in Reader().lines(config.path) if line.section in MAIN_SECTIONS and line.key == key]
-    return said[-1].mistake(f"{key}: {sentence}") if said else Mistake(config.path, 0, f"{key}: {sentence}")
+    said = [line for line in Reader().lines(config.path) if line.section in MAIN_SECTIONS and line.key == setting]
+    return said[-1].mistake(f"{setting}: {sentence}") if said else Mistake(config.path, 0, f"{setting}: {sentence}")
 
 
 @dataclass(slots=True)

@@ -304,7 +304,7 @@ ROWS: dict[str, tuple[str, Look]] = {
     "tcp_user_timeout": ("6000", at_the_door(TCP, socket.TCP_USER_TIMEOUT)),
     "tcp_defer_accept": ("0", at_the_door(TCP, socket.TCP_DEFER_ACCEPT)),
     "tcp_socket_buffer": ("20000", accepted(socket.SOL_SOCKET, socket.SO_RCVBUF)),
-    "logfile": ("/nowhere/log", log("path")),
+    "logfile": ("{folder}/log", log("path")),
     "log_format": ("json", log("format")),
     "syslog": ("0", log("facility")),
     "syslog_facility": ("local3", log("facility")),

@@ -196,6 +196,9 @@ def test_one_client_too_many_is_refused_and_the_others_stay(tmp_path):
     welcome, refused = play(main())
     assert welcome.endswith(READY_IDLE_MESSAGE)
     assert refusal(refused) == ("53300", "no more connections allowed (max_client_conn)")
+    assert b"have the limit raised" in refused
+    assert "(max_client_conn): 1 are connected" in proxy.log.text, "the number is nobody's business but the operator's"
+    assert b"1 are connected" not in refused
     assert proxy.client_count == 1
 
 

@@ -397,6 +397,16 @@ def test_who_logs_in_while_no_server_can_be_opened_hears_why_now_and_later():
     asyncio.run(main())
 
 
+def test_a_failure_of_another_kind_has_a_time_of_its_own():
+    world = World()
+    world.pool.opening_failed(SORRY)
+    world.clock.advance(30)
+    world.pool.opening_failed(SORRY)
+    assert world.pool.now() - world.pool.failing_since == 30
+    world.pool.opening_failed(LoginFailed("53300", "too many connections"))
+    assert world.pool.now() == world.pool.failing_since
+
+
 def test_a_login_that_is_given_up_leaves_nothing_behind():
     async def main():
         world = World()

@@ -133,9 +133,13 @@ def test_the_time_that_stood_still_counts_for_no_timeout(tmp_path: Path) -> None
         proxy.clock.advance(1000)
         janitor.sweep()
         assert client.state is not GONE
+        server = a_server(proxy, "bare", "joe")
+        server.deadline = 1.0
+        proxy.pools.dying.append(proxy.pools._pools.pop(("bare", "joe")))
         await operator.ask("RESUME")
         assert client.request_at == before + 1000
         assert line.head_since == stood + 1000
+        assert server.deadline == 1001.0, "nor for those whose database is gone"
 
     at_desk(tmp_path, story)
 

@@ -103,7 +103,7 @@ def test_the_age_of_a_visitor_is_real_and_a_failed_login_has_its_lines_in_pgboun
         "login attempt: db=shop user=anna tls=no replication=no",
         "login failed: db=shop user=anna",
         'closing because: password authentication failed for user "anna" (age=7s)',
-        'pooler error: password authentication failed for user "anna"',
+        'pooler error: password authentication failed for user "anna": it is not the stored one',
     ]
     assert after[-1].startswith("WARNING C-0x")
 

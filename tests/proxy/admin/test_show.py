@@ -101,7 +101,7 @@ OURS = {
     ),
     "LISTENERS": "database s, user s, channel s, state s, listeners i, waiting i, notifications q, lost q",
     "LOGINS": "address s, user s, failures i, delay s, waiting i, forgotten_in i",
-    "POOLS": "sv_closing i, waiting_for s",
+    "POOLS": "sv_closing i, waiting_for s, failing s",
     "STATEMENTS": (
         "database s, user s, statement s, calls q, errors q, total_time q, mean_time q, p99_time q, wait_time q, "
         "bytes q, shared s, why_not s"

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from proxy.failing import LoginFailed
 from proxy.main import Proxy
 from proxy.states import CLEANING, CLOSING, TESTING, USED, Closing, move
 from tests.proxy.admin.desk import LINES, Operator, a_client, a_server, at_desk, lined
@@ -115,3 +116,23 @@ def test_of_those_in_line_whoever_is_not_sent_waits(tmp_path: Path) -> None:
         assert own.pool.count_waiting() == 0, "for a server nobody waits"
 
     at_desk(tmp_path, story, text=LINES)
+
+
+def test_that_no_server_can_be_opened_is_shown_also_while_nobody_waits(tmp_path: Path) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        pool = a_server(proxy).pool
+
+        async def failing() -> str | None:
+            (row,) = [row for row in (await operator.ask("SHOW POOLS")).dicts() if row["database"] == "shop"]
+            assert row["waiting_for"] is None
+            return row["failing"]
+
+        assert await failing() is None
+        pool.opening_failed(LoginFailed("28P01", "no such password"))
+        said = str(await failing())
+        assert said.startswith("Server logins have been failing for ")
+        assert ": no such password; the next try is in " in said
+        pool.failure = None
+        assert await failing() is None
+
+    at_desk(tmp_path, story)

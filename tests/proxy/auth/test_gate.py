@@ -170,7 +170,7 @@ def test_a_wrong_password_is_logged_with_the_rule_it_was_asked_by(tmp_path):
     proxy = hba_proxy(tmp_path, "# who?\nhost all all all password\n")
     state, sentence, detail = refusal(call(proxy, hello() + build_password(b"wrong"))[9:])
     assert (state, sentence, detail) == ("28P01", 'password authentication failed for user "anna"', "")
-    assert f"pooler error: {sentence}: rule {tmp_path}/hba.conf:2" in proxy.log.text
+    assert f"pooler error: {sentence}: it is not the stored one, rule {tmp_path}/hba.conf:2" in proxy.log.text
 
 
 def test_in_a_wordy_log_everybody_has_his_rule(tmp_path):

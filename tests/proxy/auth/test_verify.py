@@ -118,6 +118,32 @@ def test_an_unknown_user_sees_what_a_wrong_password_sees(method: AuthMethod, str
 
 
 @pytest.mark.parametrize("method", ASKING)
+@pytest.mark.parametrize(
+    ("stored", "note"),
+    [
+        ((), "nobody of that name is known"),
+        ((FORMS["plain"],), "it is not the stored one"),
+        ((Plain(Secret("")),), "the stored one is empty"),
+    ],
+)
+def test_the_log_alone_knows_why(method: AuthMethod, stored: tuple[Stored, ...], note: str) -> None:
+    async def both() -> Refused:
+        us, client = joined()
+        keeper = a_keeper()
+        entering = asyncio.ensure_future(enter(client, WRONG))
+        with pytest.raises(Refused) as caught:
+            await verify_client(us, Claim("joe", stored), method, keeper)
+        keeper.close()
+        us.write(build_error("FATAL", caught.value.sqlstate, caught.value.sentence))
+        await entering
+        return caught.value
+
+    refused = play(both())
+    assert (refused.note, refused.detail, refused.hint) == (note, "", "")
+    assert f"{refused.sqlstate} {refused.sentence}" == WRONG_PASSWORD
+
+
+@pytest.mark.parametrize("method", ASKING)
 def test_an_empty_stored_password_lets_nobody_in(method: AuthMethod) -> None:
     keeper_of_empty = [Plain(Secret(""))]
 
