@@ -3,8 +3,8 @@ SHOW HBA: the rules of auth_hba_file that are in force, and why newer ones are n
 
 Theory. The columns are those of PostgreSQL's view pg_hba_file_rules, so that whoever knows one can read the other:
 a row for each rule, in the order in which they are asked; the first that is about a caller counts. `error` tells of a
-rule why it lets nobody in. Where the file was read last and could not be used, each of its mistakes is a row more,
-without a number: those rules are not in force. An option that is a secret is `***`.
+rule why it lets nobody in, or not whom it should. Where the file was read last and could not be used, each of its
+mistakes is a row more, without a number: those rules are not in force. An option that is a secret is `***`.
 """
 
 from collections.abc import Iterator

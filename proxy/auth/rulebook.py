@@ -7,8 +7,8 @@ line, a start is refused, and a reload keeps the rules that were. What is read i
 (fields.py), and the steps that all regular expressions of the files may cost one login.
 
 A rule that is about nobody (an earlier one is about all of his callers, there is no TLS, its map has no lines) lets
-nobody in and is only a warning. With another auth_type than hba the files are not read, but for the map of
-oauth_map.
+nobody in and is only a warning; so is the first `peer` where the kernel does not tell us all accounts. With another
+auth_type than hba the files are not read, but for the map of oauth_map.
 """
 
 from collections import Counter
@@ -16,11 +16,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from proxy.auth.accounts import sees_all_accounts
 from proxy.auth.fields import BadLine, Line, Reader
 from proxy.auth.hba import parse_rule
 from proxy.auth.ident import Maps, gather, parse_entry
 from proxy.auth.pattern import Pattern
-from proxy.auth.rules import HOSTSSL, ClientCert, Rule, find_unreached
+from proxy.auth.rules import HOSTSSL, ClientCert, Method, Rule, find_unreached
 from proxy.config.ini import BadConfig
 from proxy.config.kinds import AuthType, SslMode
 from proxy.config.lines import Mistake
@@ -28,6 +29,11 @@ from proxy.config.outside import OAUTH_OPTIONS, check_options, why_not_served
 from proxy.config.settings import Settings
 
 MAX_STEPS: Final = 5_000  # instructions of all patterns of the rules; each may be taken once per character of a name
+
+SEES_NOT_ALL: Final = (
+    "peer: this process runs in a user namespace that leaves accounts out (PrivateUsers= of systemd, a rootless"
+    " container): whoever comes from one of those is nobody here"
+)
 
 OF_RULES: Final = frozenset(
     {"auth_type", "auth_hba_file", "auth_ident_file", "client_tls_sslmode", "client_tls_ca_file"}
@@ -146,11 +152,15 @@ def _read_maps(path: str, reader: Reader) -> Maps:
 
 
 def _find_warnings(settings: Settings, rules: Sequence[Rule], maps: Maps) -> Iterator[Mistake]:
-    """Rules that let nobody in."""
+    """Rules that let nobody in, or not those they are meant for."""
     unreached = {id(rule): earlier for rule, earlier in find_unreached(rules)}
+    is_warned_of_peer = sees_all_accounts()
     for rule in rules:
         if sentence := _why_in_vain(settings, rule, unreached.get(id(rule)), maps):
             yield Mistake(rule.place.file, rule.place.line, sentence)
+        elif rule.method is Method.PEER and not is_warned_of_peer:
+            is_warned_of_peer = True
+            yield Mistake(rule.place.file, rule.place.line, SEES_NOT_ALL)
 
 
 def _why_in_vain(settings: Settings, rule: Rule, earlier: Rule | None, maps: Maps) -> str:

@@ -16,6 +16,7 @@ from proxy.config.settings import Settings
 @pytest.fixture(name="folder")
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("proxy.auth.rulebook.sees_all_accounts", lambda: True)  # wherever the tests run
     return tmp_path
 
 
@@ -126,6 +127,17 @@ def test_rules_that_let_nobody_in_are_warned_about(folder):
         "hba.conf:4: this rule is about nobody: client_tls_sslmode is disable",
     ]
     assert warnings("hostssl all all all md5", client_tls_sslmode=SslMode.REQUIRE) == []
+
+
+def test_where_the_kernel_tells_not_all_accounts_the_first_peer_is_warned_about(folder, monkeypatch):
+    monkeypatch.setattr("proxy.auth.rulebook.sees_all_accounts", lambda: False)
+    assert warnings("local all all trust\n") == []
+    text = "local a all peer map=m\nlocal b all peer\nlocal c all peer\n"
+    assert warnings(text) == [
+        "hba.conf:1: this rule lets nobody in: no line of auth_ident_file is about the map 'm'",
+        "hba.conf:2: peer: this process runs in a user namespace that leaves accounts out (PrivateUsers= of systemd, a"
+        " rootless container): whoever comes from one of those is nobody here",
+    ]
 
 
 def test_all_patterns_together_are_bounded(folder):
