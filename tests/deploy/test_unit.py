@@ -1,10 +1,11 @@
-"""What systemd is given: the unit, and the settings that the unit starts with."""
+"""What systemd is given: the unit, the sockets, and the settings that the unit starts with."""
 
 import re
 import shutil
 import subprocess
 import sys
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def read_settings():
     return dict(re.findall(r"(?m)^(\w+) = ?(.*)$", main))
 
 
-@pytest.mark.parametrize("name", ["pgshuttle.service", "pgshuttle.ini"])
+@pytest.mark.parametrize("name", ["pgshuttle.service", "pgshuttle.socket", "pgshuttle.ini"])
 def test_no_line_is_too_long(name):
     assert max(map(len, (DEPLOY / name).read_text().splitlines())) <= 120
 
@@ -52,10 +53,20 @@ def test_accounts_at_the_other_end_of_the_unix_socket_are_not_hidden_from_us():
     assert read_unit("pgshuttle.service")["Service"]["PrivateUsers"] == ["no"]
 
 
-def test_the_folder_of_the_unix_socket_is_the_units_own():
+def test_the_folder_of_the_unix_socket_is_the_units_own_and_stays_while_the_socket_is_systemds():
     service = read_unit("pgshuttle.service")["Service"]
     (folder,) = service["RuntimeDirectory"]
     assert read_settings()["unix_socket_dir"] == f"/run/{folder}"
+    assert service["RuntimeDirectoryPreserve"] == ["yes"]
+
+
+def test_systemd_listens_where_we_would():
+    listening, settings = read_unit("pgshuttle.socket")["Socket"], read_settings()
+    port = settings["listen_port"]
+    assert listening["ListenStream"] == [
+        f"{settings['listen_addr']}:{port}",
+        f"{settings['unix_socket_dir']}/.s.PGSQL.{port}",
+    ]
 
 
 def test_what_is_installed_is_what_the_unit_names():
@@ -84,7 +95,7 @@ def test_the_settings_have_no_mistake_and_nothing_to_be_warned_about(tmp_path):
 
 def test_each_setting_says_why():
     lines = (DEPLOY / "pgshuttle.ini").read_text().splitlines()
-    for above, line in zip(lines, lines[1:], strict=False):
+    for above, line in pairwise(lines):
         if "=" in line and not line.startswith(";"):
             assert above.startswith(";"), line
 
@@ -93,7 +104,7 @@ def test_systemd_has_nothing_to_say_against_either(tmp_path):
     if not shutil.which("systemd-analyze"):
         pytest.skip("no systemd-analyze here")
     files = []
-    for name in ("pgshuttle.service",):
+    for name in ("pgshuttle.service", "pgshuttle.socket"):
         files.append(tmp_path / name)
         files[-1].write_text((DEPLOY / name).read_text().replace(PROGRAM, "/bin/true"))  # it wants to see the program
     verify = ["systemd-analyze", "verify", "--man=no", *map(str, files)]

@@ -1,6 +1,7 @@
 """The process among others: systemd, sockets of others, names, pid files, the sockets' rights."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from proxy.ring import open_ring
 from tests.live.stand import ROOT, SECONDS, USER, Stand, find_account, is_listening, wait_until
 from tests.live.wire import rows, startup
+from tests.ports import find_free_port
 
 pytestmark = pytest.mark.live
 
@@ -147,6 +149,32 @@ def test_sockets_that_systemd_opened_are_used_instead_of_our_own_and_stay_when_w
         assert f"listening on 127.0.0.1:{port}" in said
         assert f"listening on unix:{path}" in said
         assert path.exists(), "systemd goes on listening there"
+
+
+@pytest.mark.skipif(not shutil.which("systemd-socket-activate"), reason="no systemd-socket-activate here")
+@pytest.mark.parametrize("is_by_path", [False, True], ids=["tcp", "unix"])
+def test_the_call_for_which_systemd_starts_us_is_answered(stand, is_by_path):
+    """Its own program opens what pgshuttle.socket names, one port and one path, and starts us for the first caller."""
+    folder, port = (str(stand.folder), str(find_free_port()))
+    stand.settings["listen_port"] = port
+    stand.write()
+    path = f"{folder}/.s.PGSQL.{port}"
+    listening = ["systemd-socket-activate", "--listen", f"127.0.0.1:{port}", "--listen", path]
+    proxy = [sys.executable, "-m", "proxy", *BECOME, str(stand.file)]
+    with subprocess.Popen([*listening, *proxy], cwd=ROOT, stderr=subprocess.PIPE, text=True) as started:
+        try:
+            wait_until(lambda: Path(path).exists(), "systemd-socket-activate does not listen")
+            Path(path).chmod(0o777)
+            where = {"host": folder if is_by_path else "127.0.0.1", "port": port, "connect_timeout": 20}
+            with psycopg.connect(**stand.options(**where), autocommit=True) as connection:
+                assert connection.execute("select 'here'").fetchone() == ("here",)
+            started.send_signal(signal.SIGINT)
+            _, said = started.communicate(timeout=SECONDS)
+        finally:
+            started.kill()
+    assert f"listening on 127.0.0.1:{port}" in said
+    assert f"listening on unix:{path}" in said
+    assert Path(path).exists(), "it is systemd's"
 
 
 @pytest.mark.parametrize(("said", "name"), [({}, "pgbouncer"), ({"job_name": "shop-pooler"}, "shop-pooler")])
