@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
+from deploy import healthcheck
 from deploy.cluster import find_free_port
 from tests.live.balancer import Balancer, build_v1, build_v2
 from tests.live.stand import Stand, is_listening, wait_until
@@ -54,6 +55,13 @@ def test_a_driver_is_served_and_its_address_is_its_own(upstream, build):
 def local_port(client):
     with socket.socket(fileno=os.dup(client.pgconn.socket)) as line:
         return line.getsockname()[1]
+
+
+def test_the_containers_health_check_speaks_for_itself(upstream):
+    with Stand(upstream, SETTINGS) as stand:
+        environ = {"PGSHUTTLE_LISTEN_PORT": str(stand.port)}
+        assert healthcheck.main([], environ) == 1
+        assert healthcheck.main([], environ | {"PGSHUTTLE_PROXY_PROTOCOL": "1"}) == 0
 
 
 def test_the_balancer_may_reach_us_by_the_unix_socket(upstream):
