@@ -123,18 +123,27 @@ def test_streams_never_await():
             assert not isinstance(node, ast.Await | ast.AsyncFunctionDef), name
 
 
-def test_the_readme_names_only_functions_that_exist():
-    text = (ROOT / "README.md").read_text()
+def test_the_internals_name_only_functions_that_exist():
+    journeys = (ROOT / "deploy/docs/internals.md").read_text()
     defined = {
         node.name
         for path in SOURCES
         for node in ast.walk(tree_of(path))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
     }
-    journeys = text.split("## How it works", 1)[1].split("\n## ", 1)[0]
     named = set(re.findall(r"`(?:\w+\.)*(\w+)\(\)`", journeys))
     assert named
     assert named <= defined, named - defined
+
+
+def test_the_readme_shows_only_figures_of_the_benchmarks_table():
+    """The rows are copies: a new run changes both."""
+    shown, all_rows = (
+        [line for line in page.read_text().split("\n## How fast", 1)[-1].splitlines() if line.startswith("|")]
+        for page in (ROOT / "README.md", ROOT / "deploy/docs/bench.md")
+    )
+    assert len(shown) > 2
+    assert [row for row in all_rows if row in shown] == shown
 
 
 PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "deploy/docs").glob("*.md"))]

@@ -1,5 +1,5 @@
 """
-The run in short: the table that the README shows, one row a figure that a reader would ask for.
+The run in short: the table of deploy/docs/bench.md, one row a figure that a reader would ask for; the README has some.
 
 Theory. The page has everything, which is too much to show at a door. The rows are chosen once and not after the run:
 where we lose is shown as well as where we win. Each ratio is the median of those within a round.
