@@ -3,14 +3,17 @@ Named statements: a client's name, ours, and the messages that carry one or the 
 
 Theory. A statement is what follows the name in its Parse: the text and the types of its parameters. Clients that send
 the same have one `Statement`, kept once, under one name of ours (`PGSHUTTLE_7`) on every server that knows it. What
-the same text means may change, though: with the schema (hence the generation in `Context`), with search_path and with
-the role. So a statement is one text in one context, and what it was described as never changes behind a client's back.
+the same text means may change, though: with the schema (hence the generation in `Context`), and with the session's
+parameters (MEANINGS): PostgreSQL reads literals once, when it parses, so that '2020-01-01 05:00' is a moment of the
+time zone that was then. So a statement is one text in one context, and what it was described as never changes behind a
+client's back. A literal that says 'today' means the day on which it was parsed: such a text is shared with nobody.
 
 Nothing here parses more of a message than its names: the values of a Bind may be long, and may not have arrived yet.
 Names of ours begin with a prefix that no client's name may pretend to (`is_ours`).
 """
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from struct import Struct
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
@@ -30,6 +33,7 @@ MAX_BYTES = 16_777_216  # of texts one client's names stand for; then its oldest
 MAX_LOST = 100  # names remembered that stand for something else by now
 
 _head = Struct("!cI").pack
+_TYPES = bytes([codes.PARAMETER_DESCRIPTION])
 
 PARSE_EMPTY = b"P\0\0\0\x08\0\0\0\0"  # the unnamed statement, without text: the cheapest way to a ParseComplete
 _ANYTHING = b"SET pgshuttle.known TO on"
@@ -38,12 +42,33 @@ CLOSE_UNNAMED = b"C\0\0\0\x06S\0"
 CLOSE_NEVER = _head(b"C", 6 + len(NEVER)) + b"S" + NEVER + b"\0"
 
 
+READ_ONCE = frozenset({
+    "client_encoding", "datestyle", "timezone", "intervalstyle", "standard_conforming_strings", "backslash_quote",
+    "array_nulls", "transform_null_equals", "xmloption", "lc_monetary", "timezone_abbreviations",
+})  # fmt: skip
+"""Parameters, in lower case, that decide what a text's literals are: when it is parsed, and never again."""
+MEANINGS = READ_ONCE | {"search_path", "role", "session_authorization"}
+"""And those that decide what its names stand for, which PostgreSQL looks at again when they have changed."""
+
+_is_of_its_time = re.compile(rb"['$][^'$]{0,60}?\b(?:now|today|tomorrow|yesterday)\b(?!\s*+\()", re.IGNORECASE).search
+
+
 class Context(NamedTuple):
     """What one text may mean different things under."""
 
-    generation: int  # of the schema: grows with every DDL seen
-    search_path: str | None
-    role: str | None
+    generation: int  # of the schema: grows with every DDL seen; below 0: one client's own
+    meanings: tuple[tuple[str, str], ...] = ()
+
+
+def find_meanings(parameters: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Those of a session's parameters that a text's meaning hangs on, by names in lower case, sorted."""
+    said = ((name.lower(), value) for name, value in parameters.items())
+    return tuple(sorted(each for each in said if each[0] in MEANINGS))
+
+
+def is_of_its_time(text: bytes) -> bool:
+    """May a literal in it stand for the moment at which it is parsed?"""
+    return _is_of_its_time(text) is not None
 
 
 class Statement:
@@ -84,13 +109,32 @@ class Statement:
         return _head(b"Q", 4 + len(text)) + text
 
     def build_parse(self) -> bytes:
-        return _head(b"P", 5 + len(self.name) + len(self.body)) + self.name + b"\0" + self.body
+        """Parameters have the types they had when it was first described, whatever columns they are compared with by
+        now: clients send values in that type, in binary perhaps, and PostgreSQL too keeps to it when it plans anew."""
+        body = self.body if self.description is None else self._find_body(self.description)
+        return _head(b"P", 5 + len(self.name) + len(body)) + self.name + b"\0" + body
+
+    def _find_body(self, description: bytes) -> bytes:
+        types = description[HEADER_SIZE : 1 + int.from_bytes(description[1:HEADER_SIZE], "big")]
+        is_whole = description[:1] == _TYPES and len(types) == 2 + 4 * int.from_bytes(types[:2], "big")
+        return self.text + b"\0" + types if is_whole else self.body
 
     def build_describe(self) -> bytes:
         return _head(b"D", 6 + len(self.name)) + b"S" + self.name + b"\0"
 
     def build_close(self) -> bytes:
         return _head(b"C", 6 + len(self.name)) + b"S" + self.name + b"\0"
+
+
+def is_at_home(statement: Statement, parameters: Mapping[str, str]) -> bool:
+    """Would its literals be read as whoever parsed it first meant them?"""
+    if statement.context is None:
+        return True  # it is one client's own
+    return _find_read_once(statement.context.meanings) == _find_read_once(find_meanings(parameters))
+
+
+def _find_read_once(meanings: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
+    return [each for each in meanings if each[0] in READ_ONCE]
 
 
 class Statements:

@@ -7,7 +7,8 @@ the client gathered, those of envoys by themselves. All of it is one write.
 
 A server's named statements stand in `server.statements`, the one used last at the end: when there is no room the first
 goes (Close). With it stands the generation of the schema it was made in; one that is not to be trusted any more has 0
-there, and is closed before it is made again.
+there, and is closed before it is made again. One whose literals were read with parameters that it was not meant for is
+good for the client who had it made so: there stands the client's number, below 0.
 
 What was put in front in an earlier unit and is not answered yet (`server.arriving`, `server.leaving`) may have been
 skipped by the server, because of an error that we have not heard of. So it is done again where it matters: to close
@@ -38,7 +39,7 @@ from protocol.ledger import (
     Owner,
     is_unit_closed,
 )
-from protocol.prepared import CLOSE_NEVER, NAME_LENGTH, Names, Statement
+from protocol.prepared import CLOSE_NEVER, NAME_LENGTH, Names, Statement, is_at_home
 from proxy.envoys import Deed, Injection, Tagged
 from proxy.rounds import MAX_REPEATED
 
@@ -160,7 +161,8 @@ class Batch:
     def has(self, statement: Statement) -> bool:
         """Does it? Then it is the one used last, from here on."""
         known, arriving = self.server.statements, self.server.arriving
-        if not known.get(statement):
+        made = known.get(statement, 0)
+        if made == 0 or (made < 0 and made != -self.client.number):
             return False
         if statement in arriving and not self._is_of_this_unit(arriving[statement]):
             return False
@@ -202,6 +204,8 @@ class Batch:
         is_alone = alone or statement.is_sql  # then what comes behind it is not skipped when it fails
         owner = Injection(self.client, self.server, statement, gone, then=then, is_alone=is_alone)
         self.expect(statement, owner)
+        if not self._is_at_home(statement):
+            self.server.statements[statement] = -self.client.number  # good for this client, and for nobody else
         if statement.is_sql:
             self.replace(pos, pos, statement.build_prepare())
             self.server.unnamed = None
@@ -211,6 +215,10 @@ class Batch:
             self.replace(pos, pos, statement.build_parse() + statement.build_describe() + end)
             self.enter_as((*closes, PARSE, DESCRIBE, SYNC) if alone else (*closes, PARSE, DESCRIBE), owner)
         return owner
+
+    def _is_at_home(self, statement: Statement) -> bool:
+        """Will the server make the same of it as whoever parsed it first? Its client may have changed parameters."""
+        return is_at_home(statement, self.client.tail if self.client.is_line else self.client.followed)
 
     def expect(self, statement: Statement, owner: Injection) -> None:
         """The server will have it, and `owner` hears of that."""

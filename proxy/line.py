@@ -268,7 +268,7 @@ class Line(Handing):
         """Does our server have it for certain? Then it is the one used last."""
         server = self.server
         known = server.statements
-        if not known.get(statement) or statement in server.arriving:
+        if known.get(statement, 0) <= 0 or statement in server.arriving:
             return False
         known[statement] = known.pop(statement)
         return True

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from protocol.effects import PLAIN, build_reading
 from protocol.parameters import ParameterSet
-from protocol.prepared import Context, Names, Statement
+from protocol.prepared import Context, Names, Statement, find_meanings
 from protocol.startup import MAX_KEY, MIN_KEY
 from proxy.auth.parcel import pack_proof, unpack_proof
 from proxy.batch import NOBODYS
@@ -158,7 +158,7 @@ def pack_statement(number: int, statement: Statement, *, is_current: bool) -> Bo
         "is_outdated": statement.is_outdated,
         "uses_names": bool(statement.needs),
         "description": None if description is None else _text(description),
-        "context": None if context is None else [context.search_path, context.role],
+        "meanings": None if context is None else dict(context.meanings),
     }
 
 
@@ -181,10 +181,10 @@ def unpack_statement(client: Client, body: Body) -> Statement:
 
 def _find_shared(client: Client, text: bytes, description: bytes | None, body: Body) -> Statement | None:
     """One that others here may have too."""
-    if body["context"] is None or body["is_outdated"] or description is None:
+    meanings = body.get("meanings")
+    if meanings is None or body["is_outdated"] or description is None:
         return None
-    search_path, role = body["context"]
-    context = Context(client.pool.generation, search_path, role)
+    context = Context(client.pool.generation, find_meanings(_set(meanings)))
     known: Statement | None = client.pool.statements.get(text, context)
     if known is None:
         fresh: Statement = client.pool.statements.find(text, context)

@@ -27,7 +27,7 @@ from typing import Any
 
 from protocol import sqlstate
 from protocol.parameters import ParameterSet
-from protocol.prepared import Context, Statement, Statements
+from protocol.prepared import Context, Statement, Statements, find_meanings, is_of_its_time
 from proxy.config.limits import Limits
 from proxy.contracts import PooledClient, PooledServer, World
 from proxy.failing import LoginFailed
@@ -323,8 +323,9 @@ class Pool(Governing):
 
         `schema` below 0: the client sees a schema that is only its own yet.
         """
-        context = Context(schema or self.generation, parameters.get("search_path"), parameters.get("role"))
-        return self.statements.find(body, context)
+        if is_of_its_time(body):
+            schema = self.make_private_schema()
+        return self.statements.find(body, Context(schema or self.generation, find_meanings(parameters)))
 
     def make_private_schema(self) -> int:
         """For a client that changes the schema in a transaction that is not over."""

@@ -9,9 +9,10 @@ never exists, a Parse under a name that is taken is sent under one that is taken
 client's own name is put back (reword.py).
 
 What a driver believes of a statement's columns must hold on every server. So a statement that is put in front is
-described too; the request that needs it waits for that once, unless it asks for the description itself. A statement
-that was described otherwise is outdated: it fails as PostgreSQL would fail it, until the client parses or describes it
-anew, and so it gets a fresh one.
+described too; a Bind that needs it waits for that once. (Also one whose portal is described right behind it: libpq does
+that each time, and drivers on top of it crash where columns have changed all the same.) A statement that was described
+otherwise is outdated: it fails as PostgreSQL would fail it, until the client parses or describes it anew, and so it
+gets a fresh one.
 
 While the server skips to a Sync after an error nothing is renamed: it reads nothing of it, and no name changes.
 """
@@ -182,7 +183,7 @@ class Translation(Batch):
         if statement is None:
             self._bind_other(pos, end, span, name)
             return
-        is_asked, self.reasons = self._is_described(pos, end, span), []
+        is_asked, self.reasons = self._is_described(statement, pos, end, span), []
         if statement.is_outdated and not is_asked:
             self.replace(pos, span[1], rename_bind(self.data, pos, end, span, NEVER))
         elif self.is_there(pos, statement, is_asked=is_asked):
@@ -205,10 +206,11 @@ class Translation(Batch):
         self.names.put(name, statement)
         return statement
 
-    def _is_described(self, pos: int, end: int, span: tuple[int, int]) -> bool:
-        """Is the portal of the Bind at `pos` described right behind it?"""
+    def _is_described(self, statement: Statement, pos: int, end: int, span: tuple[int, int]) -> bool:
+        """Is the portal of the Bind at `pos` described right behind it? That excuses only what runs others by name: it
+        is described as they are."""
         portal = self.data[pos + HEADER_SIZE : span[0] - 1]
-        return self.data.startswith(build_describe(PORTAL, portal), end)
+        return bool(statement.said) and self.data.startswith(build_describe(PORTAL, portal), end)
 
     def _bind_other(self, pos: int, end: int, span: tuple[int, int], name: bytes) -> None:
         """The unnamed statement, or a name the client does not have: PostgreSQL will say so."""

@@ -9,7 +9,7 @@ says so in PostgreSQL's words (prepare.py).
 
 from typing import Any
 
-from protocol.prepared import Statement
+from protocol.prepared import Statement, is_at_home
 from proxy.batch import Batch
 from proxy.units import Unit
 
@@ -31,7 +31,7 @@ class Preparing:
             return False
         if self._line.has(statement):
             return True
-        if statement.is_outdated or statement in server.arriving:
+        if statement.is_outdated or statement in server.arriving or not is_at_home(statement, unit.client.followed):
             self._line.lines.send_alone(unit)
             return False
         self._line.flush(pieces, entries)
@@ -58,7 +58,9 @@ class Preparing:
             line.nobody_is_served(server)
             return
         units = self._waiting.pop(statement)
-        is_there = line.server is not None and line.server.statements.get(statement) and not statement.is_outdated
+        is_there = (
+            line.server is not None and line.server.statements.get(statement, 0) > 0 and not statement.is_outdated
+        )
         if is_there:
             line.lines.put_first(units)
         else:

@@ -104,7 +104,7 @@ def send_found(client: Any, server: Any, data: bytes, found: Found, prefix: byte
     """The same, of one that has been found."""
     statement, debts, stop = found
     known, ledger = server.statements, server.ledger
-    if not known.get(statement) or statement in server.arriving or ledger.skipping:
+    if known.get(statement, 0) <= 0 or statement in server.arriving or ledger.skipping:
         return False
     known[statement] = known.pop(statement)  # the one used last stands last
     client.pool.stats.bind_count += 1

@@ -28,7 +28,7 @@ pool_mode = transaction
 default_pool_size = 20
 max_client_conn = 1000
 
-; Below is every setting at its default. Times are seconds and may have fractions.
+; Below is every setting at its default. Times are seconds and may have fractions, where nothing else is said.
 """
 
 DATABASES: Final = """\

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol import prepared
-from protocol.backend import build_error, build_parameter_description, build_row_description
+from protocol.backend import NO_DATA_MESSAGE, build_error, build_parameter_description, build_row_description
 from protocol.errors import ProtocolError
 from protocol.frontend import (
     PORTAL,
@@ -34,8 +34,11 @@ from protocol.prepared import (
     Statements,
     digest_description,
     find_bind_names,
+    find_meanings,
     find_parse_name,
     find_target_name,
+    is_at_home,
+    is_of_its_time,
     is_ours,
     mark,
     rename_bind,
@@ -45,7 +48,7 @@ from protocol.prepared import (
     replace_name,
 )
 
-NOW = Context(1, None, None)
+NOW = Context(1)
 BODY = b"select 1\0\0\0"
 NAMES = st.binary(max_size=20).map(lambda name: name.replace(b"\0", b"x"))
 
@@ -79,9 +82,9 @@ def test_the_same_body_in_the_same_context_is_the_same_statement():
     assert all_of_them.find(bytes(bytearray(BODY)), NOW) is one
     others = [
         all_of_them.find(b"select 2\0\0\0", NOW),
-        all_of_them.find(BODY, Context(2, None, None)),
-        all_of_them.find(BODY, Context(1, "a", None)),
-        all_of_them.find(BODY, Context(1, None, "boss")),
+        all_of_them.find(BODY, Context(2)),
+        all_of_them.find(BODY, Context(1, (("search_path", "a"),))),
+        all_of_them.find(BODY, Context(1, (("role", "boss"),))),
         all_of_them.make(BODY),
     ]
     assert len({one, *others}) == len({each.name for each in [one, *others]}) == 6
@@ -291,9 +294,54 @@ def test_whatever_a_server_says_is_a_description_or_malformed(body):
 
 
 def test_a_shared_statement_knows_its_context_and_is_found_without_being_made():
-    statements, context = Statements(), Context(1, "depot", None)
+    statements, context = Statements(), Context(1, (("search_path", "depot"),))
     assert statements.get(b"select 1\0\0\0", context) is None
     statement = statements.find(b"select 1\0\0\0", context)
     assert statements.get(b"select 1\0\0\0", context) is statement
     assert statement.context == context
     assert statements.make(b"select 1\0\0\0").context is None
+
+
+def test_what_a_text_means_hangs_on_some_parameters_however_they_are_spelled():
+    assert find_meanings({"TimeZone": "UTC", "application_name": "x", "search_path": "a", "work_mem": "4MB"}) == (
+        ("search_path", "a"), ("timezone", "UTC"),
+    )  # fmt: skip
+    assert find_meanings({"DateStyle": "ISO"}) == find_meanings({"datestyle": "ISO"})
+
+
+def test_it_is_at_home_where_its_literals_are_read_the_same_wherever_its_names_are_looked_for():
+    statement = Statements().find(BODY, Context(1, find_meanings({"TimeZone": "UTC", "search_path": "a"})))
+    assert is_at_home(statement, {"TimeZone": "UTC", "search_path": "b"})
+    assert not is_at_home(statement, {"TimeZone": "CET", "search_path": "a"})
+    assert not is_at_home(statement, {})
+    assert is_at_home(Statements().make(BODY), {"TimeZone": "CET"}), "it is one client's own"
+
+
+@pytest.mark.parametrize(
+    ("text", "is_so"),
+    [
+        (b"select 'now'::timestamptz", True), (b"select date ' Today '", True),
+        (b"select 'tomorrow 08:00'::timestamp", True),
+        (b"select $$yesterday$$::date", True), (b"select now()", False), (b"select 'x' where a < now ()", False),
+        (b"select 'known'", False), (b"select a_today from t", False), (b"select today from t", False),
+        (b"select 1", False),
+    ],
+)  # fmt: skip
+def test_a_literal_may_stand_for_the_moment(text, is_so):
+    assert is_of_its_time(text) is is_so
+
+
+def test_it_is_parsed_again_with_the_types_it_was_described_with():
+    statement = Statements().make(b"select $1\0\0\0")
+    assert statement.build_parse().endswith(b"select $1\0\0\0")
+    statement.description = digest_description(build_parameter_description([23, 25]), NO_DATA_MESSAGE)
+    assert statement.build_parse() == build_parse(statement.name, b"select $1", [23, 25])
+
+
+@pytest.mark.parametrize(
+    "description", [b"", b"t", b"t\0\0\0\4", b"t\0\0\0\6\0\1", b"t\xff\xff\xff\xff\0\0", b"T\0\0\0\6\0\0"]
+)
+def test_a_description_that_makes_no_sense_changes_nothing(description):
+    statement = Statements().make(b"select $1\0\0\0")
+    statement.description = description
+    assert statement.build_parse() == build_parse(statement.name, b"select $1")

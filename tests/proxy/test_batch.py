@@ -15,6 +15,7 @@ from proxy.requests import read
 from tests.play import (
     Play,
     another_client,
+    another_server,
     asked,
     client,
     released,
@@ -388,3 +389,20 @@ def test_two_clients_that_share_a_full_server_close_each_others_and_hear_nothing
     play >> another_client >> client("PARSE:a=select_2 B:a E S")
     play << to_server("CLOSE:PGSHUTTLE_1 OURS:2=select_2 B:PGSHUTTLE_2 E S") << stays_linked
     play >> server("3 1 t T 2 C Z:I") << to_client("1 2 C Z:I") << released
+
+
+def test_what_is_made_anew_under_other_parameters_is_nobody_elses():
+    play = Play(session_state="track", pool_size=9) >> client("PARSE:a=select_1 S") >> server("1 t T:x Z:I")
+    play.hear("server"), play.hear("client")
+    play >> another_server
+    one, (statement,) = play.client, play.client.statements._statements.values()
+    one.number = 7
+    one.followed = play.server.followed = {**one.followed, "TimeZone": "CET"}
+    play >> client("B:a E S") << to_server("OURS:1=select_1 H") >> server("1 t T:x")
+    play << to_server("B:PGSHUTTLE_1 E S") >> server("2 C Z:I") << released
+    assert play.server.statements == {statement: -7}
+    play >> client("B:a E S") << to_server("B:PGSHUTTLE_1 E S") >> server("2 C Z:I") << released
+    play.hear("client")
+    play >> another_client
+    play.client.number, play.client.statements = 8, one.statements
+    play >> client("B:a E S") << to_server("Q:SET_TimeZone=E'UTC' CLOSE:PGSHUTTLE_1 OURS:1=select_1 H")

@@ -4,6 +4,7 @@ import gc
 
 import pytest
 
+from protocol.backend import build_parameter_description
 from protocol.frontend import Bind, build_bind, build_parse
 from proxy.requests import MAX_STATEMENT
 from proxy.states import CLOSED, CLOSING, GONE
@@ -115,8 +116,9 @@ def test_one_that_is_too_long_does_not_pretend_to_be_ours():
 
 
 def test_a_server_that_lacks_it_is_given_it_and_the_client_hears_nothing_of_that():
-    play = prepared() >> another_server >> client("B:a D E S") << to_server("OURS:1=select_1 B:PGSHUTTLE_1 D E S")
-    play >> server("1 t T:x 2 T:x D C Z:I") << to_client("2 T:x D C Z:I") << released
+    play = prepared() >> another_server >> client("B:a D E S") << to_server("OURS:1=select_1 H")
+    play >> server("1 t T:x") << to_server("B:PGSHUTTLE_1 D E S")
+    play >> server("2 T:x D C Z:I") << to_client("2 T:x D C Z:I") << released
 
 
 def test_who_does_not_ask_for_the_description_waits_for_it():
@@ -155,7 +157,7 @@ def test_an_error_of_what_was_put_in_front_is_the_clients_and_the_rest_is_skippe
     play = prepared() >> another_server >> client("B:a E S") << to_server("OURS:1=select_1 H")
     play >> server("ERROR:gone") << to_client("ERROR:gone") << to_server("B:a E S")  # it is skipped
     play >> server("Z:I") << to_client("Z:I") << released
-    play >> client("B:a D E S") << to_server("CLOSE:PGSHUTTLE_1 OURS:1=select_1 B:PGSHUTTLE_1 D E S")
+    play >> client("B:a D E S") << to_server("CLOSE:PGSHUTTLE_1 OURS:1=select_1 H")
 
 
 def test_two_statements_that_are_lacking_wait_one_after_the_other():
@@ -280,10 +282,15 @@ def test_of_two_names_for_the_same_the_error_speaks_of_the_right_one():
 
 def test_what_an_error_may_have_skipped_is_put_in_front_again_in_the_next_unit():
     play = prepared() >> another_server >> client("B:no B:a D E S B:a D E S")
-    again = "CLOSE:PGSHUTTLE_1 OURS:1=select_1 B:PGSHUTTLE_1 D E S"
-    play << to_server("B:no OURS:1=select_1 B:PGSHUTTLE_1 D E S " + again)
-    play >> server("MISSING:no Z:I") >> server("3 1 t T:x 2 T:x C Z:I") << released
-    play << to_client("MISSING:no Z:I 2 T:x C Z:I")
+    (
+        play
+        << to_server("B:no OURS:1=select_1 H")
+        >> server("MISSING:no")
+        << to_server("B:a D E S CLOSE:PGSHUTTLE_1 OURS:1=select_1 H")
+    )
+    play >> server("Z:I") << to_client("MISSING:no Z:I")
+    play >> server("3 1 t T:x") << to_server("B:PGSHUTTLE_1 D E S") >> server("2 T:x C Z:I") << released
+    play << to_client("2 T:x C Z:I")
     play >> client(RUN) << to_server(OURS_RUN)
 
 
@@ -298,7 +305,7 @@ def test_the_one_not_used_for_longest_goes_when_there_is_no_room():
     play.hear("client")
     play >> server("3 1 t T Z:I") << to_client("1 Z:I") << released
     assert [each.text for each in play.server.statements] == [b"select 1", b"select 3"]
-    play >> client("B:b D E S") << to_server("CLOSE:PGSHUTTLE_1 OURS:2=select_2 B:PGSHUTTLE_2 D E S")
+    play >> client("B:b D E S") << to_server("CLOSE:PGSHUTTLE_1 OURS:2=select_2 H")
     assert len(play.server.statements) == 2
 
 
@@ -308,13 +315,15 @@ def test_one_that_goes_may_be_needed_again_in_the_same_batch():
     (
         play
         >> client("B:a D E B:b D E B:a D E S")
-        << to_server(
-            "CLOSE:PGSHUTTLE_2 OURS:1=select_1 B:PGSHUTTLE_1 D E "
-            "CLOSE:PGSHUTTLE_2 CLOSE:PGSHUTTLE_1 OURS:2=select_2 B:PGSHUTTLE_2 D E "
-            "CLOSE:PGSHUTTLE_1 CLOSE:PGSHUTTLE_2 OURS:1=select_1 B:PGSHUTTLE_1 D E S"
-        )
+        << to_server("CLOSE:PGSHUTTLE_2 OURS:1=select_1 H")
+        >> server("3 1 t T:x")
+        << to_server("B:PGSHUTTLE_1 D E CLOSE:PGSHUTTLE_1 OURS:2=select_2 H")
+        >> server("2 T:x D C 3 1 t T:y")
+        << to_server("B:PGSHUTTLE_2 D E CLOSE:PGSHUTTLE_2 OURS:1=select_1 H")
+        >> server("2 T:y D C 3 1 t T:x")
+        << to_server("B:PGSHUTTLE_1 D E S")
     )
-    play >> server("3 1 t T:x 2 T:x D C 3 3 1 t T:y 2 T:y D C 3 3 1 t T:x 2 T:x D C Z:I") << released
+    play >> server("2 T:x D C Z:I") << released
     assert not play.server.leaving
 
 
@@ -323,7 +332,7 @@ def test_one_whose_close_was_skipped_is_closed_before_it_is_parsed_again():
     play << to_server("B:no CLOSE:PGSHUTTLE_1 OURS:2=select_2 S") >> server("MISSING:no Z:I") << released
     assert not play.server.leaving
     play >> client("B:a D E S")
-    play << to_server("CLOSE:PGSHUTTLE_1 CLOSE:PGSHUTTLE_2 OURS:1=select_1 B:PGSHUTTLE_1 D E S")
+    play << to_server("CLOSE:PGSHUTTLE_1 CLOSE:PGSHUTTLE_2 OURS:1=select_1 H")
 
 
 def test_with_no_statements_allowed_names_go_as_they_are():
@@ -449,9 +458,19 @@ def test_another_description_is_never_given_to_who_has_not_asked():
     play << released
 
 
-def test_who_asks_gets_it():
-    play = prepared() >> another_server >> client("B:a D E S") << to_server("OURS:1=select_1 B:PGSHUTTLE_1 D E S")
-    play >> server("1 t T:other 2 T:other D C Z:I") << to_client("2 T:other D C Z:I") << released
+def test_to_ask_what_a_portal_has_is_not_to_be_ready_for_other_columns():
+    play = prepared() >> another_server >> client("B:a D E S") << to_server("OURS:1=select_1 H")
+    play >> server("1 t T:other") << to_server("B:PGSHUTTLE_0 D E S") >> server("MISSING:PGSHUTTLE_0 Z:I") << released
+    assert b"cached plan must not change result type" in play.hear("client")
+
+
+def test_it_is_made_again_with_the_types_that_its_parameters_had():
+    play = a_play() >> client("PARSE:a=insert_into_t_values_($1) S")
+    play.hear("server")
+    play >> server(said("1") + build_parameter_description([23]) + said("n Z:I")) << released
+    play.hear("client")
+    play >> another_server >> client("B:a E S")
+    assert play.hear("server").startswith(build_parse(b"PGSHUTTLE_1", b"insert into t values ($1)", [23]))
 
 
 def test_who_parses_anew_after_that_gets_a_fresh_one():

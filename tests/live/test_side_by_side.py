@@ -1,0 +1,149 @@
+"""
+Two clients on one server, side by side with two connections of their own: the same script, the same answers.
+
+Theory. Whatever one does to its session must not be the other's, and must still be its own. So a script is a list of
+(who, what) that is said in turn, first past the proxy, each on a connection of its own, then through a proxy with one
+server, and every answer must be the same. A text is a simple query; `named` is a statement with a name, parsed and run.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from tests.live.stand import Stand
+from tests.live.upstream import PASSWORD, Upstream
+from tests.live.wire import SYNC, Message, Raw, bind, describe, execute, fields, parse, query, rows
+
+pytestmark = pytest.mark.live
+
+Step = tuple[str, str | bytes | tuple[bytes, int]]
+
+SCHEMAS = """
+drop schema if exists spare cascade; drop schema if exists evil cascade; drop table if exists ev, t;
+create schema spare; create schema evil; grant all on schema spare, evil to public;
+create table ev (at timestamptz); insert into ev values ('2020-01-01 00:00+00');
+create table t (a int); insert into t values (1);
+create table spare.t (a text, b text); insert into spare.t values ('s', 'p');
+grant all on ev, t, spare.t to public;
+"""
+ONE_SERVER = {"default_pool_size": 1, "query_wait_timeout": 5, "log_connections": 0, "log_disconnections": 0}
+
+
+def named(name: str, text: str) -> bytes:
+    return parse(text, name) + bind(statement=name) + describe() + execute() + SYNC
+
+
+def again(name: str, *values: object) -> bytes:
+    return bind(*values, statement=name) + describe() + execute() + SYNC
+
+
+def together(*texts: str) -> tuple[bytes, int]:
+    """Several queries in one write; how many answers there will be."""
+    return b"".join(map(query, texts)), len(texts)
+
+
+def tell(each: Message) -> object:
+    """What must be the same: not where an error stands in PostgreSQL's source, nor which table a column is of."""
+    if each.kind == "E":
+        said = fields(each.body)
+        return "E", said.get("S"), said.get("C"), said.get("M")
+    if each.kind == "D":
+        return "D", rows([each])[0]
+    return each.kind if each.kind in "Ttn" else (each.kind, each.body)
+
+
+def say(line: Raw, what: str | bytes | tuple[bytes, int]) -> list[Any]:
+    data, count = what if isinstance(what, tuple) else (query(what) if isinstance(what, str) else what, 1)
+    line.send(data)
+    told = [each for _ in range(count) for each in line.read_until()]
+    return [tell(each) for each in told if each.kind not in "SAN"]
+
+
+def play(script: list[Step], lines: dict[str, Raw]) -> list[tuple[str, object, list[object]]]:
+    return [(who, what, say(lines[who], what)) for who, what in script]
+
+
+@contextmanager
+def lines_of(script: list[Step], port: int, parameters: dict[str, dict[str, str]]) -> Iterator[dict[str, Raw]]:
+    lines = {who: Raw(port) for who in sorted({who for who, _ in script})}
+    try:
+        for who, line in lines.items():
+            line.login("app", "postgres", PASSWORD, **parameters.get(who, {}))
+        yield lines
+    finally:
+        for line in lines.values():
+            line.close()
+
+
+def check(upstream: Upstream, settings: dict[str, Any], script: list[Step], **parameters: dict[str, str]) -> None:
+    found = []
+    with Stand(upstream, {**ONE_SERVER, **settings}) as stand:
+        for port in (upstream.port, stand.port):
+            with upstream.connect() as owner:
+                owner.execute(SCHEMAS)
+            with lines_of(script, port, parameters) as lines:
+                found.append(play(script, lines))
+    ought, told = found
+    for right, heard in zip(ought, told, strict=True):
+        assert heard == right
+
+
+# One text, and what its literals are.
+
+LITERALS = {
+    "TimeZone": ("'Asia/Tokyo'", "select count(*) from ev where at >= '2020-01-01 05:00'"),
+    "DateStyle": ("'ISO, DMY'", "select '03/04/2021'::date"),
+    "a date that is none": ("", "select '25/12/2020'::date"),
+    "IntervalStyle": ("sql_standard", "select '-1 2:03:04'::interval"),
+    "standard_conforming_strings": ("off", r"select 'a\\b'"),
+    "array_nulls": ("off", "select '{null}'::text[]"),
+    "transform_null_equals": ("on", "select count(*) from t where null = null"),
+    "client_encoding": ("latin1", "select length('é')"),
+    "xmloption": ("document", "select 1"),
+}
+
+
+@pytest.mark.parametrize("name", LITERALS)
+@pytest.mark.parametrize("depth", [1, 16])
+def test_the_same_text_means_something_else_to_somebody_with_other_parameters(upstream, name, depth):
+    value, text = LITERALS[name]
+    setting = f"set {name} = {value}" if value else "set datestyle = 'ISO, DMY'"
+    script: list[Step] = [
+        ("a", setting), ("a", named("s", text)), ("b", named("s", text)), ("a", again("s")), ("b", again("s")),
+        ("c", named("z", text)), ("a", named("s2", text)), ("b", again("s")),
+    ]  # fmt: skip
+    check(upstream, {"pipeline_depth": depth}, script)
+
+
+def test_and_so_it_does_if_they_came_with_them(upstream):
+    text = LITERALS["TimeZone"][1]
+    script: list[Step] = [("a", named("s", text)), ("b", named("s", text)), ("a", again("s")), ("b", again("s"))]
+    check(upstream, {}, script, a={"TimeZone": "Asia/Tokyo"}, b={"TimeZone": "UTC"})
+
+
+@pytest.mark.parametrize("servers", [1, 2])
+def test_who_changes_them_between_leaves_no_other_meaning_to_others(upstream, servers):
+    """What is made anew for it on a server that lacks it is good for itself alone."""
+    text = LITERALS["TimeZone"][1]
+    settings = {"default_pool_size": servers, "server_round_robin": 1, "max_prepared_statements": 1}
+    script: list[Step] = [
+        ("a", "set timezone = 'Asia/Tokyo'"), ("a", named("s", text)), ("b", named("x", "select 1")),
+        ("b", named("y", "select 2")), ("a", "set timezone = 'UTC'"), ("a", "select 1"), ("b", "select 1"),
+        ("b", "set timezone = 'Asia/Tokyo'"), ("b", named("s", text)), ("b", again("s")), ("c", named("s", text)),
+        ("b", again("s")), ("c", again("s")),
+    ]  # fmt: skip
+    check(upstream, settings, script)
+
+
+def test_a_literal_that_means_the_moment_is_read_anew_for_everybody(upstream):
+    with Stand(upstream, ONE_SERVER) as stand, stand.raw() as one, stand.raw() as other:
+        text = "select 'now'::timestamptz"
+        first, second = (say(each, named("s", text)) for each in (one, other))
+        assert rows_of(first) != rows_of(second)
+        assert rows_of(say(one, again("s"))) == rows_of(first), "but not for who has it"
+
+
+def rows_of(told: list[Any]) -> list[Any]:
+    return [each for each in told if each[0] == "D"]
