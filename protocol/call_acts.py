@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from protocol.acts import Acts, Phrase, What, compile_seek
+from protocol.session_acts import is_meaning
 from protocol.tokens import BACKSLASHED, GAP, NAME_BYTE, QUOTED_NAME, STANDARD, fold_name
 
 _BUILT_IN: Final = {
@@ -67,12 +68,14 @@ class Calls:
 
 
 def _read_set_config(call: Phrase) -> Acts:
-    """set_config('name', value, is_local). Nothing, if it is plain to see that it is local."""
+    """set_config('name', value, is_local). If it is plain to see that it is local, it matters for some names only."""
     *starts, end = _find_arguments(call, 2)
-    if len(starts) == 3 and _is_true(call, starts[2], end):
-        return
-    name = call.literal(2) if _is_alone(call, 2, [*starts, end][1]) else None
-    yield call.act(What.SETTING, 0, (name or b"").lower())
+    is_local = len(starts) == 3 and _is_true(call, starts[2], end)
+    name = (call.literal(2) if _is_alone(call, 2, [*starts, end][1]) else None) or b""
+    if not is_local:
+        yield call.act(What.SETTING, 0, name.lower())
+    elif is_meaning(name):
+        yield call.act(What.LOCAL, 0, name.lower())
 
 
 def _find_arguments(call: Phrase, at: int) -> list[int]:

@@ -33,6 +33,7 @@ _PATH = re.compile(rb"[A-Za-z_][A-Za-z0-9_$]*+(?:\.[A-Za-z_][A-Za-z0-9_$]*+)*+")
 
 MAKES: Mapping[What, frozenset[Fact]] = {
     What.TEMP: frozenset({Fact.TEMP}),
+    What.DDL: frozenset({Fact.TEMP}),  # search_path may lead to the temporary schema
     What.HOLD: frozenset({Fact.CURSORS}),
     What.LOCK: frozenset({Fact.LOCKS}),
     What.LISTEN: frozenset({Fact.CHANNELS}),
@@ -41,7 +42,6 @@ MAKES: Mapping[What, frozenset[Fact]] = {
 """Acts after which something may exist."""
 
 ENDS: Mapping[What, frozenset[Fact]] = {
-    What.DDL: frozenset({Fact.TEMP}),
     What.CLOSE: frozenset({Fact.CURSORS}),
     What.UNLOCK: frozenset({Fact.LOCKS}),
     What.UNLISTEN: frozenset({Fact.CHANNELS}),

@@ -47,8 +47,8 @@ class Reading:
     is_clear: bool = True  # could be split for certain
     acts: tuple[Act, ...] = ()  # all of them, in order
     whats: frozenset[What] = frozenset()
-    parameters: frozenset[bytes] = frozenset()  # of SETTING and RESET; b"" among them: nobody knows which, or all
-    is_lasting: bool = False  # some act may outlive the transaction: there is more than BEGIN, COMMIT, SAVEPOINT ...
+    parameters: frozenset[bytes] = frozenset()  # of those three; b"" among them: nobody knows which, or all
+    is_lasting: bool = False  # some act may outlive its statement: there is more than BEGIN, COMMIT, SAVEPOINT ...
     is_deferrable: bool = False  # exactly one BEGIN that cannot be wrong
 
     def has(self, *whats: What) -> bool:
@@ -58,9 +58,8 @@ class Reading:
 
 PLAIN: Final = Reading()  # of every text that has no acts: compare with `is`
 
-_OF_TRANSACTION = frozenset(
-    {What.BEGIN, What.COMMIT, What.ROLLBACK, What.SAVEPOINT, What.RELEASE, What.ROLLBACK_TO},
-)
+_OF_TRANSACTION = frozenset({What.BEGIN, What.COMMIT, What.ROLLBACK, What.SAVEPOINT, What.RELEASE})
+_OF_PARAMETERS = frozenset({What.SETTING, What.LOCAL, What.RESET})
 
 
 def build_reading(text: bytes, sentences: tuple[Sentence, ...], *, is_clear: bool = True) -> Reading:
@@ -68,7 +67,7 @@ def build_reading(text: bytes, sentences: tuple[Sentence, ...], *, is_clear: boo
     if not acts:
         return PLAIN
     whats = frozenset(act.what for act in acts)
-    parameters = frozenset(act.name for act in acts if act.what in (What.SETTING, What.RESET))
+    parameters = frozenset(act.name for act in acts if act.what in _OF_PARAMETERS)
     is_lone_begin = len(sentences) == len(acts) == 1 and acts[0].what is What.BEGIN
     return Reading(
         sentences=sentences,
@@ -120,6 +119,10 @@ _HEADS_6: Final = _build_heads("fetch", "merge")
 _HEADS_5: Final = _build_heads("with", "show", "copy", "move")
 
 
+_MAY_UPDATE: Final = frozenset({b"update", b"with", b"merge", b"explain", b"prepare"})
+_WRITES: Final = "uwm"  # how those of them begin that may be plain
+
+
 class Reader:
     """Reads texts. `pin_functions` are functions that tie a session to its server, written as in SQL."""
 
@@ -143,6 +146,8 @@ class Reader:
         if ";" in lowered and lowered.index(";") != len(lowered) - 1:
             return False
         if "into" in lowered and lowered[0] != "i":  # INSERT
+            return False
+        if lowered[0] in _WRITES and "pg_settings" in lowered:
             return False
         if "(" not in lowered:
             return True
@@ -198,3 +203,5 @@ def _read_words(piece: Piece, kind: Kind, phrase: Phrase) -> Acts:
         yield from _READERS[word](phrase, 0)
     if b"into" in piece.telling and word in SELECTS:
         yield from read_into(phrase)
+    if word in _MAY_UPDATE and phrase.mentions(b"pg_settings"):
+        yield phrase.act(What.SETTING, 0)  # to update that view is to set a parameter

@@ -46,6 +46,14 @@ TIMEOUTS = ("statement_timeout", "transaction_timeout")
 OUTER = (*TIMEOUTS, *IDENTITY)
 """In the order in which they are left, and taken: a timeout runs from the next statement on, a role knows its user."""
 
+READ_ONCE = frozenset({
+    "client_encoding", "datestyle", "timezone", "intervalstyle", "standard_conforming_strings", "backslash_quote",
+    "array_nulls", "transform_null_equals", "xmloption", "lc_monetary", "timezone_abbreviations",
+})  # fmt: skip
+"""Parameters, in lower case, that decide what a text's literals are: when it is parsed, and never again."""
+MEANINGS = READ_ONCE | {"search_path", "role", "session_authorization"}
+"""And those that decide what its names stand for, which PostgreSQL looks at again when they have changed."""
+
 MAX_VALUE_LENGTH = 1024  # bytes
 MAX_NAME_LENGTH = 63  # bytes
 MAX_SET = 100  # parameters of one session that are not followed

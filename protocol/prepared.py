@@ -21,6 +21,7 @@ from weakref import WeakValueDictionary
 from . import codes
 from .errors import ProtocolError
 from .framing import HEADER_SIZE
+from .parameters import MEANINGS, READ_ONCE
 
 PREFIX = b"PGSHUTTLE_"
 MARK = b"?"
@@ -41,14 +42,6 @@ PARSE_ANYTHING = _head(b"P", 8 + len(_ANYTHING)) + b"\0" + _ANYTHING + b"\0\0\0"
 CLOSE_UNNAMED = b"C\0\0\0\x06S\0"
 CLOSE_NEVER = _head(b"C", 6 + len(NEVER)) + b"S" + NEVER + b"\0"
 
-
-READ_ONCE = frozenset({
-    "client_encoding", "datestyle", "timezone", "intervalstyle", "standard_conforming_strings", "backslash_quote",
-    "array_nulls", "transform_null_equals", "xmloption", "lc_monetary", "timezone_abbreviations",
-})  # fmt: skip
-"""Parameters, in lower case, that decide what a text's literals are: when it is parsed, and never again."""
-MEANINGS = READ_ONCE | {"search_path", "role", "session_authorization"}
-"""And those that decide what its names stand for, which PostgreSQL looks at again when they have changed."""
 
 _is_of_its_time = re.compile(rb"['$][^'$]{0,60}?\b(?:now|today|tomorrow|yesterday)\b(?!\s*+\()", re.IGNORECASE).search
 

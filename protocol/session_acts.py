@@ -5,12 +5,15 @@ Theory. These statements are read by their first words, as PostgreSQL's grammar 
 SESSION, LOCAL, TIME, NAMES, ROLE and their kin are key words or parameters of that name, and only what follows tells
 which (`SET local.x = 1` lasts, `SET LOCAL x = 1` does not).
 
-What is gone with its transaction (SET LOCAL, SET CONSTRAINTS, a cursor without HOLD) is no act.
+What is gone with its transaction (SET LOCAL, SET CONSTRAINTS, a cursor without HOLD) is no act, unless it decides what
+other texts mean until then (LOCAL).
 """
 
+from dataclasses import replace
 from typing import Final
 
 from protocol.acts import Act, Acts, Phrase, Reads, What
+from protocol.parameters import MEANINGS
 
 # Parameters.
 
@@ -30,13 +33,26 @@ _CHARACTERISTICS = (
 )
 
 
+def is_meaning(name: bytes) -> bool:
+    """May other texts mean something else with another value of this one? b"": nobody knows which it is."""
+    return not name or name.decode("ascii", "replace").lower() in MEANINGS
+
+
 def _read_set(phrase: Phrase, at: int) -> Acts:
     at += 1
-    if phrase[at] in (b"local", b"session") and phrase[at + 1] not in _ASSIGNS:
-        if phrase[at] == b"local":
-            return  # whatever it is, it is gone with the transaction
-        if phrase[at + 1] != b"authorization" and not phrase.says(at + 1, b"characteristics", b"as"):
-            at += 1
+    if phrase[at] == b"local" and phrase[at + 1] not in _ASSIGNS:
+        for act in _read_setting(phrase, at + 1):
+            if is_meaning(act.name):
+                yield replace(act, what=What.LOCAL)
+    else:
+        yield from _read_setting(phrase, at)
+
+
+def _read_setting(phrase: Phrase, at: int) -> Acts:
+    """As if it lasted."""
+    is_parameter = phrase[at + 1] in _ASSIGNS or phrase[at + 1] == b"authorization"
+    if phrase[at] == b"session" and not is_parameter and not phrase.says(at + 1, b"characteristics", b"as"):
+        at += 1
     word = phrase[at]
     if phrase[at + 1] in _ASSIGNS:
         yield _read_parameter(phrase, at)
@@ -109,9 +125,14 @@ def _read_deallocate(phrase: Phrase, at: int) -> Acts:
     yield phrase.act(What.DEALLOCATE, at) if phrase[at] == b"all" else phrase.named(What.DEALLOCATE, at)
 
 
+_CURSOR_OPTIONS = (b"binary", b"asensitive", b"insensitive", b"no", b"scroll")
+
+
 def _read_declare(phrase: Phrase, at: int) -> Acts:
     """DECLARE c [BINARY] [INSENSITIVE] [[NO] SCROLL] CURSOR WITH HOLD FOR ..."""
-    cursor = next((i for i in range(at + 2, at + 8) if phrase[i] == b"cursor"), at)
+    cursor = at + 2
+    while phrase[cursor] in _CURSOR_OPTIONS:  # as often as one likes
+        cursor += 1
     if phrase.says(cursor + 1, b"with", b"hold"):
         yield phrase.act(What.HOLD, at + 1, phrase.name(at + 1))
 

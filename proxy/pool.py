@@ -57,6 +57,7 @@ OPEN, PAUSED = PoolState.OPEN, PoolState.PAUSED  # plain names: a member through
 OPENING_AT_ONCE = 4
 LOOKED_AT = 8  # idle servers, for one that needs no SET
 MAX_INTERNED = 1000  # different sets of parameters remembered per pool
+MAX_DERIVED = 1000  # texts that set what others mean, each where it was said
 
 
 class Pool(Governing):
@@ -84,6 +85,7 @@ class Pool(Governing):
         self.is_kept_warm = False  # min_pool_size holds even while it has no clients
         self.statements = Statements()  # named ones of its clients
         self.generation = 1  # of the schema: grows with every DDL seen
+        self._derived: dict[tuple[int, int, bytes], int] = {}
         self._last_private = 0  # schemas that only one client sees, in its transaction, have numbers below 0
         self.proven: set[tuple[str, str]] = set()  # followed values some server has accepted
         self.learnt = Learnt()
@@ -331,6 +333,15 @@ class Pool(Governing):
         """For a client that changes the schema in a transaction that is not over."""
         self._last_private -= 1
         return self._last_private
+
+    def derive_schema(self, schema: int, text: bytes) -> int:
+        """As the one before, but for what `text` sets: the same for all who say it in the same place."""
+        key = (self.generation, schema, text)
+        if key not in self._derived:
+            if len(self._derived) >= MAX_DERIVED:
+                self._derived.clear()
+            self._derived[key] = self.make_private_schema()
+        return self._derived[key]
 
     # Logging in: a client's welcome needs the parameters of a real server.
 

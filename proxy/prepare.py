@@ -52,6 +52,7 @@ from protocol.prepared import (
 from proxy import rounds, session, stalls
 from proxy.batch import NOBODYS, Batch
 from proxy.envoys import Alias, Envoy, Injection, Naming, Tagged
+from proxy.pins import PinReason
 from proxy.requests import TOO_LONG, UNREAD_TEXT, note, read
 from proxy.rewrite import find_used, list_listens, names_in_sql, names_of, rewrite_listen, rewrite_query, rewrite_uses
 
@@ -125,7 +126,7 @@ class Translation(Batch):
         return rewrite_uses(self, pos, text, reading) + body[len(text) :]
 
     def _read_text(self, text: bytes) -> Reading:
-        return PLAIN if self.client.pool.is_plain(text) else read(self.client, text)
+        return PLAIN if self.client.pool.is_plain(text) else read(self.client, text, is_noted=True)
 
     def _parse_named(self, pos: int, end: int, name: bytes, body: bytes) -> None:
         server, names = self.server, self.names
@@ -166,10 +167,13 @@ class Translation(Batch):
 
     def _find_shared(self, body: bytes) -> Statement:
         client, pool = self.client, self.client.pool
-        statement: Statement = pool.find_statement(body, client.followed, client.schema)
+        schema = client.schema
+        if client.session is not None and PinReason.TEMP in client.session.pins:
+            schema = pool.make_private_schema()  # its temporary tables hide those of the same name
+        statement: Statement = pool.find_statement(body, client.followed, schema)
         if statement.is_outdated:
             pool.world.schema_changed(pool)
-            statement = pool.find_statement(body, client.followed, client.schema)
+            statement = pool.find_statement(body, client.followed, schema)
         statement.reading = self._read_text(body[: body.index(0)])
         return statement
 

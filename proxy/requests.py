@@ -10,7 +10,8 @@ A look never writes and never raises but for what is illegal (ProtocolError) or 
 leave behind is noted here (`session.note`), before anybody knows which server it goes to.
 """
 
-from collections.abc import Callable, Mapping, MutableMapping, Set
+import re
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Set
 from itertools import product
 from struct import Struct
 from typing import Any, Final
@@ -22,6 +23,9 @@ from protocol.errors import ProtocolError, Refused
 from protocol.framing import HEADER_SIZE
 from protocol.frontend import STATEMENT, build_query
 from protocol.prepared import MAX_TARGET, find_bind_names, find_parse_name, find_target_name
+from protocol.session_acts import is_meaning
+from protocol.sharing import is_readable
+from protocol.statements import Kind
 from proxy import session, stalls
 from proxy.states import BEGUN, RESTING
 
@@ -70,6 +74,10 @@ NO_ENDS: Final[Set[bytes]] = frozenset()
 UNREAD_TEXT: Final = b"do ''"
 UNREAD: Final = Reader().read(UNREAD_TEXT)  # what a text may do that is too long to be read: anything
 TOO_LONG: Final = b"P"  # an unnamed statement whose Parse we have not kept
+MAX_DEPTH: Final = 5  # statements that run statements
+_GRAMMAR: Final = frozenset({b"standard_conforming_strings", b"client_encoding", b""})
+_OWN_VALUE: Final = re.compile(rb"\b(?:default|local\s*;?\s*$)", re.IGNORECASE)  # what it came with
+_SETS: Final = (Kind.SET, Kind.SET_LOCAL)
 TRANSLATED: Final = (What.LISTEN, What.PREPARE, What.EXECUTE, What.DEALLOCATE, What.DISCARD)
 
 
@@ -80,10 +88,16 @@ def is_terminate(kind: int) -> bool:
     return True
 
 
-def read(client: Any, text: bytes) -> Reading:
-    """What `text` may do, as this client's server will read it."""
-    is_standard = client.followed.get("standard_conforming_strings") != "off"
-    reading: Reading = client.pool.habits.reader.read(text, is_standard)
+def read(client: Any, text: bytes, *, is_noted: bool = False) -> Reading:
+    """What `text` may do, as this client's server will read it. Where it is not known how that reads it: anything.
+    `is_noted`: it is among what has been noted already, and not behind it."""
+    followed = client.followed
+    if not text.isascii() and not is_readable(followed.get("client_encoding", "UTF8")):
+        return UNREAD  # a byte that looks like a quote may be half a letter
+    is_open = not is_noted and client.session is not None and client.session.is_grammar_open
+    if is_open and (b"\\" in text or not text.isascii()):
+        return UNREAD
+    reading: Reading = client.pool.habits.reader.read(text, followed.get("standard_conforming_strings") != "off")
     return reading
 
 
@@ -127,18 +141,53 @@ def weigh(client: Any, reading: Reading, text: bytes, *, is_noted: bool) -> int:
     return CARE if reading.has(*TRANSLATED) and not habits.is_private else PASS
 
 
-def note(client: Any, reading: Reading, text: bytes, values: bytes = b"") -> None:
+def note(client: Any, reading: Reading, text: bytes, values: bytes = b"", depth: int = 0) -> None:
     """`text` runs now, with the Bind `values` if it has one: what it may do is in doubt."""
     habits = client.pool.habits
-    if reading.has(What.DDL, What.UNCLEAR) and not habits.is_private:
-        # It changes what statements mean: for itself now, for all when its transaction is over (Session.is_kept).
-        client.schema = client.pool.make_private_schema()
-        have_session(client)
+    if not habits.is_private:
+        _note_meanings(client, reading, text)
+        for executed, said in _find_executed(client, reading, depth):
+            note(client, executed, said, values, depth + 1)
     if client.stall is not None:
         have_session(client)
         client.stall.note(reading)
     if habits.is_tracking or habits.is_audited:
         session.note(client, reading, text, values)
+
+
+def _note_meanings(client: Any, reading: Reading, text: bytes) -> None:
+    """What texts mean may be another thing behind this one: for itself now, and if the schema has changed for all when
+    its transaction is over (Session.is_kept)."""
+    is_ddl = reading.has(What.DDL, What.UNCLEAR)
+    touched = any(map(is_meaning, reading.parameters))
+    if not (
+        is_ddl or touched or reading.has(What.TEMP, What.DISCARD) or (client.schema and reading.has(What.ROLLBACK_TO))
+    ):
+        return
+    have_session(client)
+    client.session.is_grammar_open |= is_ddl or not reading.parameters.isdisjoint(_GRAMMAR)
+    client.session.has_ddl |= is_ddl
+    if touched and not is_ddl and _is_simple(reading, text) and stalls.is_in_transaction(client):
+        client.schema = client.pool.derive_schema(client.schema, text)  # all who say this mean the same
+    else:
+        client.schema = client.pool.make_private_schema()
+
+
+def _is_simple(reading: Reading, text: bytes) -> bool:
+    """Is it one SET or SET LOCAL, to a value that is the same whoever says it?"""
+    is_one = len(reading.acts) == len(reading.sentences) == 1 and reading.sentences[0].kind in _SETS
+    return is_one and reading.acts[0].what is not What.RESET and _OWN_VALUE.search(text) is None
+
+
+def _find_executed(client: Any, reading: Reading, depth: int) -> Iterator[tuple[Reading, bytes]]:
+    """What the statements do that it runs by name."""
+    names = client.statements
+    for name in {act.name for act in reading.acts if act.what is What.EXECUTE}:
+        statement = names.get(name) if names is not None else None
+        if depth > MAX_DEPTH or (statement is None and names is not None and names.pending):
+            yield UNREAD, UNREAD_TEXT
+        elif statement is not None:
+            yield statement.reading or UNREAD, statement.text
 
 
 def have_session(client: Any) -> None:
@@ -223,6 +272,12 @@ def look_at_tagged_execute(client: Any, data: bytes, pos: int, end: int, parsed:
     return CARE
 
 
+def look_at_call(client: Any, data: bytes, pos: int, end: int, parsed: bool) -> int:
+    """A function by its number, which may do anything."""
+    note(client, UNREAD, b"FunctionCall")
+    return PASS
+
+
 def look_at_audited_query(client: Any, data: bytes, pos: int, end: int, parsed: bool) -> int:
     """Nothing is done about it, it is only counted."""
     if end <= len(data):
@@ -268,6 +323,7 @@ LOOKS_OF_SHARED: Final = _table(
     bind=look_at_bind,
     describe=look_at_target,
     close=look_at_target,
+    function_call=look_at_call,
 )
 LOOKS_OF_TAGGED: Final = _table(
     query=look_at_query,
@@ -276,6 +332,7 @@ LOOKS_OF_TAGGED: Final = _table(
     describe=look_at_target,
     execute=look_at_tagged_execute,
     close=look_at_target,
+    function_call=look_at_call,
 )
 """Of shared servers, for a client with a portal whose command tag means something."""
 

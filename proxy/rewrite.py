@@ -30,7 +30,7 @@ def rewrite_query(batch: Batch, pos: int, end: int) -> Envoy | None:
     """Translate the Query at `pos`; who takes its answer, None for the client itself."""
     client = batch.client
     text = batch.data[pos + HEADER_SIZE : end - 1]
-    reading = PLAIN if client.pool.is_plain(text) else read(client, text)
+    reading = PLAIN if client.pool.is_plain(text) else read(client, text, is_noted=True)
     if not reading.is_lasting or not reading.is_clear:
         return None
     if not all(batch.is_certain(pos, name) for name in names_of(reading)):

@@ -99,10 +99,15 @@ class Wipe(Chore):
 class Session:
     """Of one client, from the first text that may have changed it."""
 
-    __slots__ = ("_asking", "_doubts", "_ground", "_has_failed", "_is_blurred", "_is_spoilt", "pins")
+    __slots__ = (
+        "_asking", "_doubts", "_ground", "_has_failed", "_is_blurred", "_is_spoilt", "has_ddl", "is_grammar_open",
+        "pins",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.pins: Pins = {}
+        self.has_ddl = False  # in the transaction at hand
+        self.is_grammar_open = False  # likewise: it may have changed how texts are read, and is not answered
         self._doubts: Doubts | None = None
         self._asking: Inspector | Wipe | None = None
         self._ground: Ground | None = None
@@ -112,6 +117,8 @@ class Session:
 
     def note(self, client: Any, reading: Reading, text: bytes, values: bytes) -> None:
         held = [fact for fact, reason in FACTS.items() if reason in self.pins] if self.pins else []
+        if isinstance(self._asking, Inspector):
+            held += self._asking.question.facts  # what it may have been found to hold when this is sent
         if TOUCHING.isdisjoint(reading.whats) and not held:
             return
         doubts = self.doubt(client, text)
@@ -147,7 +154,9 @@ class Session:
         """Both sides have come to rest outside a transaction: does the client keep its server for now?"""
         if client.schema:  # what it has changed in the schema is everybody's now
             client.schema = 0
-            client.pool.world.schema_changed(client.pool)
+            has_ddl, self.has_ddl, self.is_grammar_open = self.has_ddl, False, False
+            if has_ddl:
+                client.pool.world.schema_changed(client.pool)
         if client.stall is not None:
             client.stall.settle()
         asked, self._asking = self._asking, None

@@ -24,7 +24,7 @@ PATIENCE: Final = 2.0  # seconds for idle servers to hang up
 TICK: Final = 0.01
 
 _OF_BLOCKS: Final = frozenset({What.BEGIN, What.COMMIT, What.ROLLBACK})
-_OF_CHANNELS: Final = _OF_BLOCKS | {What.LISTEN, What.UNLISTEN, What.DISCARD}
+_OF_CHANNELS: Final = _OF_BLOCKS | {What.LISTEN, What.UNLISTEN, What.DISCARD, What.ROLLBACK_TO}
 
 
 class Stall:
@@ -62,7 +62,7 @@ class Stall:
     def note(self, reading: Reading) -> None:
         """It is on its way to the server."""
         if not self._pending:
-            self._is_begun = _is_in_transaction(self._client)
+            self._is_begun = is_in_transaction(self._client)
         self._pending += [act for act in reading.acts if act.what in _OF_CHANNELS]
 
     def settle(self) -> None:
@@ -73,6 +73,7 @@ class Stall:
         pending, self._pending = self._pending, []
         before, self._before = self._before, None
         has_failed, self.has_failed = self.has_failed, False
+        has_failed |= any(act.what is What.ROLLBACK_TO for act in pending)  # of what, nobody counts
         hub = self._client.pool.world.find_hub(self._client.pool)
         if pending:
             said = _sum_up(pending, before or frozenset(), is_begun=self._is_begun, has_failed=has_failed)
@@ -128,7 +129,7 @@ def _wanted(said: dict[bytes, bool]) -> dict[bytes, bool]:
     return {name: True for name, is_wanted in said.items() if is_wanted}
 
 
-def _is_in_transaction(client: Any) -> bool:
+def is_in_transaction(client: Any) -> bool:
     server = client.server
     if server is None or client.begun:
         return bool(client.begun)

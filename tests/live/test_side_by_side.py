@@ -8,13 +8,14 @@ server, and every answer must be the same. A text is a simple query; `named` is 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from struct import pack
 from typing import Any
 
 import pytest
 
 from tests.live.stand import Stand
 from tests.live.upstream import PASSWORD, Upstream
-from tests.live.wire import SYNC, Message, Raw, bind, describe, execute, fields, parse, query, rows
+from tests.live.wire import SYNC, Message, Raw, bind, describe, execute, fields, message, parse, query, rows
 
 pytestmark = pytest.mark.live
 
@@ -147,3 +148,135 @@ def test_a_literal_that_means_the_moment_is_read_anew_for_everybody(upstream):
 
 def rows_of(told: list[Any]) -> list[Any]:
     return [each for each in told if each[0] == "D"]
+
+
+# What one does to its session by ways that are easily overlooked.
+
+QUOTED = r"select 'x\'', set_config('search_path', 'evil', false) --'"
+OVERLOOKED: dict[str, list[Step]] = {
+    "a parameter set by a statement that is run by its name": [
+        ("a", parse("set search_path = evil", "n") + SYNC), ("a", "execute n"), ("b", "show search_path"),
+        ("a", "show search_path"),
+    ],
+    "the same, explained": [
+        ("a", "prepare p as select set_config('work_mem', '5MB', false)"), ("a", "select 1"),
+        ("a", "explain (analyze, costs off, timing off, summary off) execute p"), ("b", "show work_mem"),
+        ("a", "show work_mem"),
+    ],
+    "a lock": [
+        ("a", "prepare lk(bigint) as select pg_try_advisory_lock($1)"), ("a", "execute lk(99)"),
+        ("a", "select pg_advisory_unlock(99)"), ("b", "select pg_try_advisory_lock(99)"),
+        ("b", "select pg_advisory_unlock_all()"),
+    ],
+    "a temporary table": [
+        ("a", parse("create temp table foo as select 42 as secret", "n") + SYNC), ("a", "execute n"),
+        ("a", "select * from foo"), ("a", "drop table foo"), ("b", "select * from foo"),
+    ],
+    "one that search_path makes temporary": [
+        ("a", "begin"), ("a", "set local search_path = pg_temp, public"),
+        ("a", "create table foo as select 42 as secret"),
+        ("a", "commit"), ("a", "select * from foo"), ("a", "drop table foo"), ("b", "select * from foo"),
+    ],
+    "pg_settings": [
+        ("a", "update pg_settings set setting = 'evil, public' where name = 'search_path'"), ("b", "show search_path"),
+        ("a", "show search_path"),
+    ],
+    "pg_settings in a query": [
+        ("a", "with u as (select 1) update pg_settings set setting = '5MB' where name = 'work_mem'"),
+        ("b", "show work_mem"), ("a", "show work_mem"),
+    ],
+    "a cursor that says what it is more than once": [
+        ("a", "declare c no scroll no scroll no scroll cursor with hold for select 'secret'"), ("a", "fetch c"),
+        ("a", "close c"),
+        ("b", "fetch c"),
+    ],
+    "a quote that is none where backslashes count": [
+
+        ("a", together("set standard_conforming_strings = off", QUOTED)),
+        ("b", "show search_path"), ("a", "show search_path"),
+    ],
+    "a letter that ends in a backslash": [
+        ("a", "set client_encoding = sjis"),
+        ("a", message("Q", b"select length(E'\x95\x5c'), set_config('search_path', 'evil', false) --'\0")),
+        ("b", "show search_path"), ("a", "show search_path"),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", OVERLOOKED)
+@pytest.mark.parametrize("depth", [1, 16])
+def test_it_is_its_own_and_nobody_elses(upstream, what, depth):
+    check(upstream, {"pipeline_depth": depth}, OVERLOOKED[what])
+
+
+@pytest.mark.parametrize("value", ["9MB"])
+def test_so_is_what_a_function_does_that_is_called_by_its_number(upstream, value):
+    with upstream.connect() as owner:
+        number = int(owner.execute("select 'set_config'::regproc::oid").fetchone()[0])
+    arguments = [b"work_mem", value.encode(), b"f"]
+    body = pack("!IHH", number, 0, 3) + b"".join(pack("!I", len(each)) + each for each in arguments) + pack("!H", 0)
+    check(upstream, {}, [("a", message("F", body)), ("b", "show work_mem"), ("a", "show work_mem")])
+
+
+# A statement that is parsed where names mean something else for a while.
+
+BY_A = "select * from t where a = $1"
+PASSING: dict[str, list[Step]] = {
+    "set local": [
+        ("a", "begin"), ("a", "set local search_path = spare"), ("a", parse(BY_A, "s") + SYNC), ("a", "commit"),
+    ],
+    "set_config": [
+        ("a", "begin"), ("a", "select set_config('search_path', 'spare', true)"), ("a", parse(BY_A, "s") + SYNC),
+        ("a", "commit"),
+    ],
+    "set, and rolled back": [
+        ("a", "begin"), ("a", "set search_path = spare"), ("a", parse(BY_A, "s") + SYNC), ("a", "rollback"),
+    ],
+    "in one breath": [
+        ("a", (query("set search_path = spare") + parse(BY_A, "s") + SYNC, 2)), ("a", "reset search_path"),
+    ],
+    "a savepoint": [
+        ("a", "begin"), ("a", "savepoint x"), ("a", "set local search_path = spare"), ("a", "rollback to x"),
+        ("a", parse(BY_A, "q") + SYNC), ("a", "set local search_path = spare"), ("a", parse(BY_A, "s") + SYNC),
+        ("a", "commit"),
+    ],
+    "a temporary table of its transaction": [
+        ("a", "begin"), ("a", "create temp table t (a text, b text) on commit drop"),
+        ("a", parse(BY_A, "s") + SYNC), ("a", "commit"),
+    ],
+    "a temporary table": [
+        ("a", "create temp table t (a text, b text)"), ("a", parse(BY_A, "s") + SYNC), ("a", "discard temp"),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", PASSING)
+def test_a_statement_parsed_there_is_not_that_of_others(upstream, what):
+    run = bind(1, statement="s") + execute() + SYNC
+    script: list[Step] = [
+        *PASSING[what], ("b", parse(BY_A, "s") + SYNC), ("b", run), ("b", run),
+        ("c", parse(BY_A, "s") + SYNC), ("c", run),
+    ]  # fmt: skip
+    check(upstream, {}, script)
+
+
+def test_tenants_that_say_the_same_share_a_statement(upstream):
+    """A schema each, said in each transaction: what one has parsed there the other need not."""
+    with Stand(upstream, ONE_SERVER) as stand, stand.raw() as one, stand.raw() as other, stand.raw() as third:
+        with upstream.connect() as owner:
+            owner.execute(SCHEMAS)
+        for line, path in ((one, "spare"), (other, "spare"), (third, "public")):
+            for text in ("begin", f"set local search_path = {path}"):
+                line.ask(text)
+            say(line, named("s", "select * from t"))
+            line.ask("commit")
+        found = one.ask("select count(*) from pg_prepared_statements where statement = 'select * from t'")
+        assert rows(found) == [("2",)]
+
+
+def test_who_goes_back_behind_an_unlisten_still_listens(upstream):
+    with Stand(upstream, ONE_SERVER) as stand, stand.raw() as one, stand.raw() as other:
+        for text in ("listen zz", "begin", "savepoint x", "unlisten zz", "rollback to x", "commit"):
+            one.ask(text)
+        other.ask("notify zz, 'heard'")
+        assert b"heard" in one.read_until("A")[-1].body

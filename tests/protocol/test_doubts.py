@@ -222,7 +222,6 @@ def test_what_may_exist_is_asked(text, fact):
 @pytest.mark.parametrize(
     ("text", "fact"),
     [
-        ("drop table t", Fact.TEMP),
         ("discard temp", Fact.TEMP),
         ("select pg_advisory_unlock_all()", Fact.LOCKS),
         ("close all", Fact.CURSORS),

@@ -296,8 +296,9 @@ def test_a_batch_that_is_run_again_is_sent_before_what_came_meanwhile():
     play.hear("server"), play.hear("client")
     play >> client("B:a D E S") >> server("STALE") >> client("Q:select_2") << to_client("")
     play << to_server("B:PGSHUTTLE_1 D E S") >> server("Z:I")
-    play << to_server("CLOSE:PGSHUTTLE_1 OURS:1=select_1 B:PGSHUTTLE_1 D E S Q:select_2")
-    play >> server("3 1 t T 2 T D C Z:I") >> server("C Z:I") << to_client("2 T D C Z:I C Z:I")
+    play << to_server("CLOSE:PGSHUTTLE_1 OURS:1=select_1 H")
+    play >> server("3 1 t T") << to_server("B:PGSHUTTLE_1 D E S Q:select_2")
+    play >> server("2 T D C Z:I") >> server("C Z:I") << to_client("2 T D C Z:I C Z:I")
 
 
 def test_who_leaves_before_its_batch_is_run_again_is_not_missed():

@@ -230,7 +230,7 @@ def test_one_that_is_audited_is_noted_and_passed_on():
 
 def test_there_is_a_look_for_what_may_need_one_and_for_nothing_else():
     kinds = [{chr(kind) for kind in range(256) if looks[kind]} for looks in (LOOKS_OF_SHARED, LOOKS_OF_TAGGED)]
-    assert kinds == [set("QPBDC"), set("QPBDCE")]
+    assert kinds == [set("QPBDCF"), set("QPBDCEF")]
     assert {chr(kind) for kind in range(256) if LOOKS_OF_PRIVATE[kind]} == {"P"}
 
 

@@ -249,7 +249,7 @@ def test_the_statements_of_others_go_from_that_server_only():
     play >> client(q("deallocate all")) >> server(ALL_GONE + said("Z:I")) << released
     play.client, play._heard["client"] = first, len(first.transport.arrived)
     play.hear("server")
-    play >> client("B:a D E S") << to_server("OURS:1=select_1 B:PGSHUTTLE_1 D E S")
+    play >> client("B:a D E S") << to_server("OURS:1=select_1 H")
 
 
 def test_what_is_named_behind_it_in_the_same_breath_stays():

@@ -70,9 +70,7 @@ def test_a_client_that_changes_nothing_has_no_session():
     assert play.client.session is None
 
 
-@pytest.mark.parametrize(
-    "text", ["create table t (a int)", "begin", "set local work_mem = 1", "deallocate x", "close all"]
-)
+@pytest.mark.parametrize("text", ["create role r", "begin", "set local work_mem = 1", "deallocate x", "close all"])
 def test_what_leaves_nothing_in_a_session_is_not_looked_at(text):
     play = a_play() >> client(q(text)) << to_server(q(text)) >> server("C Z:I") << released << to_server("")
     assert play.client.session is None or not play.client.session.pins
@@ -515,3 +513,17 @@ def test_a_session_is_at_ease_when_all_of_it_stands_in_the_parameters():
     play >> answers("5ms") << released
     assert play.client.session.is_at_ease
     assert not locked().client.session.is_at_ease
+
+
+def test_an_unlock_that_comes_while_the_lock_is_still_asked_for_is_asked_for_as_well():
+    play = a_play() >> client(LOCK) >> server("C Z:I") << to_server(LOCK + build_inspection(LOCKED))
+    play << to_client("C Z:I") >> client(UNLOCK) << to_server("") >> answers("t") << to_server(UNLOCK)
+    play >> server("C Z:I") << to_server(build_inspection(LOCKED)) >> answers("f") << released
+
+
+def test_what_a_statement_does_that_is_run_by_its_name_is_looked_at():
+    play = a_play() >> client(q("prepare p as select pg_advisory_lock(1)")) >> server("C:PREPARE Z:I")
+    play.hear("server")
+    play >> answers("f") << released
+    play >> client(q("execute p")) << to_server(q('execute "PGSHUTTLE_1"')) >> server("C Z:I")
+    play << to_server(build_inspection(LOCKED)) >> answers("t") << stays_linked
