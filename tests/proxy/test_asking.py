@@ -484,7 +484,9 @@ def test_the_time_on_the_doorstep_is_part_of_the_conversations(tmp_path):
         anna.take()
         proxy.clock.advance(9.99)
         await anna.say(anna.initial()[:9])
-        await asyncio.sleep(0.05)
+        async with asyncio.timeout(10):
+            while len(proxy.tasks):
+                await asyncio.sleep(0.01)
         check_books(proxy)
         return refusal(anna.heard)
 
