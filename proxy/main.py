@@ -10,6 +10,7 @@ import asyncio
 import socket
 from typing import Any
 
+from protocol import sqlstate
 from protocol.parameters import FOLLOWED, spelling
 from proxy.auth.gate import Gate
 from proxy.auth.keys import KeyKeeper
@@ -249,6 +250,12 @@ class Proxy(Draining):
     def schema_changed(self, pool: Pool) -> None:
         self.pools.schema_changed(pool)
         self.kin.schema_changed(pool)
+
+    def database_made(self) -> None:
+        """Or renamed: who was told that there is none of that name may ask again."""
+        for pool in self.pools:
+            if pool.failure is not None and pool.failure.sqlstate == sqlstate.INVALID_CATALOG:
+                pool.retry_at = 0.0
 
     def servers_in(self, databases: set[str]) -> list[Server]:
         return self.pools.servers_in(databases)

@@ -30,7 +30,9 @@ _OF_CHANNELS: Final = _OF_BLOCKS | {What.LISTEN, What.UNLISTEN, What.DISCARD, Wh
 class Stall:
     """Why a client was last held up; kept by the client."""
 
-    __slots__ = ("_before", "_client", "_is_begun", "_left", "_pending", "cleared", "has_failed", "is_refused")
+    __slots__ = (
+        "_before", "_client", "_is_begun", "_left", "_pending", "cleared", "has_failed", "has_made", "is_refused",
+    )  # fmt: skip
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -41,6 +43,7 @@ class Stall:
         self.has_failed = False  # an error has come in that transaction
         self.is_refused = False  # the hub could not listen: the client must do so itself
         self.cleared: Reading | None = None  # the text whose databases have been left
+        self.has_made = False  # a database, perhaps, which others were told does not exist
 
     def listen(self, names: list[bytes]) -> bool:
         """True: the hub hears all of them already. Else `go_on` follows."""
@@ -83,6 +86,9 @@ class Stall:
                 elif b"" in said:
                     hub.listen(self._client, name, lambda _: None)
         hub.flush(self._client)
+        if self.has_made:
+            self.has_made = False
+            self._client.pool.world.database_made()
 
     @property
     def is_over(self) -> bool:
@@ -165,6 +171,7 @@ def is_shared(client: Any, reading: Reading) -> bool:
 def is_cleared(client: Any, reading: Reading) -> bool:
     """Do none of our idle servers stand in the way of this text? False: they are asked to leave; `go_on` follows."""
     stall = _stall_of(client)
+    stall.has_made = True
     if stall.cleared is reading:
         stall.cleared = None
         return True

@@ -364,6 +364,7 @@ class FakeWorld:
         self.on_check: Callable[[], None] | None = None
         self.pool = Pool("shop", "web", make_limits(**limits), self)  # type: ignore[arg-type]
         self.pools: list[Pool] = [self.pool]
+        self.databases_made = 0
         self.pool.welcome = dict(WELCOME)
 
     # What they ask.
@@ -387,6 +388,9 @@ class FakeWorld:
     def schema_changed(self, pool: Pool) -> None:
         for each in self.pools:
             each.generation += 1
+
+    def database_made(self) -> None:
+        self.databases_made += 1
 
     def servers_in(self, databases: set[str]) -> list[Server]:
         return []

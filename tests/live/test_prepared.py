@@ -836,6 +836,8 @@ def test_our_idle_servers_are_not_in_the_way_of_create_and_drop_database(stand, 
             assert not error(line.ask("create database shelf"))
             with stand.raw(database="shelf") as other:
                 assert other.value("select current_database()") == "shelf"
+            with pytest.raises(psycopg.OperationalError, match='database "copied" does not exist'):
+                stand.connect(dbname="copied")
             assert not error(line.ask("create database copied template shelf"))
             with stand.raw(database="copied") as other:
                 assert other.value("select 1") == "1"

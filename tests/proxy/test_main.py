@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from proxy.failing import LoginFailed
 from proxy.resolver import Resolver
 from proxy.states import LINKED, Closing, Leaving, PoolState, Waiting
 from tests.proxy.test_pools import at
@@ -72,3 +73,17 @@ def test_a_host_that_moves_takes_its_servers_along(path):
         proxy.resolver.sweep()
         assert await proxy.resolver.find("db") == ("1.1.1.2",)
         assert server.doomed is Closing.OBSOLETE
+
+
+def test_who_was_told_that_there_is_no_such_database_may_ask_again_when_one_was_made(path):
+    async def main():
+        proxy = a_proxy(path)
+        pool = a_pool(proxy)
+        for state, is_over in (("3D000", True), ("28P01", False)):
+            pool.failure = None
+            for _ in range(9):
+                pool.opening_failed(LoginFailed(state, "no"))
+            proxy.database_made()
+            assert (pool.retry_at <= pool.now()) is is_over
+
+    asyncio.run(main())

@@ -294,3 +294,10 @@ def test_a_client_may_leave_while_others_do():
 def test_notices_of_what_was_said_before_are_heard_meanwhile():
     play, _ = with_others(pool_size=3)
     play >> client(build_query("select 1") + CREATE) >> server("N:hello C Z:I") << to_client(said("N:hello C Z:I"))
+
+
+def test_when_a_database_may_have_been_made_the_world_is_told():
+    play = a_play() >> client(CREATE) >> server("C Z:I") << released
+    assert play.world.databases_made == 1
+    play >> client("Q:select_1") >> server("C Z:I") << released
+    assert play.world.databases_made == 1
