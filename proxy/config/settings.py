@@ -3,10 +3,11 @@
 Every setting is a row: name, type, kind of text, default, when it takes effect, whether it is acted on, words.
 
 Theory. The rows are the fields of the frozen `Settings`; everything else is derived from them: the parser of
-the main section, SHOW CONFIG, SET, the sample file, the list of what is not acted on. Adding a setting is
-adding one line. Names and defaults are PgBouncer's (its config documentation, release 1.25 and the three
-newer ones login_notify_message, pool_idle_timeout, and query_wait_timeout per database and user); rows of our own say
-what is done about sessions where servers are shared, and about strangers (auth_failure_delay, max_half_open,
+the main section, SHOW CONFIG, SET, the sample file, the list of what is not acted on. Adding a setting is adding one
+line, and `python -m proxy.config.sample > proxy.ini`; one that may be said of a database or a user too stands in
+entries.py and limits.py as well. Names and defaults are PgBouncer's (its config documentation, release 1.25 and the
+three newer ones login_notify_message, pool_idle_timeout, and query_wait_timeout per database and user); rows of our
+own say what is done about sessions where servers are shared, and about strangers (auth_failure_delay, max_half_open,
 proxy_protocol_from).
 
 LIVE settings change with a reload. RESTART ones belong to things made once, such as listening sockets; a

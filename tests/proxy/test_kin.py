@@ -90,6 +90,28 @@ def test_a_cancel_for_nobody_here_is_asked_of_both_and_waited_for(answers, is_se
     asyncio.run(main())
 
 
+def test_the_only_one_that_is_asked_and_says_no_is_believed_at_once():
+    async def main():
+        kin, _ = in_the_middle(patience=None)
+        asking = asyncio.ensure_future(kin.cancel(KEY, kin.heir))
+        await settle()
+        kin.hear(canceled(1, has_served=False), kin.elder)
+        return await asyncio.wait_for(asking, 10)
+
+    assert asyncio.run(main()) is False
+
+
+@pytest.mark.parametrize("is_settled", [False, True])
+def test_we_stay_for_an_heir_that_has_just_begun(is_settled):
+    async def main():
+        kin, _ = in_the_middle()
+        kin.elder = None
+        kin.heir.is_settled = is_settled
+        return kin.holds_us
+
+    assert asyncio.run(main()) is not is_settled
+
+
 def test_without_an_answer_the_asker_is_not_kept_for_ever():
     async def main():
         kin, _ = in_the_middle(patience=0.01)
