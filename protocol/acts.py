@@ -29,6 +29,7 @@ class What(Enum):
     SETTING = "a parameter of the session may have got a value"  # (the parameter; b"": nobody knows which)
     LOCAL = "a parameter on which a text's meaning hangs may have another value until the transaction is over"  # (it)
     RESET = "a parameter may be back at the value it had at login"  # (the parameter; b"": all)
+    LOCAL_RESET = "a parameter may be back at that value until the transaction is over"  # (the parameter)
     DISCARD = "DISCARD"  # (b"all", b"plans", b"sequences" or b"temp")
     LISTEN = "LISTEN; the span is that of the key word"  # (the channel)
     UNLISTEN = "UNLISTEN; the span is that of the key word"  # (the channel; b"": all)

@@ -68,11 +68,14 @@ class Calls:
 
 
 def _read_set_config(call: Phrase) -> Acts:
-    """set_config('name', value, is_local). If it is plain to see that it is local, it matters for some names only."""
+    """set_config('name', value, is_local). If it is plain to see that it is local, it matters for some names only; with
+    NULL it is a RESET."""
     *starts, end = _find_arguments(call, 2)
     is_local = len(starts) == 3 and _is_true(call, starts[2], end)
     name = (call.literal(2) if _is_alone(call, 2, [*starts, end][1]) else None) or b""
-    if not is_local:
+    if name and len(starts) == 3 and call[starts[1]] == b"null" and _is_alone(call, starts[1], starts[2]):
+        yield call.act(What.LOCAL_RESET if is_local else What.RESET, 0, name.lower())
+    elif not is_local:
         yield call.act(What.SETTING, 0, name.lower())
     elif is_meaning(name):
         yield call.act(What.LOCAL, 0, name.lower())

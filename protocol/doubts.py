@@ -22,6 +22,7 @@ from protocol.acts import What
 from protocol.effects import Reading
 from protocol.inspection import Answer, Fact, Question
 from protocol.parameters import IDENTITY, MAX_SET, PASSING, ParameterSet, is_name, is_sendable
+from protocol.undone import Again, Undone
 
 MAX_NAMES = 50  # parameters one transaction may name before everything is looked at
 MAX_CANDIDATES = 30  # custom parameters looked for in a text that does not say which it sets
@@ -50,7 +51,7 @@ ENDS: Mapping[What, frozenset[Fact]] = {
 }
 """Acts after which something may be gone: of interest where it was."""
 
-TOUCHING = frozenset({*MAKES, What.SETTING, What.RESET, What.DISCARD, What.LOAD, What.FUNCTION})
+TOUCHING = frozenset({*MAKES, What.SETTING, What.RESET, What.LOCAL_RESET, What.DISCARD, What.LOAD, What.FUNCTION})
 """Acts that may leave a session other than it was."""
 
 NONE: frozenset[Fact] = frozenset()
@@ -105,8 +106,8 @@ class Doubts:
     """Gathered from one or several texts of one client. `before` is what it believed in before them."""
 
     __slots__ = (
-        "_undone", "before", "candidates", "facts", "has_failed", "is_all_reset", "is_unclear", "resets", "sets",
-        "text",
+        "_undone", "before", "candidates", "facts", "has_failed", "is_all_reset", "is_unclear", "resets", "returned",
+        "sets", "text",
     )  # fmt: skip
 
     def __init__(self, before: ParameterSet, text: bytes = b"") -> None:
@@ -114,26 +115,26 @@ class Doubts:
         self.text = text[:MAX_TEXT]  # the first of them
         self.sets: set[str] = set()  # names in lower case
         self.resets: set[str] = set()
+        self.returned: set[str] = set()  # those that were set again behind a RESET
         self.is_all_reset = False
         self.is_unclear = False  # nobody knows which parameters
         self.has_failed = False  # the transaction they are of, and so it was rolled back as likely as not
         self.candidates: set[str] = set()
         self.facts: set[Fact] = set()
-        self._undone: set[str] = set()  # what has been reset since somebody asked; "" is all
+        self._undone = Undone()  # since somebody asked
 
     def add(self, reading: Reading, said: bytes = b"", held: Collection[Fact] = ()) -> None:
         """What a text may have done; `said` is all that the client said, `held` are facts that are known to be so."""
         for act in reading.acts:
+            self._undone.note(act)
             self.facts |= MAKES.get(act.what, NONE)
             self.facts |= ENDS.get(act.what, NONE).intersection(held)
             if act.what is What.SETTING:
                 self._add_name(self.sets, act.name)
             elif act.what is What.RESET and act.name:
                 self._add_name(self.resets, act.name)
-                self._add_name(self._undone, act.name)
             elif act.what is What.RESET or (act.what is What.DISCARD and act.name == b"all"):
                 self.is_all_reset = True
-                self._undone.add("")
             elif act.what is What.UNCLEAR:
                 self.is_unclear = True
         if self.is_unclear:
@@ -144,6 +145,8 @@ class Doubts:
         self.before, self.text = older.before, older.text
         self.sets |= older.sets
         self.resets |= older.resets
+        self.returned |= older.returned
+        self._undone.absorb(older._undone)
         self.is_all_reset |= older.is_all_reset
         self.is_unclear |= older.is_unclear
         self.has_failed |= older.has_failed
@@ -165,20 +168,20 @@ class Doubts:
             if len(self.candidates) < MAX_CANDIDATES:
                 self.candidates.add(name)
 
-    def take_undone(self, ground: Ground, server: ParameterSet) -> dict[str, str]:
+    def take_undone(self, ground: Ground, server: ParameterSet, told: Told) -> list[Again]:
         """
-        What the client came with and has reset since this was asked last, so that this server no longer has it: it is
-        set again, in the same transaction.
+        What the client came with and has reset since this was asked last, so that this server may no longer have it: it
+        is set again, in the same transaction.
         """
-        undone, self._undone = self._undone, set()
-        values = {
-            key: value
-            for key, value in ground.origin.items()
-            if ("" in undone or key.lower() in undone) and key.lower() not in self.sets
-            if key.lower() not in ground.spelled or server.get(key) != value
-        }
-        self.sets.update(key.lower() for key in values)
-        return values
+        if not self._undone:
+            return []
+
+        def get(key: str) -> str | None:
+            return server.get(key) if key.lower() in ground.spelled else told.get(key)
+
+        agains = self._undone.take(ground.origin, ground.user, get)
+        self.returned.update(again.key.lower() for again in agains if not again.is_local)
+        return agains
 
     def fail(self) -> None:
         """Their transaction has failed. What was reset since somebody asked is so no more."""
@@ -203,20 +206,20 @@ class Doubts:
 
     def _find_touched(self, ground: Ground, server: ParameterSet) -> set[str]:
         """All keys whose values may have changed, as far as they can be named."""
-        touched = {ground.key(name) for name in self.sets | self.resets}
+        touched = {ground.key(name) for name in self.sets | self.resets | self.returned}
         if self.is_all_reset or self.is_unclear:
             touched |= self.before.keys() | ground.origin.keys() | server.keys()
         return touched
 
     def _is_only_reset(self, key: str) -> bool:
         name = key.lower()
-        return (self.is_all_reset or name in self.resets) and name not in self.sets
+        return (self.is_all_reset or name in self.resets) and name not in self.sets | self.returned
 
     def _is_ambiguous(self, key: str, ground: Ground) -> bool:
         """Does its value not tell whether a RESET has happened, where that matters?"""
         if key not in ground.origin or not (self.is_all_reset or key.lower() in self.resets):
             return False
-        return key.lower() in self.sets or self.before.get(key) != ground.origin[key]
+        return key.lower() in self.sets | self.returned or self.before.get(key) != ground.origin[key]
 
     # What follows.
 
@@ -248,7 +251,8 @@ class Doubts:
         value = answer.listed.get(key.lower())
         if value is None and ("." in key or key in IDENTITY):
             value = _first(told.get(key), answer.values.get(key))
-            value = None if ground.is_nothing(key, value) else value
+            is_own = key in ground.origin and not self._undone.may_hold(key.lower())  # nothing may be what it wants
+            value = None if ground.is_nothing(key, value) and not is_own else value
         if value is not None:
             return value, value
         is_same = key.lower() in ground.spelled and told.get(key) == self.before.get(

@@ -47,7 +47,7 @@ class Reading:
     is_clear: bool = True  # could be split for certain
     acts: tuple[Act, ...] = ()  # all of them, in order
     whats: frozenset[What] = frozenset()
-    parameters: frozenset[bytes] = frozenset()  # of those three; b"" among them: nobody knows which, or all
+    parameters: frozenset[bytes] = frozenset()  # of those four; b"" among them: nobody knows which, or all
     is_lasting: bool = False  # some act may outlive its statement: there is more than BEGIN, COMMIT, SAVEPOINT ...
     is_deferrable: bool = False  # exactly one BEGIN that cannot be wrong
 
@@ -59,7 +59,7 @@ class Reading:
 PLAIN: Final = Reading()  # of every text that has no acts: compare with `is`
 
 _OF_TRANSACTION = frozenset({What.BEGIN, What.COMMIT, What.ROLLBACK, What.SAVEPOINT, What.RELEASE})
-_OF_PARAMETERS = frozenset({What.SETTING, What.LOCAL, What.RESET})
+_OF_PARAMETERS = frozenset({What.SETTING, What.LOCAL, What.RESET, What.LOCAL_RESET})
 
 
 def build_reading(text: bytes, sentences: tuple[Sentence, ...], *, is_clear: bool = True) -> Reading:

@@ -6,7 +6,7 @@ SESSION, LOCAL, TIME, NAMES, ROLE and their kin are key words or parameters of t
 which (`SET local.x = 1` lasts, `SET LOCAL x = 1` does not).
 
 What is gone with its transaction (SET LOCAL, SET CONSTRAINTS, a cursor without HOLD) is no act, unless it decides what
-other texts mean until then (LOCAL).
+other texts mean until then (LOCAL), or goes back to a value that the server may not know: SET LOCAL ... TO DEFAULT.
 """
 
 from dataclasses import replace
@@ -42,7 +42,9 @@ def _read_set(phrase: Phrase, at: int) -> Acts:
     at += 1
     if phrase[at] == b"local" and phrase[at + 1] not in _ASSIGNS:
         for act in _read_setting(phrase, at + 1):
-            if is_meaning(act.name):
+            if act.what is What.RESET:
+                yield replace(act, what=What.LOCAL_RESET)
+            elif is_meaning(act.name):
                 yield replace(act, what=What.LOCAL)
     else:
         yield from _read_setting(phrase, at)

@@ -133,22 +133,22 @@ def _fail(client: Any, server: Any, wanted: ParameterSet, error: ErrorFields) ->
     client.refuse(replace(error, hint=error.hint or hint), Closing.SET_FAILED)
 
 
-def set_again(client: Any, server: Any, values: ParameterSet) -> None:
-    """In a transaction: `values` are what the client came with, and a RESET of its own has undone here."""
+def set_again(client: Any, server: Any, text: bytes) -> None:
+    """In a transaction: `text` sets what the client came with, where a RESET of its own has undone that here."""
     server.unnamed = None
     client.held, client.held_debts = b"", ()  # what it says now waits for the answer
-    server.ledger.expect(ONE_QUERY, Chore(lambda chore: _was_set_again(client, server, values, chore)))
-    server.transport.write(build_query(build_change(Change(values, ()))))
+    told = dict(server.parameters)
+    server.ledger.expect(ONE_QUERY, Chore(lambda chore: _was_set_again(client, server, told, chore)))
+    server.transport.write(build_query(text))
 
 
-def _was_set_again(client: Any, server: Any, values: ParameterSet, chore: Chore) -> None:
+def _was_set_again(client: Any, server: Any, told: ParameterSet, chore: Chore) -> None:
+    """The client has been told of the RESET, and not yet of what we made of it."""
     if client.server is not server:
         return
-    if chore.error is None:
-        names = client.pool.learnt.name_reported(server)
-        for key in sorted(values):
-            if key.lower() in names:
-                client.deliver(build_parameter_status(names[key.lower()], values[key]))
+    for name, value in server.parameters.items():
+        if told.get(name) != value:
+            client.deliver(build_parameter_status(name, value))
     if client.held:
         client.play(server)
     else:

@@ -176,7 +176,7 @@ def _note_meanings(client: Any, reading: Reading, text: bytes) -> None:
 def _is_simple(reading: Reading, text: bytes) -> bool:
     """Is it one SET or SET LOCAL, to a value that is the same whoever says it?"""
     is_one = len(reading.acts) == len(reading.sentences) == 1 and reading.sentences[0].kind in _SETS
-    return is_one and reading.acts[0].what is not What.RESET and _OWN_VALUE.search(text) is None
+    return is_one and reading.acts[0].what not in (What.RESET, What.LOCAL_RESET) and _OWN_VALUE.search(text) is None
 
 
 def _find_executed(client: Any, reading: Reading, depth: int) -> Iterator[tuple[Reading, bytes]]:

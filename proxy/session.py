@@ -27,6 +27,7 @@ from protocol.errors import ProtocolError
 from protocol.inspection import MAX_ANSWER, RESET_ALL, Answer, Fact, Question, build_inspection, parse_inspection
 from protocol.ledger import ONE_QUERY
 from protocol.parameters import ParameterSet
+from protocol.undone import build_again
 from proxy import dispatch, stalls
 from proxy.chores import Chore
 from proxy.config.kinds import SessionState
@@ -146,9 +147,9 @@ class Session:
         if server.status == codes.FAILED:
             self._doubts.fail()
             return
-        values = self._doubts.take_undone(self._find_ground(client), server.followed)
-        if values:
-            dispatch.set_again(client, server, values)
+        agains = self._doubts.take_undone(self._find_ground(client), server.followed, _find_told(client, server))
+        if agains:
+            dispatch.set_again(client, server, build_again(agains))
 
     def is_kept(self, client: Any, server: Any) -> bool:
         """Both sides have come to rest outside a transaction: does the client keep its server for now?"""

@@ -173,6 +173,36 @@ def test_what_the_list_does_not_have_is_asked_by_name():
     assert not own(server)
 
 
+@pytest.mark.parametrize(
+    ("texts", "theirs"),
+    [
+        (["reset role"], "clerk"),
+        (["reset role", "set role none"], "none"),
+        (["set role none", "reset role"], "clerk"),
+        (["reset role", "do ''"], "clerk"),
+    ],
+)
+def test_who_came_with_a_role_and_has_none_wants_none_or_has_reset_it(texts, theirs):
+    case = Case(*texts, origin={**BASE, "role": "clerk"}, before={**BASE, "role": "squire"})
+    assert own(case.conclude(role="none", session_authorization="web").client) == {"role": theirs}
+
+
+def test_what_was_brought_back_is_no_reset_any_more():
+    origin = {**BASE, "role": "clerk"}
+    case = Case("reset role", origin=origin)
+    agains = case.doubts.take_undone(case.ground, case.now, case.told)
+    assert [again.key for again in agains] == ["role"]
+    assert case.ask().lists
+    assert own(case.conclude(role="none").client) == {"role": "none"}
+    assert own(case.conclude(role="clerk").client) == {"role": "clerk"}
+
+
+def test_a_reset_that_could_not_be_settled_is_still_one():
+    case = Case("set session authorization web", origin={**BASE, "role": "clerk"})
+    case.doubts.absorb(Case("reset role").doubts)
+    assert own(case.conclude(role="none", session_authorization="web").client) == {"role": "clerk"}
+
+
 # Anything.
 
 

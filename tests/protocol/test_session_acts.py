@@ -42,7 +42,8 @@ def test_a_key_word_that_is_assigned_to_is_a_parameter(word, assigned):
     name = word.decode() + (".x" if b".x" in assigned else "")
     for scope in (b"set ", b"set session "):
         assert read(scope + word + assigned) == f"{what} {name}"
-    assert read(b"set local " + word + assigned) == (f"LOCAL {name}" if name == "role" else "")
+    local = f"LOCAL_RESET {name}" if what == "RESET" else f"LOCAL {name}" if name == "role" else ""
+    assert read(b"set local " + word + assigned) == local
 
 
 @pytest.mark.parametrize("word", [b"set", b"reset", b"prepare", b"execute", b"deallocate", b"close", b"declare"])

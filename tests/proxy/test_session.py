@@ -6,6 +6,7 @@ from protocol.acts import What
 from protocol.backend import build_data_row, build_parameter_status
 from protocol.frontend import build_query
 from protocol.inspection import MAX_ANSWER, Fact, Question, build_inspection
+from protocol.undone import Again, build_again
 from proxy.pins import PinReason
 from proxy.session import note, pin_for_statement
 from proxy.states import CLEANING, CLOSED, CLOSING, GONE, IDLE, LINKED, WAITING
@@ -234,6 +235,9 @@ def test_a_pinned_client_gets_back_what_it_came_with_on_its_own_server():
 SET_WORK_MEM = q("SELECT pg_catalog.set_config(E'work_mem',E'8MB',false)")
 
 
+WORK_MEM_AGAIN = q(build_again([Again("work_mem", "8MB")]).decode())
+
+
 def with_work_mem():
     """A play whose client came with a work_mem, on a server that has it."""
     play = a_play(followed={"work_mem": "8MB"})
@@ -243,7 +247,7 @@ def with_work_mem():
 
 def test_in_a_transaction_a_reset_brings_it_back_at_once_and_what_follows_waits_for_that():
     play = with_work_mem() >> client(q("begin; reset work_mem")) >> server("C C Z:T")
-    play << to_server(q("begin; reset work_mem") + SET_WORK_MEM) << to_client("C C Z:T")
+    play << to_server(q("begin; reset work_mem") + WORK_MEM_AGAIN) << to_client("C C Z:T")
     play >> client(ASK) << to_server("") >> server("C Z:T") << to_server(ASK) >> server("C Z:T") << to_client("C Z:T")
     play >> client("Q:commit") >> server("C Z:I")
     assert play.hear("server").endswith(build_inspection(Question(lists=True)))
@@ -271,7 +275,35 @@ def test_a_reset_that_has_failed_does_not_keep_a_later_one_from_being_brought_ba
     play = with_work_mem() >> client("Q:begin") >> server("C Z:T")
     play >> client(q("discard all")) >> server("ERROR:no Z:E") >> client(q("rollback and chain")) >> server("C Z:T")
     play.hear("server")
-    play >> client(q("reset work_mem")) >> server("C Z:T") << to_server(q("reset work_mem") + SET_WORK_MEM)
+    play >> client(q("reset work_mem")) >> server("C Z:T") << to_server(q("reset work_mem") + WORK_MEM_AGAIN)
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["reset work_mem", "reset work_mem"],
+        ["set work_mem = 1", "reset work_mem"],
+        ["set work_mem to default", "rollback to z", "reset work_mem"],
+        ["reset work_mem", "commit and chain", "reset all"],
+        ["do $$ begin reset work_mem; end $$", "reset work_mem"],
+    ],
+)
+def test_each_reset_in_a_transaction_is_brought_back(texts):
+    play = with_work_mem() >> client(q("begin; savepoint z")) >> server("C C Z:T")
+    for text in texts:
+        play.hear("server")
+        play >> client(q(text)) >> server("C Z:T")
+        heard = play.hear("server")
+        if heard != q(text):
+            assert heard == q(text) + WORK_MEM_AGAIN
+            play >> server("C Z:T")
+    assert heard.endswith(WORK_MEM_AGAIN)
+
+
+def test_what_was_reset_for_the_transaction_is_brought_back_for_that_and_nothing_is_asked_at_its_end():
+    play = with_work_mem() >> client(q("begin; set local work_mem to default")) >> server("C C Z:T")
+    assert play.hear("server").endswith(q(build_again([Again("work_mem", "8MB", is_local=True)]).decode()))
+    play >> server("C Z:T") >> client("Q:commit") << to_server("Q:commit") >> server("C Z:I") << released
 
 
 def test_what_is_set_beside_its_reset_is_not_brought_back():

@@ -1,0 +1,65 @@
+"""A client on a server it shares with everybody: what its RESET leads to is what it came with, as on one of its own."""
+
+import pytest
+
+from tests.live.stand import Stand
+
+pytestmark = pytest.mark.live
+
+CAME_WITH = "-c search_path=attic -c role=porter -c my.x=o -c TimeZone=Asia/Tokyo"
+LOOK = (
+    "select current_setting('search_path'), current_user::text, current_setting('my.x', true),"
+    " current_setting('timezone'), current_setting('work_mem')"
+)
+
+
+@pytest.fixture(scope="module", name="stand")
+def _stand(upstream):
+    with upstream.connect() as admin:
+        for role in ("porter", "warden"):
+            admin.execute(f"create role {role}; grant {role} to app")
+        admin.execute("create schema attic; grant usage on schema attic to public")
+    with Stand(upstream, {"default_pool_size": 1}) as stand:
+        yield stand
+
+
+@pytest.fixture(name="bob")
+def _bob(stand):
+    with stand.connect() as client:
+        yield client
+
+
+def follow(client, texts):
+    """What it is like behind each of them."""
+    seen = []
+    for text in texts:
+        client.execute(text)
+        seen.append(client.execute(LOOK).fetchone())
+    return seen
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["set search_path = 'public'", "reset search_path"],
+        ["reset search_path", "reset search_path", "reset all", "reset all"],
+        ["savepoint z", "reset search_path", "rollback to z", "reset search_path"],
+        ["set search_path = public", "savepoint z", "reset search_path", "rollback to z"],
+        ["reset search_path", "commit and chain", "reset search_path", "rollback and chain", "reset search_path"],
+        ["set local search_path to default", "set local search_path = public", "set local search_path = default"],
+        ["set search_path = public", "set local search_path to default"],
+        ["select set_config('search_path', null, false)"],
+        ["do $$ begin reset search_path; end $$", "do $$ begin set search_path = public; end $$"],
+        ["reset search_path; savepoint z; set search_path = public; rollback to z"],
+        ["set role warden", "reset role", "reset role", "set role none", "reset all"],
+        ["set my.x = 1", "reset my.x", "reset my.x", "set my.x = ''"],
+        ["set timezone = utc", "reset timezone", "set local time zone default", "reset timezone", "reset all"],
+    ],
+)  # fmt: skip
+def test_in_a_transaction_too_a_reset_leads_to_what_a_client_came_with(stand, upstream, bob, texts):
+    texts = ["begin", *texts, "commit", "select 1"]
+    with upstream.connect("app", options=CAME_WITH) as direct, stand.connect(options=CAME_WITH) as alice:
+        ours = bob.execute(LOOK).fetchone()
+        assert follow(alice, texts) == follow(direct, texts)
+        assert bob.execute(LOOK).fetchone()[:2] == ours[:2]
+        assert not bob.execute(LOOK).fetchone()[2]
