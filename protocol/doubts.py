@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 from protocol.acts import What
 from protocol.effects import Reading
-from protocol.inspection import Answer, Fact, Question
-from protocol.parameters import IDENTITY, MAX_SET, PASSING, ParameterSet, is_name, is_sendable
+from protocol.inspection import FIRST, Answer, Fact, Question
+from protocol.parameters import IDENTITY, ISOLATING, MAX_SET, PASSING, ParameterSet, is_in_the_way, is_name, is_sendable
 from protocol.undone import Again, Undone
 
 MAX_NAMES = 50  # parameters one transaction may name before everything is looked at
@@ -95,10 +95,10 @@ class Ground(NamedTuple):
     def key(self, name: str) -> str:
         return self.spelled.get(name, name)
 
-    def is_nothing(self, key: str, value: str | None) -> bool:
+    def is_nothing(self, key: str, value: str | None, at_login: str | None) -> bool:
         """Does it mean that nobody has set anything? A custom parameter that was reset is empty, and stays so."""
         if key in IDENTITY:
-            return value in (None, "none", self.user)
+            return {value, at_login} <= {None, "none", self.user}
         return not value and "." in key
 
 
@@ -106,8 +106,8 @@ class Doubts:
     """Gathered from one or several texts of one client. `before` is what it believed in before them."""
 
     __slots__ = (
-        "_undone", "before", "candidates", "facts", "has_failed", "is_all_reset", "is_unclear", "resets", "returned",
-        "sets", "text",
+        "_undone", "before", "candidates", "facts", "has_failed", "is_all_reset", "is_careful", "is_unclear",
+        "resets", "returned", "sets", "text",
     )  # fmt: skip
 
     def __init__(self, before: ParameterSet, text: bytes = b"") -> None:
@@ -118,6 +118,7 @@ class Doubts:
         self.returned: set[str] = set()  # those that were set again behind a RESET
         self.is_all_reset = False
         self.is_unclear = False  # nobody knows which parameters
+        self.is_careful = False  # a question has failed: whatever may have been in the way is put aside
         self.has_failed = False  # the transaction they are of, and so it was rolled back as likely as not
         self.candidates: set[str] = set()
         self.facts: set[Fact] = set()
@@ -150,6 +151,7 @@ class Doubts:
         self.is_all_reset |= older.is_all_reset
         self.is_unclear |= older.is_unclear
         self.has_failed |= older.has_failed
+        self.is_careful |= older.is_careful
         self.candidates |= older.candidates
         self.facts |= older.facts
 
@@ -197,12 +199,16 @@ class Doubts:
         """
         touched = self._find_touched(ground, server)
         is_listing = self.is_unclear or any(self._is_ambiguous(key, ground) for key in touched)
-        asked = {key for key in touched if not is_listing or "." in key or key in IDENTITY}
+        asked = {key for key in touched if not is_listing or "." in key or key in FIRST}
         if self.is_unclear:
             asked = asked.union(self.candidates, known, IDENTITY)
-        names = tuple(sorted(key for key in asked if told.get(key) is None))
+        names = {key for key in asked if key in FIRST or told.get(key) is None}
         facts = tuple(fact for fact in Fact if fact in self.facts) if self.facts else ()
-        return Question(names, facts, lists=is_listing)
+        if not (names or facts or is_listing):
+            return Question()
+        names.update(name for name in FIRST if self.is_careful or is_in_the_way(name, server.get(name)))
+        is_calm = self.is_careful or self.is_unclear or not ISOLATING.isdisjoint(touched | server.keys())
+        return Question(tuple(sorted(names)), facts, lists=is_listing, is_calm=is_calm)
 
     def _find_touched(self, ground: Ground, server: ParameterSet) -> set[str]:
         """All keys whose values may have changed, as far as they can be named."""
@@ -226,40 +232,50 @@ class Doubts:
     def conclude(self, question: Question, answer: Answer, sets: Sets, ground: Ground, told: Told) -> Sets:
         """The new sets, out of those that hold now, what was reported included."""
         client, server = dict(sets.client), dict(sets.server)
-        for key in self._find_touched(ground, sets.server).union(map(ground.key, (*answer.listed, *answer.values))):
-            if question.lists:
-                theirs, its = self._judge_listed(key, answer, ground, told)
-            else:
-                theirs, its = self._judge(key, _first(told.get(key), answer.values.get(key)), ground)
+        keys = self._find_touched(ground, sets.server)
+        if question.lists:
+            keys |= set(map(ground.key, (*answer.listed, *answer.values)))
+        for key in keys:
+            judge = self._judge_listed if question.lists else self._judge
+            theirs, its = judge(key, answer, ground, told)
             _put(client, key, theirs)
             if key.lower() not in ground.spelled:
                 _put(server, key, its)
         return Sets(client, server)
 
-    def _judge(self, key: str, value: str | None, ground: Ground) -> tuple[str | None, str | None]:
-        """The client's value and the server's, of a parameter that has `value` now; None where none is set."""
-        back = ground.origin.get(key)
+    def _judge(self, key: str, answer: Answer, ground: Ground, told: Told) -> tuple[str | None, str | None]:
+        """The client's value and the server's; None where none is set."""
+        value, back = _first(told.get(key), answer.values.get(key)), ground.origin.get(key)
         if self._is_only_reset(key):
             is_left = value is not None and value == self.before.get(key) and key.lower() not in ground.spelled
             return (value, value) if is_left else (back, None)
-        if ground.is_nothing(key, value) and back is None:
+        if self._is_nothing(key, value, answer, ground) and back is None:
             return None, None
         return value, value
 
     def _judge_listed(self, key: str, answer: Answer, ground: Ground, told: Told) -> tuple[str | None, str | None]:
         """The same where the server has listed all that the session has set and that can be listed."""
         value = answer.listed.get(key.lower())
+        is_reset = (self.is_all_reset or key.lower() in self.resets) and not self.has_failed
         if value is None and ("." in key or key in IDENTITY):
             value = _first(told.get(key), answer.values.get(key))
             is_own = key in ground.origin and not self._undone.may_hold(key.lower())  # nothing may be what it wants
-            value = None if ground.is_nothing(key, value) and not is_own else value
+            value = None if self._is_nothing(key, value, answer, ground) and not is_own else value
+        elif value is None and key in answer.at_login:  # it was put back before the list was made
+            value = answer.values[key]
+            is_kept = key in self.sets or (value == self.before.get(key) and not is_reset)
+            value = value if is_kept or value != answer.at_login[key] else None
         if value is not None:
             return value, value
-        is_same = key.lower() in ground.spelled and told.get(key) == self.before.get(
-            key
-        )  # perhaps the server's own value
-        is_reset = (self.is_all_reset or key.lower() in self.resets) and not self.has_failed
+        # Perhaps the server's own value.
+        is_same = key.lower() in ground.spelled and told.get(key) == self.before.get(key)
         return (self.before if is_same and not is_reset else ground.origin).get(key), None
+
+    def _is_nothing(self, key: str, value: str | None, answer: Answer, ground: Ground) -> bool:
+        """What was made empty in so many words is not nothing: at login it may have been something."""
+        if value == "" and key in self.sets and not self.has_failed:
+            return False
+        return ground.is_nothing(key, value, answer.at_login.get(key))
 
 
 def after_reset_all(server: ParameterSet, spelled: Mapping[str, str]) -> ParameterSet:

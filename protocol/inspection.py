@@ -9,9 +9,14 @@ in vain need no understanding.
 The client may have changed what names mean, so everything is named with its schema, operators too, and no literal is
 written as the client said it (`build_text`). The question must work read-only, on a standby, without any rights and
 under any search_path. One row answers it, a column for each thing asked. Where nobody knows which parameters were set,
-a second statement lists all that the session has set: but for what is a transaction's, which PostgreSQL goes on listing
+another statement lists all that the session has set: but for what is a transaction's, which PostgreSQL goes on listing
 as the session's once a SET TRANSACTION has named it. (What has no entry in pg_settings, such as a parameter of the
 user's own, cannot be listed: whoever needs to be sure puts everything back afterwards, with RESET_ALL.)
+
+Some of what a session may be in gets in the way of its own inspection: a timeout strikes it, a role may not read a
+parameter, a serializable transaction waits for a snapshot that is safe. So such parameters (`FIRST`) are read before
+anything else and in the same SELECT put back, for this one transaction, to what they were at login, which is told too;
+and `is_calm` questions are asked in a transaction that is read committed.
 
 What comes back is a server's, so it is read as carefully as everything of a server's, and is short.
 """
@@ -26,9 +31,13 @@ from protocol.body import Body
 from protocol.errors import ProtocolError
 from protocol.framing import HEADER_SIZE
 from protocol.frontend import build_query
-from protocol.parameters import PASSING, build_text
+from protocol.parameters import CALM, IDENTITY, PASSING, TIMEOUTS, build_text
 
 MAX_ANSWER = 262_144  # bytes; a hundred parameters of the greatest length fit
+
+
+FIRST = (*TIMEOUTS, *IDENTITY)
+"""What is read, and put back to what it was at login, before anything else is asked."""
 
 
 class Fact(Enum):
@@ -52,23 +61,33 @@ class Fact(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is in doubt. `lists`: all parameters that the session has set."""
+    """What is in doubt. `lists`: all parameters that the session has set. `is_calm`: whatever its transactions are."""
 
     names: tuple[str, ...] = ()
     facts: tuple[Fact, ...] = ()
     lists: bool = False
+    is_calm: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.names or self.facts or self.lists)
 
+    @property
+    def first(self) -> tuple[str, ...]:
+        return tuple(name for name in FIRST if name in self.names)
+
+    @property
+    def rest(self) -> tuple[str, ...]:
+        return tuple(name for name in self.names if name not in FIRST)
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A value is None where there is no such parameter. `listed` has names in lower case."""
+    """A value is None where there is no such parameter. `listed` has names in lower case; `at_login` what some were."""
 
     values: dict[str, str | None] = field(default_factory=dict)
     facts: dict[Fact, bool] = field(default_factory=dict)
     listed: dict[str, str] = field(default_factory=dict)
+    at_login: dict[str, str | None] = field(default_factory=dict)
 
 
 _LIST = (
@@ -83,29 +102,50 @@ _YES_OR_NO = {b"t": True, b"f": False}
 
 def build_inspection(question: Question) -> bytes:
     """The whole Query message."""
-    columns = [f"pg_catalog.current_setting({build_text(name)},true)" for name in question.names]
+    first = [_build_value(name) for name in question.first]
+    first += [_build_login(name) for name in question.first]
+    columns = [_build_value(name) for name in question.rest]
     columns += [fact.value for fact in question.facts]
-    texts = ["SELECT " + ",".join(columns)] if columns else []
+    texts = [CALM] if question.is_calm else []
+    texts += ["SELECT " + ",".join(each) for each in (first, columns) if each]
     texts += [_LIST] if question.lists else []
     return build_query(";".join(texts))
+
+
+def _build_value(name: str) -> str:
+    return f"pg_catalog.current_setting({build_text(name)},true)"
+
+
+def _build_login(name: str) -> str:
+    """What it was at login, and is until the transaction is over. (An older server does not know each of them.)"""
+    back = f"pg_catalog.set_config({build_text(name)},NULL,true)"
+    return f"CASE WHEN {_build_value(name)} IS NOT NULL THEN {back} END"
 
 
 def parse_inspection(question: Question, data: bytes, encoding: str) -> Answer:
     """All that the server has said. ProtocolError: it is no answer to the question."""
     rows = list(parse_rows(data))
-    answer = Answer()
-    if question.names or question.facts:
-        row = rows.pop(0) if rows else []
-        if len(row) != len(question.names) + len(question.facts):
-            raise ProtocolError("an inspection's answer has other columns")
-        values, facts = row[: len(question.names)], row[len(question.names) :]
-        answer.values.update(zip(question.names, (decode(value, encoding) for value in values), strict=True))
-        answer.facts.update(zip(question.facts, map(_parse_truth, facts), strict=True))
+    answer, first, rest = Answer(), question.first, question.rest
+    if first:
+        values = [decode(value, encoding) for value in _take_row(rows, 2 * len(first))]
+        answer.values.update(zip(first, values, strict=False))
+        answer.at_login.update(zip(first, values[len(first) :], strict=True))
+    if rest or question.facts:
+        row = _take_row(rows, len(rest) + len(question.facts))
+        answer.values.update(zip(rest, (decode(value, encoding) for value in row), strict=False))
+        answer.facts.update(zip(question.facts, map(_parse_truth, row[len(rest) :]), strict=True))
     if rows and not question.lists:
         raise ProtocolError("an inspection's answer has a row too many")
     listed = [_parse_listed(row, encoding) for row in rows]
     answer.listed.update((name, value) for name, value in listed if name not in PASSING)
     return answer
+
+
+def _take_row(rows: list[list[bytes | None]], columns: int) -> list[bytes | None]:
+    row = rows.pop(0) if rows else []
+    if len(row) != columns:
+        raise ProtocolError("an inspection's answer has other columns")
+    return row
 
 
 def parse_rows(data: bytes) -> Iterator[list[bytes | None]]:

@@ -53,6 +53,10 @@ READ_ONCE = frozenset({
 """Parameters, in lower case, that decide what a text's literals are: when it is parsed, and never again."""
 MEANINGS = READ_ONCE | {"search_path", "role", "session_authorization"}
 """And those that decide what its names stand for, which PostgreSQL looks at again when they have changed."""
+ISOLATING = frozenset({"default_transaction_isolation", "default_transaction_deferrable"})
+"""Where one of these has been set, a transaction of ours may have to wait for others, with the first SELECT in it."""
+
+CALM = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED"
 
 MAX_VALUE_LENGTH = 1024  # bytes
 MAX_NAME_LENGTH = 63  # bytes
@@ -68,6 +72,7 @@ class Change(NamedTuple):
 
     sets: Mapping[str, str]
     resets: tuple[str, ...]
+    is_calm: bool = False  # to be made in a transaction that waits for nobody
 
 
 NO_CHANGE = Change({}, ())
@@ -121,13 +126,15 @@ def difference(wanted: ParameterSet, actual: ParameterSet, kept: Collection[str]
         return NO_CHANGE
     outer = tuple(name for name in OUTER if is_in_the_way(name, actual.get(name)))
     sets |= {name: wanted[name] for name in outer if name in wanted}
-    return Change(sets, (*outer, *(name for name in resets if name not in outer)))
+    is_calm = bool(sets) and not ISOLATING.isdisjoint(actual)
+    return Change(sets, (*outer, *(name for name in resets if name not in outer)), is_calm)
 
 
 def build_change(change: Change, *, is_local: bool = False) -> bytes:
     """One text for a simple Query. Names must be `is_name`, values `is_sendable`. `is_local`: for its transaction."""
-    sets, resets = change
-    texts = [_build_reset(name, is_local) for name in resets]
+    sets, resets, is_calm = change
+    texts = [CALM] if is_calm else []
+    texts += [_build_reset(name, is_local) for name in resets]
     texts += [_build_set(name, value, is_local) for name, value in sets.items() if name not in OUTER]
     texts += [_build_set(name, sets[name], is_local) for name in OUTER if name in sets]
     return ";".join(texts).encode("ascii")

@@ -11,9 +11,12 @@ the server is given back only after a RESET ALL: there may be more than it can l
 A client goes on in the queue like everybody else, also with what it sent while we were asking: who changes its session
 in every transaction shall not keep its server longer than others do.
 
-Nobody is handed a server of which something is unknown. An inspection that fails keeps the client where it is
-(UNKNOWN) and is tried again after its next unit; a client that leaves before it was answered, or pinned, leaves a
-server that is reset first (`leave`).
+Nobody is handed a server of which something is unknown. An inspection that fails is made again at once, without what
+may have been in its way (`Doubts.is_careful`: a timeout, a role that may not read, an isolation level that waits). If
+that fails too, the client keeps its server (UNKNOWN), the log says why, SHOW CLIENTS shows it, and it is tried again
+after its next unit. The server could be reset instead, and the client given back what is known of it; but what is not
+known may be a lock that it relies on, and then two would hold it: who waits can be seen to wait, a lock that is gone
+cannot. A client that leaves before it was answered, or pinned, leaves a server that is reset first (`leave`).
 """
 
 from typing import Any
@@ -234,7 +237,8 @@ class Session:
         """The server has answered."""
         answer, doubts, book = inspector.read(server), inspector.doubts, client.pool.learnt.pins
         if answer is None:
-            self._fail(client, server, inspector)
+            if not self._asks_again(server, inspector):
+                self._fail(client, server, inspector)
             return
         book.strike(self.pins, [PinReason.UNKNOWN])
         for fact, is_so in answer.facts.items():
@@ -253,6 +257,16 @@ class Session:
         self._is_blurred |= doubts.is_unclear
         if self._is_blurred and not self.pins:
             self._say(server, RESET_ALL, Wipe(client.followed))
+
+    def _asks_again(self, server: Any, inspector: Inspector) -> bool:
+        """Something the session is in may have been in the way of the question: once more, without that."""
+        doubts, told = inspector.doubts, inspector.told
+        if inspector.error is None or doubts.is_careful or self._ground is None:
+            return False
+        doubts.is_careful = True
+        question = doubts.ask(self._ground, server.followed, told, inspector.question.names)
+        self._say(server, build_inspection(question), Inspector(question, doubts, told))
+        return True
 
     def _end_wipe(self, client: Any, server: Any, wipe: Wipe) -> None:
         """Nothing is left that nobody knows of."""

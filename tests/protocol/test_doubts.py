@@ -4,7 +4,7 @@ import pytest
 
 from protocol.doubts import MAX_NAMES, Doubts, Ground, Sets, Told, after_reset_all, why_unsayable
 from protocol.effects import Reader
-from protocol.inspection import Answer, Fact, Question
+from protocol.inspection import FIRST, Answer, Fact, Question
 from protocol.parameters import MAX_SET
 
 READER = Reader([b"dblink_connect"])
@@ -74,8 +74,17 @@ def test_what_is_not_of_the_session_is_not_asked(text):
     assert not Case(text).ask()
 
 
-def test_a_custom_parameter_that_is_empty_is_not_set():
-    client, server = Case("set my.x = 1").conclude(my__x="")
+def test_a_custom_parameter_that_is_made_empty_is_set():
+    """At login it may have been something else: ALTER DATABASE ... SET."""
+    client, server = Case("set my.x = ''").conclude(my__x="")
+    assert own(client) == own(server) == {"my.x": ""}
+
+
+@pytest.mark.parametrize(("text", "has_failed"), [("reset my.x", False), ("reset all", False), ("set my.x = 1", True)])
+def test_a_custom_parameter_that_has_become_empty_is_not_set(text, has_failed):
+    case = Case(text, before={**BASE, "my.x": "1"})
+    case.doubts.has_failed = has_failed
+    client, server = case.conclude(my__x="")
     assert not own(client)
     assert not own(server)
 
@@ -85,6 +94,15 @@ def test_nobody_elses_identity_is_no_value(name, value):
     client, server = Case(f"set {name} = x", before={**BASE, name: "x"}).conclude(**{name: value})
     assert not own(client)
     assert not own(server)
+
+
+@pytest.mark.parametrize("value", ["none", "web"])
+def test_no_role_is_one_where_the_login_has_one(value):
+    """ALTER ROLE ... SET role."""
+    case = Case(f"set role {value}")
+    answer = Answer({"role": value}, at_login={"role": "clerk", "session_authorization": "web"})
+    sets = case.doubts.conclude(case.ask(), answer, Sets(case.now, case.now), case.ground, case.told)
+    assert own(sets.client) == own(sets.server) == {"role": value}
 
 
 def test_a_new_user_has_no_role():
@@ -231,6 +249,60 @@ def test_too_many_names_are_everything():
 @pytest.mark.parametrize("text", ['set "my.\u00fc" = 1', f"set my.{'x' * 70} = 1"])
 def test_a_name_that_cannot_be_said_is_everything(text):
     assert Case(text).ask().lists
+
+
+# What may be in the way.
+
+
+def test_a_timeout_that_is_short_is_read_first_though_it_is_not_in_doubt():
+    assert Case("set work_mem = 1", before={**BASE, "statement_timeout": "1ms"}).ask().first == ("statement_timeout",)
+    assert Case("set work_mem = 1", before={**BASE, "statement_timeout": "1s"}).ask().first == ()
+    assert Case("set statement_timeout = 1").ask() == Question(("statement_timeout",))
+    assert not Case("reset x", before={**BASE, "role": "clerk"}, told={"x": "1"}).ask().lists
+
+
+def test_who_has_a_role_is_asked_as_who_logged_in():
+    assert Case("set work_mem = 1", before={**BASE, "role": "clerk"}).ask() == Question(("role", "work_mem"))
+
+
+def test_what_is_asked_to_be_put_aside_is_not_concluded_from():
+    case = Case("set work_mem = 1")
+    case.doubts.is_careful = True
+    assert case.ask().first == FIRST
+    assert case.ask().is_calm
+    sets = case.conclude(work_mem="64kB", statement_timeout="5s", role="clerk")
+    assert own(sets.client) == own(sets.server) == {"work_mem": "64kB"}
+
+
+@pytest.mark.parametrize(
+    ("texts", "value", "theirs"),
+    [
+        (["do ''"], "1ms", {"statement_timeout": "1ms"}),
+        (["do ''"], "0", {"statement_timeout": "5s"}),
+        (["do ''", "set statement_timeout = 0"], "0", {"statement_timeout": "0"}),
+    ],
+)
+def test_what_was_put_back_before_the_list_was_made_is_told_by_its_value_at_login(texts, value, theirs):
+    case = Case(*texts, origin={**BASE, "statement_timeout": "5s"})
+    case.doubts.is_careful = True
+    answer = Answer({"statement_timeout": value}, at_login={"statement_timeout": "0"})
+    sets = case.doubts.conclude(case.ask(), answer, Sets(case.now, case.now), case.ground, case.told)
+    assert own(sets.client) == theirs
+
+
+def test_what_was_so_before_stays_so_though_it_is_the_servers_own():
+    case = Case("do ''", origin={**BASE, "statement_timeout": "5s"}, before={**BASE, "statement_timeout": "0"})
+    case.doubts.is_careful = True
+    answer = Answer({"statement_timeout": "0"}, at_login={"statement_timeout": "0"})
+    sets = case.doubts.conclude(case.ask(), answer, Sets(case.now, case.now), case.ground, case.told)
+    assert own(sets.client) == {"statement_timeout": "0"}
+
+
+@pytest.mark.parametrize("text", ["set session characteristics as transaction read only", "do ''"])
+def test_where_its_transactions_may_wait_it_is_asked_in_another_kind(text):
+    assert Case(text).ask().is_calm
+    assert Case("set x = 1", before={**BASE, "default_transaction_deferrable": "on"}).ask().is_calm
+    assert not Case("set x = 1", before={**BASE, "default_transaction_read_only": "on"}).ask().is_calm
 
 
 # Facts.

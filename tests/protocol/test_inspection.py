@@ -11,7 +11,7 @@ from protocol.errors import ProtocolError
 from protocol.frontend import parse_query
 from protocol.inspection import Answer, Fact, Question, build_inspection, parse_inspection
 
-BOTH = Question(("role", "my.x"), (Fact.TEMP, Fact.LOCKS))
+BOTH = Question(("my.x", "my.y"), (Fact.TEMP, Fact.LOCKS))
 TAIL = backend.build_command_complete("SELECT 1") + backend.READY_IDLE_MESSAGE
 
 
@@ -49,11 +49,38 @@ def test_a_name_cannot_break_out():
 
 def test_values_and_facts_are_read_in_the_order_they_were_asked():
     answer = parse_inspection(BOTH, said([None, "7", "t", "f"]), "UTF8")
-    assert answer == Answer({"role": None, "my.x": "7"}, {Fact.TEMP: True, Fact.LOCKS: False}, {})
+    assert answer == Answer({"my.x": None, "my.y": "7"}, {Fact.TEMP: True, Fact.LOCKS: False}, {})
+
+
+def test_what_may_be_in_the_way_is_read_first_and_put_back_for_the_rest():
+    question = Question(("my.x", "role", "statement_timeout"), (Fact.LOCKS,), lists=True)
+    first, rest, listed = text_of(question).split(";")
+    value = "pg_catalog.current_setting(E'{}',true)"
+    back = "CASE WHEN " + value + " IS NOT NULL THEN pg_catalog.set_config(E'{}',NULL,true) END"
+    names = ("statement_timeout", "role")
+    assert first == "SELECT " + ",".join(
+        [*(value.format(name) for name in names), *(back.format(name, name) for name in names)]
+    )
+    assert rest.startswith("SELECT " + value.format("my.x") + ",EXISTS")
+    assert "pg_settings" in listed
+    answer = parse_inspection(
+        question, said(["1ms", "none", "0", "clerk"]) + said(["7", "t"]) + said(["a", "1"]), "UTF8"
+    )
+    assert answer == Answer(
+        {"statement_timeout": "1ms", "role": "none", "my.x": "7"},
+        {Fact.LOCKS: True},
+        {"a": "1"},
+        {"statement_timeout": "0", "role": "clerk"},
+    )
+
+
+def test_who_is_calm_waits_for_no_snapshot():
+    question = Question(("x",), is_calm=True)
+    assert text_of(question).startswith("SET TRANSACTION ISOLATION LEVEL READ COMMITTED;SELECT ")
 
 
 def test_what_the_session_has_set_is_listed_behind_it():
-    question = Question(("role",), lists=True)
+    question = Question(("my.x",), lists=True)
     assert text_of(question).endswith(" WHERE source OPERATOR(pg_catalog.=) 'session'")
     answer = parse_inspection(
         question, said(["none"]) + said(["DateStyle", "German, DMY"], ["work_mem", "8MB"]), "UTF8"
@@ -64,7 +91,7 @@ def test_what_the_session_has_set_is_listed_behind_it():
 def test_what_is_a_transactions_is_not_the_sessions_though_postgresql_lists_it():
     """Once a SET TRANSACTION has named it, and for as long as the session lasts."""
     row = said(["none"]) + said(["transaction_isolation", "read committed"], ["work_mem", "8MB"])
-    assert parse_inspection(Question(("role",), lists=True), row, "UTF8").listed == {"work_mem": "8MB"}
+    assert parse_inspection(Question(("my.x",), lists=True), row, "UTF8").listed == {"work_mem": "8MB"}
 
 
 def test_a_value_is_read_in_the_clients_encoding():

@@ -66,6 +66,15 @@ def test_a_timeout_does_not_strike_the_message_that_changes_it():
     assert build_change(sets(statement_timeout="1ms", work_mem="1GB")).endswith(b"(E'statement_timeout',E'1ms',false)")
 
 
+def test_a_change_does_not_wait_for_a_snapshot_that_is_safe():
+    actual = {**OURS, "default_transaction_deferrable": "on"}
+    text = build_change(difference({**OURS, "work_mem": "8MB"}, actual))
+    assert text.startswith(
+        b'SET TRANSACTION ISOLATION LEVEL READ COMMITTED;RESET "default_transaction_deferrable";SELECT'
+    )
+    assert build_change(difference(OURS, actual)) == b'RESET "default_transaction_deferrable"'
+
+
 def test_a_change_for_one_transaction_leaves_nothing_behind():
     text = build_change(Change({"TimeZone": "CET"}, ("my.x",)), is_local=True)
     assert text == b"SET LOCAL \"my\".\"x\" TO DEFAULT;SELECT pg_catalog.set_config(E'TimeZone',E'CET',true)"

@@ -5,7 +5,7 @@ import pytest
 from protocol.acts import What
 from protocol.backend import build_data_row, build_parameter_status
 from protocol.frontend import build_query
-from protocol.inspection import MAX_ANSWER, Fact, Question, build_inspection
+from protocol.inspection import FIRST, MAX_ANSWER, Fact, Question, build_inspection
 from protocol.undone import Again, build_again
 from proxy.pins import PinReason
 from proxy.session import note, pin_for_statement
@@ -170,7 +170,9 @@ def test_another_server_is_brought_to_the_same_state_and_the_first_one_back():
 
 
 def test_a_replay_that_is_refused_ends_the_client_and_its_request_never_runs():
-    play = a_play() >> client(q("set role clerk")) >> server("C Z:I") >> answers("clerk", "web") << released
+    play = (
+        a_play() >> client(q("set role clerk")) >> server("C Z:I") >> answers("web", "clerk", "web", "none") << released
+    )
     play.hear("server")
     play.server.followed = play.world.pool.intern({**play.client.origin})
     play.hear("client")
@@ -260,7 +262,7 @@ def test_in_a_transaction_that_has_failed_nothing_is_brought_back():
     play = with_work_mem() >> client(q("begin; reset work_mem; x")) >> server("C C ERROR:x Z:E")
     assert play.hear("server") == q("begin; reset work_mem; x")
     play >> client("Q:rollback") >> server("C Z:I")
-    assert b"set_config" not in play.hear("server")
+    assert WORK_MEM_AGAIN not in play.hear("server")
 
 
 def test_a_reset_in_a_transaction_that_has_failed_is_none_though_the_value_is_the_servers_own():
@@ -406,7 +408,8 @@ def unclear(play, *listed, facts="fffff"):
     play >> client(UNCLEAR) >> server("C Z:I")
     assert b"pg_settings" in play.hear("server")
     rows = b"".join(build_data_row(row) for row in listed)
-    return play >> server(said("T") + build_data_row(["none", "web", *facts]) + said("C T") + rows + said("C Z:I"))
+    first = said("C T") + build_data_row(["web", "none", "web", "none"]) + said("C T")
+    return play >> server(first + build_data_row([*facts]) + said("C T") + rows + said("C Z:I"))
 
 
 def test_after_a_text_that_does_not_say_what_it_sets_the_server_is_wiped_before_it_goes():
@@ -449,7 +452,11 @@ def test_a_client_that_leaves_during_the_wipe_leaves_a_server_that_is_reset():
 # What goes wrong.
 
 
-@pytest.mark.parametrize("answer", ["ERROR:no Z:I", "T D:a C Z:I", "C Z:I"])
+def careful(*facts):
+    return build_inspection(Question(FIRST, facts, is_calm=True))
+
+
+@pytest.mark.parametrize("answer", ["T D:a C Z:I", "C Z:I"])
 def test_an_inspection_that_fails_keeps_the_client_and_is_tried_again_after_its_next_unit(answer):
     play = a_play() >> client(LOCK) >> server("C Z:I")
     play.hear("server")
@@ -457,6 +464,30 @@ def test_an_inspection_that_fails_keeps_the_client_and_is_tried_again_after_its_
     assert list(play.client.session.pins) == [PinReason.UNKNOWN]
     play >> client(ASK) << to_server(ASK) >> server("C Z:I") << to_server(build_inspection(LOCKED))
     play >> answers("f") << released
+    assert not play.client.session.pins
+
+
+FIRST_ROW = said("T") + build_data_row(["1ms", None, "web", "none", "0", None, "web", "none"]) + said("C")
+
+
+def test_a_question_that_is_refused_is_asked_again_at_once_without_what_may_be_in_its_way():
+    play = a_play() >> client(LOCK) >> server("C Z:I") << to_client("C Z:I")
+    play.hear("server")
+    play >> client(ASK) >> server("ERROR:no Z:I") << to_server(careful(Fact.LOCKS)) << stays_linked
+    assert not play.client.session.pins
+    play >> server(FIRST_ROW + said("T") + build_data_row(["f"]) + said("C Z:I"))
+    play << to_server(ASK) >> server("C Z:I") << to_client("C Z:I") << released
+    assert "statement_timeout" not in play.client.followed
+
+
+def test_who_cannot_be_asked_at_all_keeps_its_server_and_is_asked_again_after_its_next_unit():
+    play = a_play() >> client(LOCK) >> server("C Z:I") >> server("ERROR:no Z:I")
+    play.hear("server")
+    play >> server("ERROR:no Z:I") << stays_linked << to_server("")
+    assert list(play.client.session.pins) == [PinReason.UNKNOWN]
+    assert "no answer to what a session is like: no" in play.world.log.text
+    play >> client(ASK) << to_server(ASK) >> server("C Z:I") << to_server(careful(Fact.LOCKS))
+    play >> server(FIRST_ROW + said("T") + build_data_row(["f"]) + said("C Z:I")) << released
     assert not play.client.session.pins
 
 

@@ -1,0 +1,90 @@
+"""Whatever a session is in, it can be asked what it is like, and its server goes on to the next client."""
+
+import time
+from contextlib import suppress
+
+import psycopg
+import pytest
+
+from tests.live.stand import Stand
+
+pytestmark = pytest.mark.live
+
+BORN = "porter_born"  # a role whose logins are another at once
+SAFE = "set session characteristics as transaction isolation level serializable, read only, deferrable"
+
+
+@pytest.fixture(scope="module", name="stand")
+def _stand(upstream):
+    with upstream.connect() as admin:
+        admin.execute(f"create role butler; create role {BORN} login password 'x'; grant butler to app, {BORN}")
+        admin.execute(f"alter role {BORN} set role = butler")
+        admin.execute("create database manor")
+        admin.execute("alter database manor set my.house = 'x'")
+    secrets = {**upstream.secrets, BORN: "x"}
+    settings = {"default_pool_size": 1, "query_wait_timeout": 10}
+    with Stand(upstream, settings, secrets=secrets) as stand:
+        yield stand
+
+
+def value(client, text):
+    return client.execute(text).fetchone()[0]
+
+
+def insist(client, text):
+    """The same of a client whose own timeout may strike that too."""
+    for _ in range(50):
+        with suppress(psycopg.errors.QueryCanceled):
+            return value(client, text)
+    raise AssertionError(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "look", "said", "theirs"),
+    [
+        ("set my.house = ''", "select current_setting('my.house')", "", "x"),
+        ("select set_config('my.house', '', false)", "select current_setting('my.house')", "", "x"),
+        ("set role none", "select current_user::text", BORN, "butler"),
+        (f"set role {BORN}", "select current_user::text", BORN, "butler"),
+        ("do $$ begin set role none; end $$", "select current_user::text", BORN, "butler"),
+    ],
+)
+def test_what_means_nothing_is_something_where_a_login_has_another(stand, text, look, said, theirs):
+    with stand.connect(BORN, "manor") as alice, stand.connect(BORN, "manor") as bob:
+        alice.execute(text)
+        for _ in range(2):
+            assert value(bob, look) == theirs
+            assert value(alice, look) == said
+
+
+@pytest.mark.parametrize(
+    ("user", "texts", "look", "said"),
+    [
+        ("app", ["set statement_timeout = 1", "do $$ begin end $$"], "show statement_timeout", "1ms"),
+        ("postgres", ["set dynamic_library_path = x; set role butler"], "select current_user::text", "butler"),
+        (
+            "postgres",
+            ["set session authorization app; set role butler", "do $$ begin end $$"],
+            "select current_user::text",
+            "butler",
+        ),
+        ("app", [SAFE], "show default_transaction_deferrable", "on"),
+        ("app", [SAFE + "; set work_mem = '9MB'"], "show work_mem", "9MB"),
+    ],
+)
+def test_what_is_in_the_way_of_the_question_keeps_no_server(stand, upstream, user, texts, look, said):
+    with upstream.connect("app") as writer, stand.connect(user) as alice, stand.connect(user) as bob:
+        writer.execute("begin isolation level serializable; select pg_current_xact_id()")
+        theirs = value(bob, look)
+        assert theirs != said
+        for text in texts:
+            with suppress(psycopg.errors.QueryCanceled):
+                alice.execute(text)
+        began = time.monotonic()
+        assert value(bob, look) == theirs
+        assert time.monotonic() - began < 5
+        bob.execute("set lock_timeout = 999")
+        assert value(bob, "select 1") == 1
+        writer.execute("rollback")
+        assert insist(alice, look) == said
+        assert value(bob, look) == theirs
