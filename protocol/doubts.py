@@ -24,13 +24,17 @@ from protocol.inspection import FIRST, Answer, Fact, Question
 from protocol.parameters import IDENTITY, ISOLATING, MAX_SET, PASSING, ParameterSet, is_in_the_way, is_name, is_sendable
 from protocol.undone import Again, Undone
 
-MAX_NAMES = 50  # parameters one transaction may name before everything is looked at
-MAX_CANDIDATES = 30  # custom parameters looked for in a text that does not say which it sets
-MAX_SEARCHED = 8192  # bytes of it, and of the values that came with it
+MAX_NAMES = 200  # parameters one transaction may name before everything is looked at
+MAX_CANDIDATES = 200  # custom parameters looked for in texts that do not say which they set
+MAX_SEARCHED = 65_536  # bytes of each of them, and of the values that came with it: 5 ms
 MAX_TEXT = 1024  # bytes of the first text, for whoever asks why
 
 # Any path of names, even of one: what has no dot must be run over as well, or each of its letters is tried as a start.
 _PATH = re.compile(rb"[A-Za-z_][A-Za-z0-9_$]*+(?:\.[A-Za-z_][A-Za-z0-9_$]*+)*+")
+
+# Such a path that is not plain ASCII.
+_ODD = re.compile(rb"[\w$\x80-\xff]\.[\w$]*[\x80-\xff]|[\x80-\xff][\w$]*\.[\w\x80-\xff]").search
+_SETS = re.compile(rb"(?<![Rr][Ee])(?i:set)").search
 
 MAKES: Mapping[What, frozenset[Fact]] = {
     What.TEMP: frozenset({Fact.TEMP}),
@@ -106,7 +110,7 @@ class Doubts:
     """Gathered from one or several texts of one client. `before` is what it believed in before them."""
 
     __slots__ = (
-        "_undone", "before", "candidates", "facts", "has_failed", "is_all_reset", "is_careful", "is_unclear",
+        "_undone", "before", "candidates", "facts", "has_failed", "is_all_reset", "is_careful", "is_lost", "is_unclear",
         "resets", "returned", "sets", "text",
     )  # fmt: skip
 
@@ -118,14 +122,15 @@ class Doubts:
         self.returned: set[str] = set()  # those that were set again behind a RESET
         self.is_all_reset = False
         self.is_unclear = False  # nobody knows which parameters
+        self.is_lost = False  # there may be parameters that cannot be asked for
         self.is_careful = False  # a question has failed: whatever may have been in the way is put aside
         self.has_failed = False  # the transaction they are of, and so it was rolled back as likely as not
         self.candidates: set[str] = set()
         self.facts: set[Fact] = set()
         self._undone = Undone()  # since somebody asked
 
-    def add(self, reading: Reading, said: bytes = b"", held: Collection[Fact] = ()) -> None:
-        """What a text may have done; `said` is all that the client said, `held` are facts that are known to be so."""
+    def add(self, reading: Reading, text: bytes = b"", values: bytes = b"", held: Collection[Fact] = ()) -> None:
+        """What a text may have done, with the Bind `values` that ran it; `held` are facts that are known to be so."""
         for act in reading.acts:
             self._undone.note(act)
             self.facts |= MAKES.get(act.what, NONE)
@@ -139,7 +144,9 @@ class Doubts:
             elif act.what is What.UNCLEAR:
                 self.is_unclear = True
         if self.is_unclear:
-            self._search(said)
+            self._search(text)
+            if values:
+                self._search(values)
 
     def absorb(self, older: "Doubts") -> None:
         """`older` ones could not be settled, and stand beside these."""
@@ -151,6 +158,7 @@ class Doubts:
         self.is_all_reset |= older.is_all_reset
         self.is_unclear |= older.is_unclear
         self.has_failed |= older.has_failed
+        self.is_lost |= older.is_lost
         self.is_careful |= older.is_careful
         self.candidates |= older.candidates
         self.facts |= older.facts
@@ -163,12 +171,17 @@ class Doubts:
             names.update(IDENTITY if name in IDENTITY else (name,))  # a new user has no role
         else:
             self.is_unclear = True
+            self.is_lost |= names is self.sets and "." in name
 
     def _search(self, said: bytes) -> None:
-        """Custom parameters cannot be listed, so whatever looks like the name of one is asked for."""
-        for name in find_customs(said):
-            if len(self.candidates) < MAX_CANDIDATES:
-                self.candidates.add(name)
+        """Whatever looks like the name of a custom parameter is asked for."""
+        searched = said[:MAX_SEARCHED]
+        found = find_paths(searched)
+        names = {name for name in found if is_name(name)} - self.sets
+        self.candidates.update(sorted(names - self.candidates)[: MAX_CANDIDATES - len(self.candidates)])
+        is_missed = len(found) > len(names | self.sets & found) or not names <= self.candidates
+        if (is_missed or len(said) > MAX_SEARCHED or _ODD(searched)) and _SETS(said):
+            self.is_lost = True
 
     def take_undone(self, ground: Ground, server: ParameterSet, told: Told) -> list[Again]:
         """
@@ -285,8 +298,12 @@ def after_reset_all(server: ParameterSet, spelled: Mapping[str, str]) -> Paramet
 
 def find_customs(said: bytes) -> set[str]:
     """Whatever in it looks like the name of a custom parameter."""
-    found = (match[0].decode("ascii").lower() for match in _PATH.finditer(said, 0, 2 * MAX_SEARCHED))
-    return {name for name in found if "." in name and is_name(name)}
+    return {name for name in find_paths(said[:MAX_SEARCHED]) if is_name(name)}
+
+
+def find_paths(said: bytes) -> set[str]:
+    """Names that have a dot."""
+    return {match[0].decode("ascii").lower() for match in _PATH.finditer(said) if b"." in match[0]}
 
 
 def _first(value: str | None, other: str | None) -> str | None:

@@ -33,7 +33,7 @@ from protocol.framing import HEADER_SIZE
 from protocol.frontend import build_query
 from protocol.parameters import CALM, IDENTITY, PASSING, TIMEOUTS, build_text
 
-MAX_ANSWER = 262_144  # bytes; a hundred parameters of the greatest length fit
+MAX_ANSWER = 524_288  # bytes; four hundred parameters of the greatest length fit
 
 
 FIRST = (*TIMEOUTS, *IDENTITY)

@@ -32,7 +32,8 @@ class PinReason(enum.Enum):
     STATEMENT = "prepared statement"  # by PREPARE, where it is not one of those that are shared
     LIBRARY = "library"
     FUNCTION = "function"  # one of pin_functions
-    VALUE = "parameter"  # with a value, or a name, that cannot be replayed
+    VALUE = "parameter"  # with a value that cannot be replayed, or too many of them
+    NAME = "parameter name"  # too many, or too long or odd, to be asked for: nobody knows what to replay
     UNKNOWN = "unknown state"  # its server could not tell what the session is like
 
 

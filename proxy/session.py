@@ -6,7 +6,8 @@ noted before they are sent (`note`), and when client and server have come to res
 asked whether the server may go. If something is in doubt that takes a question to the server (`doubts`, `inspection`),
 one round trip, in which what the client sends is held: it belongs to a session whose state nobody knows yet. Then the
 two sets are made new, pins come and go, and the server is given back, or stays. If the text did not say what it sets,
-the server is given back only after a RESET ALL: there may be more than it can list.
+the server is given back only after a RESET ALL: there may be more than it can list. Where names are known to be missing
+(`Doubts.is_lost`) that would take from the client what it has set, so it keeps its server instead (NAME), for good.
 
 A client goes on in the queue like everybody else, also with what it sent while we were asking: who changes its session
 in every transaction shall not keep its server longer than others do.
@@ -24,7 +25,7 @@ from typing import Any
 from protocol import codes
 from protocol.acts import What
 from protocol.backend import build_parameter_status
-from protocol.doubts import MAX_SEARCHED, TOUCHING, Doubts, Ground, Sets, Told, after_reset_all, why_unsayable
+from protocol.doubts import TOUCHING, Doubts, Ground, Sets, Told, after_reset_all, why_unsayable
 from protocol.effects import Reading
 from protocol.errors import ProtocolError
 from protocol.inspection import MAX_ANSWER, RESET_ALL, Answer, Fact, Question, build_inspection, parse_inspection
@@ -126,7 +127,7 @@ class Session:
         if TOUCHING.isdisjoint(reading.whats) and not held:
             return
         doubts = self.doubt(client, text)
-        doubts.add(reading, text[:MAX_SEARCHED] + values, held)
+        doubts.add(reading, text, values, held)
         if stalls.is_shared(client, reading) and not reading.has(What.UNCLEAR):
             doubts.facts.discard(Fact.CHANNELS)  # somebody else listens
         for what, reason in _AT_ONCE.items():
@@ -252,6 +253,8 @@ class Session:
             book.enter(client, self.pins, PinReason.VALUE, doubts.text or why.encode())
         else:
             book.strike(self.pins, [PinReason.VALUE])
+        if doubts.is_lost and not doubts.has_failed:
+            book.enter(client, self.pins, PinReason.NAME, doubts.text)
         client.pool.learnt.meet(sets.client)
         self._settle(client, server, sets, inspector.told)
         self._is_blurred |= doubts.is_unclear

@@ -88,3 +88,47 @@ def test_what_is_in_the_way_of_the_question_keeps_no_server(stand, upstream, use
         writer.execute("rollback")
         assert insist(alice, look) == said
         assert value(bob, look) == theirs
+
+
+COUNT = "select count(*) from generate_series(1, {}) n where current_setting('app.k' || n, true) = n::text"
+
+
+def many(count, words, between):
+    return between.join(words.format(number) for number in range(1, count + 1))
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (90, many(90, "set app.k{0} = {0}", ";")),
+        (60, "select " + many(60, "set_config('app.k{0}', '{0}', false)", ",")),
+        (45, "do $$ begin " + many(45, "perform set_config('app.k{0}', '{0}', false);", "") + " end $$"),
+        (1, "do $$ begin " + " " * 9000 + "perform set_config('app.k1', '1', false); end $$"),
+    ],
+)
+def test_many_parameters_of_ones_own_follow_their_client(stand, count, text):
+    with stand.connect() as alice, stand.connect() as bob:
+        alice.execute(text)
+        for _ in range(2):
+            assert value(bob, COUNT.format(count)) == 0
+            assert value(alice, COUNT.format(count)) == count
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("app.k400", many(400, "set app.k{0} = {0}", ";")),
+        ("app.k400", "do $$ begin " + many(400, "perform set_config('app.k{0}', '400', false);", "") + " end $$"),
+        ("app." + "k" * 62, "set app." + "k" * 62 + " = '400'"),
+        ("app.\u00fc", "set app.\u00fc = '400'"),
+        ("app.\u00fc", "do $$ begin set app.\u00fc = '400'; end $$"),
+    ],
+)
+def test_where_a_parameter_cannot_be_asked_for_its_client_keeps_it_and_its_server(stand, name, text):
+    look = f"select current_setting('{name}', true)"
+    with stand.connect() as alice:
+        alice.execute(text)
+        for _ in range(2):
+            assert value(alice, look) == "400"
+    with stand.connect() as bob:
+        assert not value(bob, look)

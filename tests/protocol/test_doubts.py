@@ -2,7 +2,17 @@
 
 import pytest
 
-from protocol.doubts import MAX_NAMES, Doubts, Ground, Sets, Told, after_reset_all, why_unsayable
+from protocol.doubts import (
+    MAX_CANDIDATES,
+    MAX_NAMES,
+    MAX_SEARCHED,
+    Doubts,
+    Ground,
+    Sets,
+    Told,
+    after_reset_all,
+    why_unsayable,
+)
 from protocol.effects import Reader
 from protocol.inspection import FIRST, Answer, Fact, Question
 from protocol.parameters import MAX_SET
@@ -26,7 +36,7 @@ class Case:
         self.told = make_told(self.now)
         self.doubts = Doubts(self.before)
         for text in texts:
-            self.doubts.add(READER.read(text.encode()), text.encode(), held)
+            self.doubts.add(READER.read(text.encode()), text.encode(), held=held)
 
     def ask(self, known=()):
         return self.doubts.ask(self.ground, self.now, self.told, known)
@@ -237,18 +247,73 @@ def test_where_nobody_knows_what_was_set_everything_is_asked():
 
 def test_the_values_of_a_bind_are_looked_through_as_well():
     doubts = Doubts(BASE)
-    doubts.add(READER.read(b"select set_config($1, $2, false)"), b"select set_config($1, $2, false)\0\0my.tenant\x007")
+    doubts.add(READER.read(b"select set_config($1, $2, false)"), b"select", b"\0\0my.tenant\x007")
     assert "my.tenant" in doubts.ask(Ground(BASE, SPELLED, "web"), BASE, make_told({}), ()).names
 
 
-def test_too_many_names_are_everything():
+def test_as_many_names_as_fit_are_asked_for():
+    case = Case(*(f"set my.x{number} = 1" for number in range(MAX_NAMES)))
+    assert len(case.ask().names) == MAX_NAMES
+    assert not case.ask().lists
+    assert not case.doubts.is_lost
+
+
+def test_too_many_names_are_everything_and_what_cannot_be_listed_is_lost():
     case = Case(*(f"set my.x{number} = 1" for number in range(MAX_NAMES + 1)))
     assert case.ask().lists
+    assert case.doubts.is_lost
+    assert not Case(*(f"set x{number} = 1" for number in range(MAX_NAMES + 1))).doubts.is_lost
 
 
 @pytest.mark.parametrize("text", ['set "my.\u00fc" = 1', f"set my.{'x' * 70} = 1"])
-def test_a_name_that_cannot_be_said_is_everything(text):
+def test_a_name_that_cannot_be_said_is_everything_and_lost(text):
     assert Case(text).ask().lists
+    assert Case(text).doubts.is_lost
+    assert Case(text.replace("set", "reset").removesuffix("= 1")).ask().lists
+    assert not Case(text.replace("set", "reset").removesuffix("= 1")).doubts.is_lost
+
+
+def do(*names, pad=0):
+    return (
+        "do $$ begin "
+        + " " * pad
+        + "; ".join(f"perform set_config('{name}', 'x', false)" for name in names)
+        + " end $$"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        do(*(f"my.x{number}" for number in range(MAX_CANDIDATES + 1))),
+        do("my." + "x" * 70),
+        do("my.\u00fc"),
+        do("m\u00fc.x"),
+        do("my.x", pad=MAX_SEARCHED),
+    ],
+)
+def test_what_a_text_may_set_beyond_what_can_be_asked_for_is_lost(text):
+    assert Case(text).doubts.is_lost
+    assert Case("do ''", text).doubts.is_lost
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        do(*(f"my.x{number}" for number in range(MAX_CANDIDATES))),
+        "do $$ begin insert into " + "s.t" * 50 + " values ('\u00fc.\u00fc'); end $$",
+        "call p()" + " " * MAX_SEARCHED,
+        "do $$ begin set my.x = 'w\u00fcste'; end $$",
+    ],
+)
+def test_what_sets_nothing_or_nothing_else_is_not_lost(text):
+    assert not Case(text).doubts.is_lost
+
+
+def test_what_was_lost_stays_so_when_it_stands_beside_the_next():
+    younger = Case("set work_mem = 1").doubts
+    younger.absorb(Case("set my.\u00fc = 1").doubts)
+    assert younger.is_lost
 
 
 # What may be in the way.

@@ -429,6 +429,17 @@ def test_what_the_wipe_changes_is_not_the_clients_wish():
     assert play.server.followed["TimeZone"] == "UTC"
 
 
+def test_where_a_name_cannot_be_asked_for_the_client_keeps_its_server_and_nothing_is_wiped():
+    play = a_play() >> client(q("set my.\u00fc = 1")) >> server("C Z:I")
+    play.hear("server")
+    first = said("C T") + build_data_row(["web", "none", "web", "none"]) + said("C T")
+    play >> server(first + said("C Z:I")) << to_server("") << stays_linked
+    assert list(play.client.session.pins) == [PinReason.NAME]
+    play >> client(q("set work_mem = 1")) >> server("C Z:I") >> answers("64kB") << stays_linked
+    play >> client("X")
+    assert play.hear("server").endswith(q("DISCARD ALL"))
+
+
 def test_a_pinned_client_keeps_what_nobody_can_list_until_it_is_pinned_no_more():
     play = unclear(locked(), facts="ftfff") << to_server("") << stays_linked
     play >> client(UNLOCK) >> server("C Z:I") >> answers("f")
