@@ -21,7 +21,17 @@ from typing import NamedTuple
 from protocol.acts import What
 from protocol.effects import Reading
 from protocol.inspection import FIRST, Answer, Fact, Question
-from protocol.parameters import IDENTITY, ISOLATING, MAX_SET, PASSING, ParameterSet, is_in_the_way, is_name, is_sendable
+from protocol.parameters import (
+    IDENTITY,
+    ISOLATING,
+    MAX_SET,
+    PASSING,
+    UNSHARED,
+    ParameterSet,
+    is_in_the_way,
+    is_name,
+    is_sendable,
+)
 from protocol.undone import Again, Undone
 
 MAX_NAMES = 200  # parameters one transaction may name before everything is looked at
@@ -251,7 +261,7 @@ class Doubts:
         for key in keys:
             judge = self._judge_listed if question.lists else self._judge
             theirs, its = judge(key, answer, ground, told)
-            _put(client, key, theirs)
+            _put(client, key, ground.origin.get(key) if key in UNSHARED else theirs)
             if key.lower() not in ground.spelled:
                 _put(server, key, its)
         return Sets(client, server)

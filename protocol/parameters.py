@@ -43,6 +43,10 @@ PASSING = frozenset({
 TIMEOUTS = ("statement_timeout", "transaction_timeout")
 """They may strike a message of ours as well."""
 
+UNSHARED = frozenset({"idle_session_timeout"})
+"""Of a connection and not of what runs on it: on a server that waits for its next client, whoever that is, it would go
+on and strike. Never left, nor replayed, where servers are shared."""
+
 OUTER = (*TIMEOUTS, *IDENTITY)
 """In the order in which they are left, and taken: a timeout runs from the next statement on, a role knows its user."""
 

@@ -26,7 +26,7 @@ from protocol.backend import (
     build_parameter_status,
 )
 from protocol.errors import Refused
-from protocol.parameters import MAX_SET, PASSING, ParameterSet, clean, is_name, is_sendable
+from protocol.parameters import MAX_SET, PASSING, UNSHARED, ParameterSet, clean, is_name, is_sendable
 from protocol.replication import Replication, parse_replication
 from protocol.startup import Startup, negotiate, parse_options
 from proxy.auth.claim import Claim
@@ -238,6 +238,8 @@ def greet(
     pool: Any, parameters: ParameterSet, base: ParameterSet, spelled: dict[str, str]
 ) -> tuple[ParameterSet, bytes]:
     """What is told are the parameters a server reports, with the client's own values for them."""
+    if not pool.is_private:
+        spelled = {name: value for name, value in spelled.items() if name not in UNSHARED}
     told = {name: spelled.get(name, spelled.get(name.lower(), value)) for name, value in parameters.items()}
     told |= {name: value for name, value in spelled.items() if name in pool.world.followed}
     return pool.intern({**base, **spelled}), _build_parameters(told)

@@ -9,6 +9,8 @@ two sets are made new, pins come and go, and the server is given back, or stays.
 the server is given back only after a RESET ALL: there may be more than it can list. Where names are known to be missing
 (`Doubts.is_lost`) that would take from the client what it has set, so it keeps its server instead (NAME), for good.
 
+A parameter that must not stay on an idle server (UNSHARED) is put back before that goes, and is not remembered.
+
 A client goes on in the queue like everybody else, also with what it sent while we were asking: who changes its session
 in every transaction shall not keep its server longer than others do.
 
@@ -30,7 +32,7 @@ from protocol.effects import Reading
 from protocol.errors import ProtocolError
 from protocol.inspection import MAX_ANSWER, RESET_ALL, Answer, Fact, Question, build_inspection, parse_inspection
 from protocol.ledger import ONE_QUERY
-from protocol.parameters import ParameterSet
+from protocol.parameters import UNSHARED, ParameterSet
 from protocol.undone import build_again
 from proxy import dispatch, stalls
 from proxy.chores import Chore
@@ -182,9 +184,10 @@ class Session:
         if server.is_touched and not self.pins:
             dispatch.clean(server)
             return True
-        if self.pins and client.followed is not server.followed:
+        is_unshared = not UNSHARED.isdisjoint(server.followed)
+        if (self.pins or is_unshared) and client.followed is not server.followed:
             dispatch.agree(client, server)
-        return bool(self.pins)
+        return bool(self.pins) or client.held is not None or client.server is not server
 
     def _give_up(self, server: Any) -> bool:
         """Nobody wants to know what was done: the server is reset before anyone else has it."""

@@ -132,3 +132,14 @@ def test_where_a_parameter_cannot_be_asked_for_its_client_keeps_it_and_its_serve
             assert value(alice, look) == "400"
     with stand.connect() as bob:
         assert not value(bob, look)
+
+
+def test_an_idle_server_is_not_ended_by_what_somebody_has_set_for_idle_sessions(stand):
+    with stand.connect(options="-c idle_session_timeout=100ms") as alice, stand.connect() as bob:
+        pid = value(bob, "select pg_backend_pid()")
+        for text in ("select 1", "set idle_session_timeout = '100ms'", "begin; set idle_session_timeout = 100; commit"):
+            alice.execute(text)
+            assert value(alice, "select 1") == 1
+            time.sleep(0.3)
+            assert value(bob, "select pg_backend_pid()") == pid
+            assert value(alice, "show idle_session_timeout") == "0"

@@ -84,6 +84,15 @@ def test_what_is_not_of_the_session_is_not_asked(text):
     assert not Case(text).ask()
 
 
+def test_a_timeout_of_the_connection_is_the_servers_until_it_is_put_back_and_never_the_clients():
+    for text, listed in (("set idle_session_timeout = 20", None), ("do ''", {"idle_session_timeout": "20ms"})):
+        client, server = Case(text).conclude(listed, idle_session_timeout="20ms")
+        assert not own(client)
+        assert own(server) == {"idle_session_timeout": "20ms"}
+    client, _ = Case("set idle_session_timeout = 20", origin={**BASE, "idle_session_timeout": "1h"}).conclude()
+    assert own(client) == {"idle_session_timeout": "1h"}
+
+
 def test_a_custom_parameter_that_is_made_empty_is_set():
     """At login it may have been something else: ALTER DATABASE ... SET."""
     client, server = Case("set my.x = ''").conclude(my__x="")

@@ -12,9 +12,10 @@ from protocol.startup import build_cancel_request, build_gss_request, build_ssl_
 from proxy.auth.users import NOBODY, read_users
 from proxy.config.ini import read
 from proxy.failing import LoginFailed
+from proxy.login import greet
 from proxy.main import Proxy
 from proxy.visit import Visit
-from tests.fakes import FakeClock, FakeLog
+from tests.fakes import WELCOME, FakeClock, FakeLog, FakeWorld
 from tests.proxy.auth.wire import alone, play, wired
 
 PARAMETERS = {"TimeZone": "UTC", "application_name": "", "server_version": "18.0"}
@@ -89,6 +90,14 @@ def test_a_client_is_told_the_values_it_asked_for(tmp_path):
     heard = visit(proxy, said)
     assert build_parameter_status("TimeZone", "Cet") in heard
     assert build_parameter_status("application_name", "caf\\xc3\\xa9") in heard
+
+
+@pytest.mark.parametrize(("mode", "theirs"), [("transaction", None), ("session", "20ms")])
+def test_a_timeout_of_idle_connections_is_for_servers_of_ones_own(mode, theirs):
+    pool = FakeWorld(pool_mode=mode).pool
+    followed, _ = greet(pool, WELCOME, WELCOME, {"idle_session_timeout": "20ms", "work_mem": "8MB"})
+    assert followed.get("idle_session_timeout") == theirs
+    assert followed["work_mem"] == "8MB"
 
 
 def test_encryption_is_declined_and_the_login_goes_on(tmp_path):

@@ -198,6 +198,21 @@ def test_a_replay_that_a_timeout_strikes_is_tried_elsewhere():
     play >> server("C Z:I") << to_server(ASK) >> server("C Z:I") << to_client("C Z:I") << released
 
 
+RESET_IDLE = q('RESET "idle_session_timeout"')
+
+
+def test_a_timeout_of_idle_connections_is_put_back_before_the_server_is_idle():
+    play = set_to(a_play(), "set idle_session_timeout = 20", "idle_session_timeout", "20ms") << to_server(RESET_IDLE)
+    play << stays_linked >> client(ASK) << to_server("") >> server("C Z:I") << to_server(ASK) >> server("C Z:I")
+    play << to_client("C Z:I") << released
+    assert "idle_session_timeout" not in {**play.client.followed, **play.server.followed}
+
+
+def test_nor_does_it_last_for_a_client_that_keeps_its_server():
+    play = set_to(locked(), "set idle_session_timeout = 20", "idle_session_timeout", "20ms") << to_server(RESET_IDLE)
+    play >> server("C Z:I") << stays_linked << to_server("")
+
+
 # RESET.
 
 
