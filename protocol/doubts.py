@@ -133,7 +133,7 @@ class Doubts:
         self.is_all_reset = False
         self.is_unclear = False  # nobody knows which parameters
         self.is_lost = False  # there may be parameters that cannot be asked for
-        self.is_careful = False  # a question has failed: whatever may have been in the way is put aside
+        self.is_careful = False  # a question has failed: what may have been in the way is put aside, or listed
         self.has_failed = False  # the transaction they are of, and so it was rolled back as likely as not
         self.candidates: set[str] = set()
         self.facts: set[Fact] = set()
@@ -221,7 +221,7 @@ class Doubts:
         parameters that others have used.
         """
         touched = self._find_touched(ground, server)
-        is_listing = self.is_unclear or any(self._is_ambiguous(key, ground) for key in touched)
+        is_listing = self.is_unclear or self.is_careful or any(self._is_ambiguous(key, ground) for key in touched)
         asked = {key for key in touched if not is_listing or "." in key or key in FIRST}
         if self.is_unclear:
             asked = asked.union(self.candidates, known, IDENTITY)

@@ -16,7 +16,8 @@ user's own, cannot be listed: whoever needs to be sure puts everything back afte
 Some of what a session may be in gets in the way of its own inspection: a timeout strikes it, a role may not read a
 parameter, a serializable transaction waits for a snapshot that is safe. So such parameters (`FIRST`) are read before
 anything else and in the same SELECT put back, for this one transaction, to what they were at login, which is told too;
-and `is_calm` questions are asked in a transaction that is read committed.
+and `is_calm` questions are asked in a transaction that is read committed. A parameter that its user
+may not read fails the question that names it, and is not in the list: so where a question has failed it is the list.
 
 What comes back is a server's, so it is read as carefully as everything of a server's, and is short.
 """

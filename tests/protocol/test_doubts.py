@@ -339,13 +339,16 @@ def test_who_has_a_role_is_asked_as_who_logged_in():
     assert Case("set work_mem = 1", before={**BASE, "role": "clerk"}).ask() == Question(("role", "work_mem"))
 
 
-def test_what_is_asked_to_be_put_aside_is_not_concluded_from():
-    case = Case("set work_mem = 1")
+def test_where_a_question_has_failed_nothing_is_asked_by_name_that_can_be_listed():
+    """Perhaps it was named in vain, and nobody here may read it."""
+    case = Case("set dynamic_library_path = x", "set my.x = 1")
     case.doubts.is_careful = True
-    assert case.ask().first == FIRST
-    assert case.ask().is_calm
-    sets = case.conclude(work_mem="64kB", statement_timeout="5s", role="clerk")
-    assert own(sets.client) == own(sets.server) == {"work_mem": "64kB"}
+    question = case.ask()
+    assert question.first == FIRST
+    assert question.rest == ("my.x",)
+    assert question.lists
+    assert question.is_calm
+    assert own(case.conclude(my__x="1").client) == {"my.x": "1"}
 
 
 @pytest.mark.parametrize(

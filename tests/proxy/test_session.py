@@ -479,7 +479,7 @@ def test_a_client_that_leaves_during_the_wipe_leaves_a_server_that_is_reset():
 
 
 def careful(*facts):
-    return build_inspection(Question(FIRST, facts, is_calm=True))
+    return build_inspection(Question(FIRST, facts, lists=True, is_calm=True))
 
 
 @pytest.mark.parametrize("answer", ["T D:a C Z:I", "C Z:I"])
@@ -493,7 +493,7 @@ def test_an_inspection_that_fails_keeps_the_client_and_is_tried_again_after_its_
     assert not play.client.session.pins
 
 
-FIRST_ROW = said("T") + build_data_row(["1ms", None, "web", "none", "0", None, "web", "none"]) + said("C")
+FIRST_ROW = said("T") + build_data_row(["0", None, "web", "none", "0", None, "web", "none"]) + said("C")
 
 
 def test_a_question_that_is_refused_is_asked_again_at_once_without_what_may_be_in_its_way():
