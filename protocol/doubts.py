@@ -10,8 +10,8 @@ set, but never lacks one that somebody has. A name leaves it only when it is kno
 
 For the client a SET that went through is its new value. RESET goes back to the value it came with (`origin`), which
 another server does not know: there it is an ordinary value. Whether a RESET went through shows in the value; where a
-SET of the same name stands beside it, or the old value is that of the server as well, only the server's list of what
-the session has set can tell.
+SET of the same name stands beside it, or the old value is that of the server as well, or something was refused, only
+the server's list of what the session has set can tell.
 """
 
 import re
@@ -41,6 +41,9 @@ MAX_TEXT = 1024  # bytes of the first text, for whoever asks why
 
 # Any path of names, even of one: what has no dot must be run over as well, or each of its letters is tried as a start.
 _PATH = re.compile(rb"[A-Za-z_][A-Za-z0-9_$]*+(?:\.[A-Za-z_][A-Za-z0-9_$]*+)*+")
+
+# What PostgreSQL takes for the name of a custom parameter, where \ufffd is any byte beyond ASCII.
+_is_custom = re.compile(r"[A-Za-z_\ufffd][\w$\ufffd]*(?:\.[A-Za-z_\ufffd][\w$\ufffd]*)+", re.ASCII).fullmatch
 
 # Such a path that is not plain ASCII.
 _ODD = re.compile(rb"[\w$\x80-\xff]\.[\w$]*[\x80-\xff]|[\x80-\xff][\w$]*\.[\w\x80-\xff]").search
@@ -120,8 +123,8 @@ class Doubts:
     """Gathered from one or several texts of one client. `before` is what it believed in before them."""
 
     __slots__ = (
-        "_undone", "before", "candidates", "facts", "has_failed", "is_all_reset", "is_careful", "is_lost", "is_unclear",
-        "resets", "returned", "sets", "text",
+        "_undone", "before", "candidates", "facts", "has_erred", "has_failed", "is_all_reset", "is_careful", "is_lost",
+        "is_unclear", "resets", "returned", "sets", "text",
     )  # fmt: skip
 
     def __init__(self, before: ParameterSet, text: bytes = b"") -> None:
@@ -135,6 +138,7 @@ class Doubts:
         self.is_lost = False  # there may be parameters that cannot be asked for
         self.is_careful = False  # a question has failed: what may have been in the way is put aside, or listed
         self.has_failed = False  # the transaction they are of, and so it was rolled back as likely as not
+        self.has_erred = False  # something in it was refused
         self.candidates: set[str] = set()
         self.facts: set[Fact] = set()
         self._undone = Undone()  # since somebody asked
@@ -168,6 +172,7 @@ class Doubts:
         self.is_all_reset |= older.is_all_reset
         self.is_unclear |= older.is_unclear
         self.has_failed |= older.has_failed
+        self.has_erred |= older.has_erred
         self.is_lost |= older.is_lost
         self.is_careful |= older.is_careful
         self.candidates |= older.candidates
@@ -181,7 +186,7 @@ class Doubts:
             names.update(IDENTITY if name in IDENTITY else (name,))  # a new user has no role
         else:
             self.is_unclear = True
-            self.is_lost |= names is self.sets and "." in name
+            self.is_lost |= names is self.sets and _is_custom(name) is not None
 
     def _search(self, said: bytes) -> None:
         """Whatever looks like the name of a custom parameter is asked for."""
@@ -221,7 +226,12 @@ class Doubts:
         parameters that others have used.
         """
         touched = self._find_touched(ground, server)
-        is_listing = self.is_unclear or self.is_careful or any(self._is_ambiguous(key, ground) for key in touched)
+        is_listing = (
+            self.is_unclear
+            or self.is_careful
+            or (self.has_erred and self._may_be_in_vain(ground))
+            or any(self._is_ambiguous(key, ground) for key in touched)
+        )
         asked = {key for key in touched if not is_listing or "." in key or key in FIRST}
         if self.is_unclear:
             asked = asked.union(self.candidates, known, IDENTITY)
@@ -239,6 +249,14 @@ class Doubts:
         if self.is_all_reset or self.is_unclear:
             touched |= self.before.keys() | ground.origin.keys() | server.keys()
         return touched
+
+    def _may_be_in_vain(self, ground: Ground) -> bool:
+        """
+        May a SET have been refused of something that the value alone would make a parameter of the client's? Its
+        user may have no right to set it, and so none to RESET it either: nobody could be given that server.
+        """
+        keys = {ground.key(name) for name in self.sets if "." not in name and name not in FIRST}
+        return any(key.lower() not in ground.spelled and key not in self.before for key in keys)
 
     def _is_only_reset(self, key: str) -> bool:
         name = key.lower()

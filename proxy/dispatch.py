@@ -128,6 +128,10 @@ def _fail(client: Any, server: Any, wanted: ParameterSet, error: ErrorFields) ->
         _try_another(client, server)  # a timeout that somebody else has set there
         return
     change = difference(wanted, server.followed, client.pool.world.followed)
+    is_pinned = client.session is not None and client.session.pins
+    if change.resets and client.held is not None and not is_pinned:
+        _try_another(client, server)  # what somebody has left there is nothing this client wants, nor may RESET
+        return
     names = ", ".join(sorted({*change.sets, *change.resets}))
     hint = f"This session's parameters were being set on another server connection: {names}."
     client.refuse(replace(error, hint=error.hint or hint), Closing.SET_FAILED)

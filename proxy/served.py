@@ -84,6 +84,8 @@ class Served:
         """An error of ours has come. What we are told instead, if our names must be put back into it; see reword.py."""
         if self.stall is not None:
             self.stall.has_failed = True
+        if self.session is not None:
+            self.session.hear_error()
         return reword(self, error, aliases) if self.statements is not None else None
 
     def voided(self: Any) -> None:

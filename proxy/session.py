@@ -144,6 +144,11 @@ class Session:
             self._doubts = Doubts(client.followed, text)
         return self._doubts
 
+    def hear_error(self) -> None:
+        """Of the client's: what it has said may not have happened."""
+        if self._doubts is not None:
+            self._doubts.has_erred = True
+
     # At rest.
 
     def bring_back(self, client: Any, server: Any) -> None:

@@ -144,3 +144,13 @@ def test_an_idle_server_is_not_ended_by_what_somebody_has_set_for_idle_sessions(
             time.sleep(0.3)
             assert value(bob, "select pg_backend_pid()") == pid
             assert value(alice, "show idle_session_timeout") == "0"
+
+
+def test_a_set_that_was_refused_harms_nobody(stand):
+    with stand.connect() as alice, stand.connect() as bob:
+        for text in ("set lo_compat_privileges = on", "begin; set lo_compat_privileges = on", 'set "my.a b" = 1'):
+            with suppress(psycopg.Error):
+                alice.execute(text)
+            alice.execute("rollback")
+            for client in (bob, alice, bob):
+                assert value(client, "show lo_compat_privileges") == "off"

@@ -325,6 +325,38 @@ def test_what_was_lost_stays_so_when_it_stands_beside_the_next():
     assert younger.is_lost
 
 
+@pytest.mark.parametrize("name", ["a..b", "a b.x", "a.1", "1.a", "a."])
+def test_a_name_that_postgresql_refuses_is_not_lost(name):
+    assert not Case(f'set "{name}" = 1').doubts.is_lost
+
+
+# What was refused.
+
+
+def refused(*texts, **more):
+    case = Case(*texts, **more)
+    case.doubts.has_erred = True
+    return case
+
+
+def test_where_something_was_refused_the_list_tells_what_was_set():
+    case = refused("set lo_compat_privileges = on", "set work_mem = 1")
+    assert case.ask() == Question(lists=True)
+    client, server = case.conclude({"work_mem": "64kB"})
+    assert own(client) == own(server) == {"work_mem": "64kB"}
+
+
+def test_what_the_client_had_before_it_still_has():
+    case = refused("set lock_timeout = x", "set work_mem = 1", before={**BASE, "lock_timeout": "1s"})
+    assert own(case.conclude({"lock_timeout": "1s"}).client) == {"lock_timeout": "1s"}
+    assert not refused("set lock_timeout = x", before={**BASE, "lock_timeout": "1s"}).ask().lists
+
+
+@pytest.mark.parametrize("text", ["set timezone = 'x'", "set role nix", "set my.x = 1", "reset work_mem"])
+def test_what_can_be_told_without_the_list_is(text):
+    assert not refused(text).ask().lists
+
+
 # What may be in the way.
 
 

@@ -213,6 +213,22 @@ def test_nor_does_it_last_for_a_client_that_keeps_its_server():
     play >> server("C Z:I") << stays_linked << to_server("")
 
 
+def test_a_set_that_was_refused_is_no_parameter_of_anybodys():
+    """Nobody could RESET it."""
+    text = q("set lo_compat_privileges = on")
+    play = a_play() >> client(text) >> server("ERROR:no Z:I") << to_client("ERROR:no Z:I")
+    play << to_server(text + build_inspection(Question(lists=True))) >> server("T C Z:I") << released
+    assert play.client.followed is play.server.followed
+    assert "lo_compat_privileges" not in play.server.followed
+
+
+def test_who_may_not_reset_what_was_left_there_gets_a_server_that_was_cleaned():
+    play = a_play()
+    play.server.followed = play.world.pool.intern({**play.server.followed, "lo_compat_privileges": "off"})
+    play >> client(ASK) << to_server(q('RESET "lo_compat_privileges"')) >> server("ERROR:no Z:I") << to_server(DISCARD)
+    play >> server("C Z:I") << to_server(ASK) >> server("C Z:I") << to_client("C Z:I") << released
+
+
 # RESET.
 
 
