@@ -8,6 +8,9 @@ the mode asks for it or something may be left in the session, and wait until eve
 arrived, lest it hits the next client's query. `begin` takes the first three steps, `next_step` is called each time the
 server has come to rest again.
 
+What it is reset with is decided at the beginning (`server.resets`), as the pool is then: after a reload that asks for
+less its sessions have still been what they were.
+
 A server with something left in its session (`is_touched`) is not clean before DISCARD ALL, whatever else
 `server_reset_query` says: that is run first, and may well be just this.
 
@@ -39,7 +42,7 @@ _COPY_FAIL = build_copy_fail(b"the client has left")
 def begin(server: Any, *, cancel: bool = False) -> None:
     """`server` is CLEANING and nobody's: bring it to rest. `cancel`: do not wait for what still runs."""
     ledger = server.ledger
-    server.is_reset = not _is_reset_owed(server)
+    server.resets = find_resets(server)
     server.is_rolled_back = False
     server.unnamed = None
     server.deadline = server.pool.now() + PATIENCE
@@ -72,32 +75,27 @@ def next_step(server: Any) -> None:
         _ask(server, _ROLLBACK)
     elif server.cancels:
         return  # `rest` is called again when the last cancel request has arrived
-    elif not server.is_reset:
-        server.is_reset = True
-        _reset(server)
+    elif server.resets:
+        resets, server.resets = server.resets, ()
+        for query in resets:
+            _ask(server, build_query(query.encode()), _was_discarded if is_thorough(query) else None)
     else:
         server.deadline = None
         server.pool.release(server)
 
 
-def _is_reset_owed(server: Any) -> bool:
-    return server.is_touched or _is_query_owed(server)
-
-
-def _is_query_owed(server: Any) -> bool:
-    limits = server.pool.limits
-    is_wanted = server.pool.is_private or limits.server_reset_query_always or server.is_touched
-    return is_wanted and bool(limits.server_reset_query)
-
-
-def _reset(server: Any) -> None:
+def find_resets(server: Any) -> tuple[str, ...]:
     """`server_reset_query`, and DISCARD ALL where that is needed and not the same."""
-    query = server.pool.limits.server_reset_query if _is_query_owed(server) else ""
-    is_thorough = " ".join(query.strip("; \t\n").split()).upper() == _THOROUGH
-    if query:
-        _ask(server, build_query(query.encode()), _was_discarded if is_thorough else None)
-    if server.is_touched and not is_thorough:
-        _ask(server, build_query(_THOROUGH), _was_discarded)
+    limits = server.pool.limits
+    query = limits.server_reset_query
+    is_wanted = server.pool.is_private or limits.server_reset_query_always or server.is_touched
+    resets = (query,) if query and is_wanted else ()
+    return (*resets, _THOROUGH) if server.is_touched and not is_thorough(query) else resets
+
+
+def is_thorough(query: str) -> bool:
+    """Is nothing left of a session after it?"""
+    return " ".join(query.strip("; \t\n").split()).upper() == _THOROUGH
 
 
 def _was_discarded(server: Any) -> None:

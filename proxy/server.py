@@ -50,9 +50,9 @@ class Server(Ending, asyncio.Protocol):
 
     __slots__ = (
         "__weakref__", "address", "arriving", "cancels", "carry", "client", "deadline", "doomed", "endpoint",
-        "followed", "is_choked", "is_reset", "is_rolled_back", "is_streaming", "is_touched", "key", "last_error",
-        "leaving", "ledger", "number", "opened_at", "opening", "parameters", "pid", "pool", "ready_at", "recipient",
-        "remain", "repeatable", "spread", "state", "statements", "status", "tls", "transport", "unnamed",
+        "followed", "is_choked", "is_rolled_back", "is_streaming", "is_touched", "key", "last_error", "leaving",
+        "ledger", "number", "opened_at", "opening", "parameters", "pid", "pool", "ready_at", "recipient", "remain",
+        "repeatable", "resets", "spread", "state", "statements", "status", "tls", "transport", "unnamed",
         "was_client_told",
     )  # fmt: skip
 
@@ -86,7 +86,8 @@ class Server(Ending, asyncio.Protocol):
         self.recipient: Owner = None
         self.is_choked = False  # its socket takes no more for now
         self.is_streaming = False  # inside data_received: `rest` waits for its end
-        self.is_reset = self.is_rolled_back = True
+        self.is_rolled_back = True
+        self.resets: tuple[str, ...] = ()  # the queries that a cleaning has still to send
         self.is_touched = False  # somebody may have left something in its session that nobody has looked at yet
         self.statements: dict[Any, int] = {}  # named ones it has, oldest first, and since which schema; see batch.py
         self.arriving: dict[Any, Any] = {}  # of those, whose Parse is not answered yet, and who asked for it

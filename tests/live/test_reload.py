@@ -170,3 +170,24 @@ def test_what_a_session_has_set_stays_with_it_when_servers_become_shared(stand):
         two.send(query("select current_user, current_setting('statement_timeout')"))
         one.ask("select 1")
         assert rows(two.read_until()) == [("postgres", "0")]
+
+
+@pytest.mark.parametrize("after", ["", "pool_mode=session server_reset_query=''"])
+def test_a_server_that_is_being_cleaned_is_reset_as_it_was_owed_and_serves_the_next_soon(stand, after):
+    stand.databases["first"] = "dbname=postgres pool_size=1 pool_mode=session"
+    stand.reload()
+    with stand.raw("postgres", "first") as one:
+        pid = one.value("select pg_backend_pid()")
+        one.ask("set role app; set work_mem = '7MB'; create temp table mine (a int)")
+        one.send(query("select pg_sleep(1)"))
+        time.sleep(0.2)
+        one.leave()
+    time.sleep(0.2)
+    stand.databases["first"] = f"dbname=postgres pool_size=1 {after}"
+    stand.reload()
+    with stand.raw("postgres", "first") as two:
+        start = time.monotonic()
+        seen = "select current_user, current_setting('work_mem'), to_regclass('pg_temp.mine')"
+        assert rows(two.ask(seen)) == [("postgres", "4MB", None)]
+        assert two.value("select pg_backend_pid()") == pid
+        assert time.monotonic() - start < 5

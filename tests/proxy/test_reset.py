@@ -1,8 +1,11 @@
 """Cleaning: whatever a client leaves behind, the next one finds nothing of it, or another server."""
 
+from dataclasses import replace
+
 import pytest
 
 from proxy.states import CLEANING, CLOSED, CLOSING, IDLE, TESTING, USED, move
+from tests.fakes import make_limits
 from tests.play import Play, cancel_arrives, client, client_hangs_up, server, to_client, to_server
 
 ROLLBACK, DISCARD = "Q:ROLLBACK", "Q:DISCARD_ALL"
@@ -115,3 +118,24 @@ def test_a_test_that_leaves_a_transaction_open_does_not_make_an_idle_server():
     play = Play(server_check_query="begin") >> (lambda play: move(play.server, USED)) >> client("Q:a X") << is_(TESTING)
     play >> server("C Z:T")
     assert play.server.state is not IDLE
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"pool_mode": "session"}, {}),
+        ({"session_state": "audit"}, {"session_state": "track"}),
+        ({"pool_mode": "session"}, {"pool_mode": "session", "server_reset_query": ""}),
+        ({"server_reset_query_always": True}, {}),
+    ],
+)
+def test_a_reset_that_is_owed_when_the_cleaning_begins_is_run_whatever_a_reload_says_meanwhile(before, after):
+    play = Play(**before) >> client("Q:long X") << to_server("Q:long") << is_(CLEANING)
+    play >> (lambda play: play.world.pool.set_limits(make_limits(pool_size=1, **after)))
+    play >> server("C Z:I") << to_server(DISCARD) << is_(CLEANING) >> server("C Z:I") << is_(IDLE)
+
+
+def test_a_cleaning_that_has_begun_runs_the_query_there_was():
+    play = Play(pool_mode="session", server_reset_query="reset all") >> client("Q:long X") << to_server("Q:long")
+    play >> (lambda play: play.world.pool.set_limits(replace(play.world.pool.limits, server_reset_query="discard all")))
+    play >> server("C Z:I") << to_server("Q:reset_all") << is_(CLEANING)
