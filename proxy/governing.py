@@ -4,6 +4,9 @@ What an administrator does to a pool: pause it, have its servers leave, close it
 Theory. Nobody is asked to look again and again whether a pool has come to rest. Whoever waits leaves a question behind
 (`_wait_until`), and it is asked whenever something has happened that may have changed its answer: a server has left,
 the pool was paused, or is open again.
+
+A reload may ask for more than was asked before: that what one client leaves in its session is nobody else's. What was
+left until then nobody has looked at, so servers that may have some of it serve no other client (`outlive`).
 """
 
 import asyncio
@@ -12,7 +15,7 @@ from typing import Any
 
 from protocol import sqlstate
 from proxy.failing import LoginFailed
-from proxy.states import CLOSED, CLOSING, IDLE, USED, Closing, PoolState
+from proxy.states import CLEANING, CLOSED, CLOSING, IDLE, LINKED, TESTING, USED, Closing, PoolState
 
 Hopes = list[tuple[Callable[[], bool], "asyncio.Future[None]"]]
 """What somebody waits for, and how he is told."""
@@ -40,6 +43,19 @@ class Governing:
             for server in place:
                 server.doomed = why
         self.close_idle(why)
+
+    def outlive(self: Any, before: Any) -> None:
+        """The habits of this pool are no longer those. What its clients have left on servers is nobody else's now."""
+        habits, dirty = self.habits, []
+        if before.is_leaking and not habits.is_leaking:
+            dirty = [IDLE, USED, TESTING, CLEANING]
+        if not (habits.is_private or before.is_tracking) and (before.is_private or habits.is_tracking):
+            dirty.append(LINKED)  # a private one is reset when its client leaves it
+        for state in dirty:
+            for server in list(self.places[state]):
+                server.doomed = server.doomed or Closing.STALE
+                if state in (IDLE, USED):
+                    server.close(Closing.STALE)
 
     def close_idle(self: Any, why: Closing) -> None:
         for state in (IDLE, USED):

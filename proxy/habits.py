@@ -31,6 +31,7 @@ from proxy.requests import (
     forbid_query,
     note_queries,
 )
+from proxy.reset import is_thorough
 from proxy.tracking import track
 
 
@@ -38,7 +39,7 @@ class Habits:
     """Made by `Pool.set_limits`."""
 
     __slots__ = (
-        "begins", "ends", "is_audited", "is_deferring", "is_listening_shared", "is_noting", "is_plain",
+        "begins", "ends", "is_audited", "is_deferring", "is_leaking", "is_listening_shared", "is_noting", "is_plain",
         "is_plain_inside", "is_plain_noted", "is_private", "is_tracking", "is_walking", "looks", "looks_of_tagged",
         "notes", "pin_functions", "reader",
     )  # fmt: skip
@@ -55,6 +56,9 @@ class Habits:
         self.is_audited = state is SessionState.AUDIT
         self.is_private = is_private(limits.pool_mode, state)
         self.is_tracking = state in (SessionState.TRACK, SessionState.RESET) and not self.is_private
+        # Is a server given back with whatever its client has left there?
+        is_reset = (self.is_private or limits.server_reset_query_always) and is_thorough(limits.server_reset_query)
+        self.is_leaking = not (self.is_tracking or is_reset)
         self.is_walking = self.is_private or limits.track_statements
         self.is_listening_shared = limits.listen_mode is ListenMode.SHARED and state is SessionState.TRACK
         self.is_deferring = limits.deferred_begin and limits.pool_mode is PoolMode.TRANSACTION and not self.is_private

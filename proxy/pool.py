@@ -112,22 +112,21 @@ class Pool(Governing):
 
     def set_limits(self, limits: Limits) -> None:
         """The only way limits change. (A plain attribute is read on the hot path, hence no property.)"""
-        was_session = hasattr(self, "limits") and not self.is_shared
+        before: Habits | None = getattr(self, "habits", None)
         self.limits = limits
         self.look_at = self.retire_at = 0.0  # the janitor's: nothing idle, nothing busy here is due before
-        self.habits: Habits = Habits(limits, getattr(self, "habits", None))
+        self.habits: Habits = Habits(limits, before)
         self.is_plain, self.is_plain_inside = self.habits.is_plain, self.habits.is_plain_inside
         self.lines: Any = find_lines(self, limits)
         self._is_choosy = limits.server_round_robin
         self.is_wiping = limits.server_reset_query_always
         self.is_private = self.habits.is_private
         self.is_walking = self.habits.is_walking
-        if was_session and self.is_shared:
-            for server in self.places[LINKED]:
-                server.doomed = Closing.STALE  # what its session left behind is nobody else's business
         # From so many linked servers on there is nothing to grow, and a client that joins the queue need not ask.
         is_final = limits.pool_size is not None and not limits.reserve_pool_size
         self._full_at = limits.pool_size if is_final and limits.pool_size is not None else sys.maxsize
+        if before is not None:
+            self.outlive(before)
 
     @property
     def is_used(self) -> bool:

@@ -191,3 +191,34 @@ def test_a_server_that_is_being_cleaned_is_reset_as_it_was_owed_and_serves_the_n
         assert rows(two.ask(seen)) == [("postgres", "4MB", None)]
         assert two.value("select pg_backend_pid()") == pid
         assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"session_state": "leak"}, {"session_state": "track"}),
+        ({"session_state": "leak"}, {"session_state": "reset"}),
+        ({"session_state": "leak"}, {"pool_mode": "session"}),
+        ({"pool_mode": "session", "server_reset_query": ""}, {}),
+    ],
+)
+@pytest.mark.parametrize("is_inside", [False, True], ids=["idle", "in a transaction"])
+def test_what_was_left_on_servers_while_nobody_looked_is_gone_when_somebody_does(stand, before, after, is_inside):
+    stand.databases["first"] = "dbname=postgres pool_size=1"
+    original = dict(stand.settings)
+    stand.settings.update(before)
+    stand.reload()
+    with stand.raw("postgres", "first") as one, stand.raw("postgres", "first") as two:
+        one.ask("set role app; set work_mem = '7MB'; create temp table mine (a int)")
+        if is_inside:
+            one.ask("begin; select 1")
+        elif "pool_mode" in before:
+            one.leave()
+        stand.settings = {**original, **after}
+        stand.reload()
+        if is_inside:
+            one.ask("commit")
+            if "pool_mode" in after:
+                one.leave()  # its session, by now
+        seen = "select current_user, current_setting('work_mem'), to_regclass('pg_temp.mine')"
+        assert rows(two.ask(seen)) == [("postgres", "4MB", None)]

@@ -11,6 +11,7 @@ from proxy.laws import check_pool
 from proxy.outbox import Outbox
 from proxy.pool import MAX_INTERNED, OPENING_AT_ONCE, Pool
 from proxy.states import (
+    CLEANING,
     CLOSED,
     CLOSING,
     IDLE,
@@ -330,6 +331,50 @@ def test_no_other_change_of_mode_dooms_a_server(before, after):
     (client,) = world.clients(1)
     world.pool.set_limits(make_limits(pool_size=2, pool_mode=after))
     assert client.server.doomed is None
+
+
+LEAKING, TRACKED = {"session_state": "leak"}, {"session_state": "track"}
+WIPED = {"session_state": "leak", "server_reset_query_always": True}
+PRIVATE, UNRESET = {"pool_mode": "session"}, {"pool_mode": "session", "server_reset_query": ""}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "idle", "linked"),
+    [
+        (LEAKING, TRACKED, True, True),
+        (LEAKING, {"session_state": "reset"}, True, True),
+        (LEAKING, WIPED, True, False),  # who has it now is reset at its release
+        (LEAKING, PRIVATE, True, False),
+        (LEAKING, UNRESET, False, False),
+        (WIPED, TRACKED, False, True),
+        (WIPED, LEAKING, False, False),
+        (TRACKED, {"session_state": "reset"}, False, False),
+        (TRACKED, LEAKING, False, False),
+        (TRACKED, PRIVATE, False, False),
+        ({"session_state": "audit"}, TRACKED, False, True),
+        (UNRESET, TRACKED, True, True),
+        (UNRESET, PRIVATE, True, False),
+        (UNRESET, LEAKING, False, True),
+        ({"pool_mode": "session", "server_reset_query": "reset all"}, TRACKED, True, True),
+    ],
+)
+def test_a_server_on_which_nobody_has_looked_at_what_was_left_serves_nobody_who_expects_none(
+    before, after, idle, linked
+):
+    world = World(pool_size=5, **before).warm(4)
+    (client,) = world.clients(1)
+    cleaning, tested = [server for server in world.opened if server is not client.server][:2]
+    move(cleaning, LINKED)
+    move(cleaning, CLEANING)
+    move(tested, USED)
+    move(tested, TESTING)
+    world.pool.open_one()
+    world.pool.set_limits(make_limits(pool_size=5, **after))
+    assert (client.server.doomed is Closing.STALE) == linked
+    assert (cleaning.doomed is Closing.STALE) == idle
+    assert (tested.doomed is Closing.STALE) == idle
+    assert [server.state for server in world.opened if server.state in (IDLE, CLOSING)] == [CLOSING if idle else IDLE]
+    assert world.opened[-1].doomed is None, "it is only being opened"
 
 
 def test_the_memory_for_proven_values_is_bounded():
