@@ -6,7 +6,8 @@ Theory. Nobody is asked to look again and again whether a pool has come to rest.
 the pool was paused, or is open again.
 
 A reload may ask for more than was asked before: that what one client leaves in its session is nobody else's. What was
-left until then nobody has looked at, so servers that may have some of it serve no other client (`outlive`).
+left until then nobody has looked at, so servers that may have some of it serve no other client (`outlive`). And what
+clients have said that still waits is looked at anew, as it will be sent in the new world.
 """
 
 import asyncio
@@ -56,6 +57,9 @@ class Governing:
                 server.doomed = server.doomed or Closing.STALE
                 if state in (IDLE, USED):
                     server.close(Closing.STALE)
+        if before.view != habits.view:
+            for client in list(self.clients):
+                client.weigh_anew()
 
     def close_idle(self: Any, why: Closing) -> None:
         for state in (IDLE, USED):

@@ -41,7 +41,7 @@ class Habits:
     __slots__ = (
         "begins", "ends", "is_audited", "is_deferring", "is_leaking", "is_listening_shared", "is_noting", "is_plain",
         "is_plain_inside", "is_plain_noted", "is_private", "is_tracking", "is_walking", "looks", "looks_of_tagged",
-        "notes", "pin_functions", "reader",
+        "notes", "pin_functions", "reader", "view",
     )  # fmt: skip
 
     def __init__(self, limits: Limits, before: "Habits | None" = None) -> None:
@@ -61,6 +61,8 @@ class Habits:
         self.is_leaking = not (self.is_tracking or is_reset)
         self.is_walking = self.is_private or limits.track_statements
         self.is_listening_shared = limits.listen_mode is ListenMode.SHARED and state is SessionState.TRACK
+        # How a request is weighed, and therefore whether one that was weighed and not sent must be weighed anew.
+        self.view = (self.is_private, self.is_tracking, self.is_listening_shared and not self.is_private)
         self.is_deferring = limits.deferred_begin and limits.pool_mode is PoolMode.TRANSACTION and not self.is_private
         self.is_plain = self.reader.is_plain if not self.is_private or self.is_audited else is_anything
         self.looks: tuple[Look | None, ...] = LOOKS_OF_SHARED

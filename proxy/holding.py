@@ -6,6 +6,9 @@ front and must be answered first, or because a statement must be described first
 what they will earn; whatever the client says meanwhile is put behind (`hold_bytes`). When the reason is gone `play`
 sends them all, translated if they must be (`held_care`).
 
+That verdict is of its time. When a reload changes what must be known of a request (`Habits.view`), what is held is
+weighed once more (`weigh_anew`), as if it came now: nothing of it has been sent.
+
 A lone BEGIN is answered by us and kept in `begun` (the state BEGUN): it goes in front of what comes next, so no server
 is held by somebody who only means to do something. Where it can, it goes as Parse, Bind and Execute (`RUN`), so
 that PostgreSQL sends its answer with the next one, instead of waking us for each, and runs nothing behind a BEGIN that
@@ -100,6 +103,26 @@ class Holding:
         gathered += data
         self.carry = gathered
         return True
+
+    def weigh_anew(self: Any) -> None:
+        """Our pool has other habits than those by which we have looked at what is held. (What lies in `carry` nobody
+        has looked at.) Our place in the queue stays ours, unless nothing is left that may go on."""
+        data, carry, was_stalled = self.held, self.carry, self.is_stalled
+        if not data or (self.pool.is_private and (self.statements or self.stall is not None)):
+            return  # those whose names and channels are ours by now are translated in the end
+        if len(data) > MAX_HELD:
+            self.let_go()
+        self.held, self.held_debts, self.held_care = b"", (), PASS
+        self.carry, self.remain, self.is_stalled, self.probe = b"", 0, False, None
+        self._receive(data)
+        if self.state is GONE:
+            return
+        self.carry = self.carry + carry if self.carry else carry
+        self.is_stalled = self.is_stalled or was_stalled
+        if self.state is WAITING and not self.held:
+            del self.pool.waiting[self]
+            self.held = None
+            self.move(BEGUN if self.begun else RESTING)
 
     def wait_for_description(self: Any, data: bytes) -> None:
         """`data` waits until our server has said what a statement is (prepare.py)."""

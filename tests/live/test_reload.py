@@ -6,7 +6,7 @@ import pytest
 
 from tests.live.stand import Stand, wait_until
 from tests.live.upstream import PASSWORD
-from tests.live.wire import error, query, rows, sqlstate
+from tests.live.wire import SYNC, error, parse, query, rows, sqlstate
 
 pytestmark = pytest.mark.live
 
@@ -222,3 +222,94 @@ def test_what_was_left_on_servers_while_nobody_looked_is_gone_when_somebody_does
                 one.leave()  # its session, by now
         seen = "select current_user, current_setting('work_mem'), to_regclass('pg_temp.mine')"
         assert rows(two.ask(seen)) == [("postgres", "4MB", None)]
+
+
+ACTS = {
+    "set": "set work_mem = '7MB'",
+    "set role": "set role app",
+    "set_config": "do $$ begin perform set_config('work_mem', '9MB', false) ; end $$",
+    "temporary table": "create temp table mine (a int)",
+    "advisory lock": "select pg_advisory_lock(77)",
+    "cursor": "declare c cursor with hold for select 1",
+    "listen": "listen news",
+    "prepare": "prepare mine as select 4",
+}
+SEEN = (
+    "select current_user, current_setting('work_mem'), to_regclass('pg_temp.mine'),"
+    " (select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()),"
+    " (select count(*) from pg_cursors where is_holdable), (select count(*) from pg_listening_channels()),"
+    " (select count(*) from pg_prepared_statements where name not like 'PGSHUTTLE%')"
+)
+CLEAN = ("postgres", "4MB", None, "0", "0", "0", "0")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"pool_mode": "session"}, {}),
+        ({"pool_mode": "session"}, {"pool_mode": "statement"}),
+        ({"session_state": "audit"}, {}),
+        ({"session_state": "leak"}, {}),
+        ({"pool_mode": "session"}, {"session_state": "reset"}),
+    ],
+)
+def test_a_request_that_waits_through_a_reload_leaves_nothing_to_others(stand, before, after):
+    """Neither in the queue nor under PAUSE."""
+    original = {**stand.settings, "admin_users": "postgres"}
+    stand.databases["first"] = "dbname=postgres pool_size=2"
+    for number, act in enumerate([*ACTS.values(), None]):
+        stand.settings = {**original, **before}
+        stand.reload()
+        with (
+            stand.raw("postgres", "first") as one,
+            stand.raw("postgres", "first") as two,
+            stand.raw("postgres", "pgbouncer") as admin,
+        ):
+            admin.ask("PAUSE first")
+            one.send(query(act) if act else parse("select 4", "mine") + SYNC)
+            time.sleep(0.1)
+            stand.settings = {**original, **after}
+            stand.reload()
+            admin.ask("RESUME first")
+            assert sqlstate(one.read_until()) == ""
+            assert rows(two.ask(SEEN)) == [CLEAN], f"{number}: {act}"
+            admin.ask("RECONNECT first")
+
+
+def test_who_waits_in_the_queue_takes_what_he_sets_along(stand):
+    stand.databases["first"] = "dbname=postgres pool_size=1 pool_mode=session"
+    stand.reload()
+    with stand.raw("postgres", "first") as first, stand.raw("postgres", "first") as one:
+        first.ask("select 1")
+        one.send(query("set work_mem = '7MB'"))
+        time.sleep(0.1)
+        stand.databases["first"] = "dbname=postgres pool_size=1"
+        stand.reload()
+        first.leave()
+        assert sqlstate(one.read_until()) == ""
+        with stand.raw("postgres", "first") as two:
+            assert two.value("show work_mem") == "4MB"
+            assert one.value("show work_mem") == "7MB"
+            assert two.value("show work_mem") == "4MB"
+
+
+@pytest.mark.parametrize("before", [{"pool_mode": "session"}, {"listen_mode": "pin"}])
+def test_a_listen_that_waits_through_a_reload_is_heard(stand, before):
+    original = {**stand.settings, "admin_users": "postgres"}
+    stand.databases["first"] = "dbname=postgres pool_size=2"
+    stand.settings = {**original, **before}
+    stand.reload()
+    with (
+        stand.raw("postgres", "first") as one,
+        stand.raw("postgres", "first") as two,
+        stand.raw("postgres", "pgbouncer") as admin,
+    ):
+        admin.ask("PAUSE first")
+        one.send(query("listen news"))
+        time.sleep(0.1)
+        stand.settings = original
+        stand.reload()
+        admin.ask("RESUME first")
+        assert sqlstate(one.read_until()) == ""
+        two.ask("notify news, 'hello'")
+        assert one.read_until("A")[-1].body.endswith(b"news\0hello\0")

@@ -2,11 +2,16 @@
 
 import pytest
 
+from protocol import codes
 from protocol.backend import build_command_complete, build_data_row
+from protocol.body import build_message
 from protocol.frontend import build_parse, build_query
+from protocol.inspection import Question, build_inspection
+from protocol.parameters import Change, build_change
 from proxy.client import MAX_AT_ONCE
 from proxy.holding import FAILED_BEGIN, MAX_HELD, READY_FAILED, READY_IN_TRANSACTION
-from proxy.states import ACTIVE, BEGUN, GONE, RESTING, WAITING
+from proxy.states import ACTIVE, BEGUN, GONE, RESTING, WAITING, Closing
+from tests.fakes import make_limits
 from tests.play import (
     Play,
     another_client,
@@ -14,6 +19,7 @@ from tests.play import (
     asked,
     client,
     client_hangs_up,
+    error_to_client,
     released,
     said,
     server,
@@ -205,3 +211,123 @@ def test_a_long_statement_that_comes_in_small_pieces_is_gathered_and_not_copied_
         assert play.client.carry is heap
     play << to_server(b"") >> client(parse[-1:] + asked("B E S")) << to_server(parse + asked("B E S"))
     assert not play.client.carry
+
+
+# A reload that changes what must be known of a request, while one waits.
+
+SESSION, TRACKED, LEAKING = {"pool_mode": "session"}, {"session_state": "track"}, {"session_state": "leak"}
+AUDITED, STATEMENT = {"session_state": "audit"}, {"session_state": "track", "pool_mode": "statement"}
+SET = build_query("set work_mem = '7MB'")
+ASKS = build_inspection(Question(("work_mem",)))
+NAMED, NAMED_OURS = "PARSE:a=select_1 S", "OURS:1=select_1 S"
+
+
+def waiting(words, **limits):
+    """A play whose client has said this to a paused pool."""
+    play = Play(**{"pool_size": 3, **limits}) >> (lambda play: play.world.pool.pause()) >> client(words)
+    assert play.client.state is WAITING
+    return play
+
+
+def reloaded(**limits):
+    return lambda play: play.world.pool.set_limits(make_limits(pool_size=3, **limits))
+
+
+def served(play):
+    """The pool is open again, and has a new server."""
+    play.world.pool.unpause()
+    play.server, play._heard["server"] = play.world.finish_opening(), 0
+
+
+@pytest.mark.parametrize("before", [SESSION, AUDITED, LEAKING, {"pool_mode": "session", "session_state": "track"}])
+@pytest.mark.parametrize("after", [TRACKED, STATEMENT])
+def test_what_waited_while_nobody_looked_is_looked_at_by_those_who_do(before, after):
+    play = waiting(SET, **before) >> reloaded(**after) >> served << to_server(SET)
+    play >> server("C Z:I") << to_client("C Z:I") << to_server(ASKS) >> server(said("T") + build_data_row(["7MB"]))
+    play >> server("C Z:I") << released
+    assert play.client.followed["work_mem"] == play.server.followed["work_mem"] == "7MB"
+
+
+def test_in_the_state_of_reset_the_server_is_reset():
+    play = waiting(SET, **SESSION) >> reloaded(session_state="reset") >> served << to_server(SET)
+    play >> server("C Z:I") << to_client("C Z:I") << to_server("Q:DISCARD_ALL")
+
+
+@pytest.mark.parametrize("before", [SESSION, AUDITED])
+@pytest.mark.parametrize("after", [TRACKED, LEAKING])
+def test_a_name_that_waited_is_ours_where_servers_have_come_to_be_shared(before, after):
+    play = waiting(NAMED, **before) >> reloaded(**after) >> served << to_server(NAMED_OURS)
+    play >> server("1 t n Z:I") << to_client("1 Z:I") << released >> client("B:a E S") << to_server("B:PGSHUTTLE_1 E S")
+
+
+def test_a_name_that_waited_is_its_own_where_they_have_come_to_be_private():
+    play = waiting(NAMED, **TRACKED) >> reloaded(**SESSION) >> served << to_server(NAMED)
+    play >> server("1 Z:I") << to_client("1 Z:I") << stays_linked >> client("B:a E S") << to_server("B:a E S")
+
+
+def test_a_name_that_is_ours_stays_so_for_what_waited():
+    play = Play(pool_size=3, **TRACKED) >> client(NAMED) >> server("1 t n Z:I") << to_client("1 Z:I") << released
+    play >> (lambda play: play.world.pool.pause()) >> client("B:a E S") >> reloaded(**SESSION) >> served
+    play << to_server(NAMED_OURS.removesuffix(" S") + " H")  # it waits for its description
+    play >> server("1 t n") << to_server("B:PGSHUTTLE_1 E S") >> server("2 I Z:I") << to_client("2 I Z:I")
+
+
+def test_what_is_said_behind_it_comes_behind_it():
+    play = waiting(SET, **SESSION) >> reloaded(**TRACKED) >> client(NAMED) >> reloaded(**LEAKING) >> client("Q:a")
+    play >> served << to_server(SET + asked(NAMED_OURS + " Q:a"))
+
+
+def test_nobody_loses_his_place():
+    play = waiting(SET, **SESSION)
+    first = play.client
+    play >> another_client >> client("Q:a") >> reloaded(**TRACKED)
+    assert list(play.world.pool.waiting) == [first, play.client]
+
+
+def test_a_message_that_has_not_come_to_its_end_waits_for_that_where_it_must_be_read():
+    """A long one is passed on as it comes where nobody reads it."""
+    parse = build_parse(b"", b"select '" + b"x" * 200_000 + b"'")
+    play = waiting(asked("Q:select_2") + parse[:100_000], **SESSION)
+    assert not play.client_socket.reads
+    play >> reloaded(**TRACKED)
+    assert play.client_socket.reads
+    play >> served << to_server("Q:select_2") >> client(parse[100_000:] + asked("B E S"))
+    play << to_server(parse + asked("B E S")) >> server("C Z:I 1 2 C Z:I") << to_client("C Z:I 1 2 C Z:I") << released
+
+
+def test_if_nothing_else_has_been_said_its_client_waits_no_more_until_it_has():
+    parse = build_parse(b"", b"select '" + b"x" * 200_000 + b"'")
+    play = waiting(parse[:100_000], **SESSION) >> reloaded(**TRACKED)
+    assert play.client.state is RESTING
+    assert not play.world.pool.waiting
+    play >> client(parse[100_000:] + asked("S"))
+    assert play.client.state is WAITING
+    play >> served << to_server(parse + asked("S")) >> server("1 Z:I") << to_client("1 Z:I") << released
+
+
+def test_the_rest_of_a_long_query_that_waited_goes_behind_it():
+    long = build_query("select '" + "x" * 200_000 + "'")
+    play = waiting(long[:100_000], **SESSION) >> reloaded(**TRACKED) >> served << to_server(long[:100_000])
+    play >> client(long[100_000:]) << to_server(long[100_000:]) >> server("C Z:I") << to_client("C Z:I")
+
+
+def test_what_may_not_be_said_any_more_is_refused():
+    play = waiting(SET, **SESSION) >> reloaded(disable_pqexec=True, **TRACKED) << error_to_client("PQexec disallowed")
+    assert play.client.state is GONE
+    assert not play.world.pool.waiting
+
+
+def test_what_no_server_would_understand_is_refused_where_it_must_be_understood():
+    """A Parse whose text has no end: PostgreSQL itself would have said so."""
+    play = waiting(build_message(codes.PARSE, b"\0select"), **SESSION) >> reloaded(**TRACKED)
+    play << error_to_client("whose text has no end")
+    assert play.client.state is GONE
+
+
+def test_what_waits_behind_a_change_of_ours_is_weighed_anew_too():
+    """It may come to another server in the end."""
+    play = Play(pool_size=3, followed={"statement_timeout": "1s"}, **SESSION) >> client(SET)
+    play << to_server(build_query(build_change(Change({"statement_timeout": "1s"}, ())))) >> reloaded(**TRACKED)
+    assert play.client.session is not None
+    assert play.server.doomed is Closing.STALE
+    play >> server("C Z:I") << to_server(SET) >> server("C Z:I") << to_client("C Z:I") << to_server(ASKS)
