@@ -217,9 +217,9 @@ class Client(Shortcuts, Holding, Served, Leaving, asyncio.Protocol):
             if data[pos:]:
                 self._take(data[pos:])
             return
-        is_farewell = parsed = False
-        verdict = care = PASS
-        looks = self.pool.habits.looks_of_tagged if self.tags else self.pool.habits.looks
+        is_farewell, parsed, verdict, care = False, False, PASS, PASS
+        has_ours = self.tags or (self.statements and self.pool.is_private)  # see own_names.py
+        looks = self.pool.habits.looks_of_tagged if has_ours else self.pool.habits.looks
         limit = self.pool.world.settings.max_packet_size
         while pos < size and len(debts) < MAX_AT_ONCE:
             kind, pos, end = scan(data, pos, DULL_REQUESTS, limit)

@@ -31,6 +31,7 @@ from protocol.parameters import (
 )
 from proxy import reset
 from proxy.chores import Chore
+from proxy.own_names import bring_home
 from proxy.states import ACTIVE, CLEANING, GONE, LINKED, RESTING, WAITING, Closing, move
 
 _IDLE = codes.IDLE
@@ -55,9 +56,15 @@ def attach(client: Any, server: Any) -> bytes | None:
         server.hold()
     if server.is_choked:
         client.hold()
-    if client.followed is server.followed:
+    if client.followed is server.followed and not pool.is_private:
         return b""
-    return _agree(client, server)
+    prefix = b"" if client.followed is server.followed else _agree(client, server)
+    if pool.is_private and client.statements and client.server is server:
+        names = bring_home(client, server)
+        if prefix is not None:
+            return prefix + names
+        server.transport.write(names)
+    return prefix
 
 
 def _agree(client: Any, server: Any) -> bytes | None:
@@ -199,8 +206,11 @@ def rest_linked(server: Any) -> None:
     # The rest of a message that is held is nothing that this server waits for.
     # A line that was on its way when the pool was made private is nobody's session.
     if server.status != _IDLE or (client.remain and client.held is None) or (pool.is_private and not client.is_line):
-        if client.session is not None and server.status != _IDLE:
-            client.session.bring_back(client, server)
+        if server.status != _IDLE:
+            if client.session is not None:
+                client.session.bring_back(client, server)
+        elif pool.is_private and client.statements and client.held is None and not client.remain:
+            server.transport.write(bring_home(client, server))
         return
     if client.session is not None and client.session.is_kept(client, server):
         return

@@ -108,8 +108,8 @@ class Holding:
         """Our pool has other habits than those by which we have looked at what is held. (What lies in `carry` nobody
         has looked at.) Our place in the queue stays ours, unless nothing is left that may go on."""
         data, carry, was_stalled = self.held, self.carry, self.is_stalled
-        if not data or (self.pool.is_private and (self.statements or self.stall is not None)):
-            return  # those whose names and channels are ours by now are translated in the end
+        if not data or (self.pool.is_private and self.stall is not None):
+            return  # one whose channels are heard for it already hears them twice else
         if len(data) > MAX_HELD:
             self.let_go()
         self.held, self.held_debts, self.held_care = b"", (), PASS

@@ -6,7 +6,7 @@ import pytest
 
 from tests.live.stand import Stand, wait_until
 from tests.live.upstream import PASSWORD
-from tests.live.wire import SYNC, error, parse, query, rows, sqlstate
+from tests.live.wire import SYNC, bind, error, execute, parse, query, rows, sqlstate
 
 pytestmark = pytest.mark.live
 
@@ -313,3 +313,27 @@ def test_a_listen_that_waits_through_a_reload_is_heard(stand, before):
         assert sqlstate(one.read_until()) == ""
         two.ask("notify news, 'hello'")
         assert one.read_until("A")[-1].body.endswith(b"news\0hello\0")
+
+
+@pytest.mark.parametrize("is_inside", [False, True], ids=["at rest", "in a transaction"])
+def test_prepared_statements_outlive_a_reload_to_session_mode(stand, is_inside):
+    stand.databases["first"] = "dbname=postgres pool_size=2"
+    stand.reload()
+    run = bind(statement="mine") + execute() + SYNC
+    with stand.raw("postgres", "first") as one:
+        one.send(parse("select 4", "mine") + SYNC)
+        assert sqlstate(one.read_until()) == ""
+        one.ask('prepare "th""eirs" as select 5')
+        if is_inside:
+            one.ask("begin; select 1")
+        stand.databases["first"] = "dbname=postgres pool_size=2 pool_mode=session"
+        stand.reload()
+        one.send(run)
+        assert rows(one.read_until()) == [("4",)]
+        if is_inside:
+            one.ask("commit")
+        assert rows(one.ask('execute "th""eirs"')) == [("5",)]
+        one.send(run)
+        assert rows(one.read_until()) == [("4",)]
+        names = "select count(*) from pg_prepared_statements where name in ('mine', 'th\"eirs')"
+        assert one.value(names) == "2"

@@ -265,13 +265,6 @@ def test_a_name_that_waited_is_its_own_where_they_have_come_to_be_private():
     play >> server("1 Z:I") << to_client("1 Z:I") << stays_linked >> client("B:a E S") << to_server("B:a E S")
 
 
-def test_a_name_that_is_ours_stays_so_for_what_waited():
-    play = Play(pool_size=3, **TRACKED) >> client(NAMED) >> server("1 t n Z:I") << to_client("1 Z:I") << released
-    play >> (lambda play: play.world.pool.pause()) >> client("B:a E S") >> reloaded(**SESSION) >> served
-    play << to_server(NAMED_OURS.removesuffix(" S") + " H")  # it waits for its description
-    play >> server("1 t n") << to_server("B:PGSHUTTLE_1 E S") >> server("2 I Z:I") << to_client("2 I Z:I")
-
-
 def test_what_is_said_behind_it_comes_behind_it():
     play = waiting(SET, **SESSION) >> reloaded(**TRACKED) >> client(NAMED) >> reloaded(**LEAKING) >> client("Q:a")
     play >> served << to_server(SET + asked(NAMED_OURS + " Q:a"))
