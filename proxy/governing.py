@@ -16,6 +16,7 @@ from typing import Any
 
 from protocol import sqlstate
 from proxy.failing import LoginFailed
+from proxy.rereading import reread
 from proxy.states import CLEANING, CLOSED, CLOSING, IDLE, LINKED, TESTING, USED, Closing, PoolState
 
 Hopes = list[tuple[Callable[[], bool], "asyncio.Future[None]"]]
@@ -52,11 +53,15 @@ class Governing:
             dirty = [IDLE, USED, TESTING, CLEANING]
         if not (habits.is_private or before.is_tracking) and (before.is_private or habits.is_tracking):
             dirty.append(LINKED)  # a private one is reset when its client leaves it
+        if habits.is_tracking and not before.pins_all_of(habits):
+            dirty = [IDLE, USED, TESTING, CLEANING, LINKED]
         for state in dirty:
             for server in list(self.places[state]):
                 server.doomed = server.doomed or Closing.STALE
                 if state in (IDLE, USED):
                     server.close(Closing.STALE)
+        if before.reader is not habits.reader:
+            reread(self)
         if before.view != habits.view:
             for client in list(self.clients):
                 client.weigh_anew()

@@ -62,7 +62,9 @@ class Habits:
         self.is_walking = self.is_private or limits.track_statements
         self.is_listening_shared = limits.listen_mode is ListenMode.SHARED and state is SessionState.TRACK
         # How a request is weighed, and therefore whether one that was weighed and not sent must be weighed anew.
-        self.view = (self.is_private, self.is_tracking, self.is_listening_shared and not self.is_private)
+        self.view = (
+            self.is_private, self.is_tracking, self.is_listening_shared and not self.is_private, self.reader,
+        )  # fmt: skip
         self.is_deferring = limits.deferred_begin and limits.pool_mode is PoolMode.TRANSACTION and not self.is_private
         self.is_plain = self.reader.is_plain if not self.is_private or self.is_audited else is_anything
         self.looks: tuple[Look | None, ...] = LOOKS_OF_SHARED
@@ -86,6 +88,10 @@ class Habits:
             self.is_plain = self.is_plain_inside = self.is_plain_noted = is_nothing
             self.begins, self.ends = NO_BEGINS, NO_ENDS
             self.looks, self.looks_of_tagged = map(forbid_query, self._tables())
+
+    def pins_all_of(self, habits: "Habits") -> bool:
+        """Are there no functions that those look after and these have not?"""
+        return set(habits.pin_functions) <= set(self.pin_functions)
 
     def _tables(self) -> tuple[tuple[Look | None, ...], tuple[Look | None, ...]]:
         return self.looks, self.looks_of_tagged

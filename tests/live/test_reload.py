@@ -337,3 +337,25 @@ def test_prepared_statements_outlive_a_reload_to_session_mode(stand, is_inside):
         assert rows(one.read_until()) == [("4",)]
         names = "select count(*) from pg_prepared_statements where name in ('mine', 'th\"eirs')"
         assert one.value(names) == "2"
+
+
+def test_a_function_that_is_named_by_a_reload_keeps_who_has_prepared_it_on_his_server(stand):
+    stand.databases["second"] = "dbname=postgres pool_size=2"
+    stand.settings["server_round_robin"] = 1
+    stand.reload()
+    run = bind(statement="mine") + execute() + SYNC
+    with stand.raw(database="second") as one, stand.raw(database="second") as two:
+        one.ask("begin; select 1")
+        two.ask("select 1")  # there are two servers
+        one.ask("commit")
+        one.send(parse("select pg_backend_pid()", "mine") + SYNC)
+        one.read_until()
+        stand.settings["pin_functions"] = "pg_backend_pid"
+        stand.reload()
+        seen = set()
+        for _ in range(4):
+            one.send(run)
+            seen.add(rows(one.read_until())[0])
+            two.ask("select 1")
+            two.ask("select 1")
+        assert len(seen) == 1
