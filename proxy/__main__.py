@@ -128,7 +128,9 @@ def _start(options: argparse.Namespace, config: Config, users: Users, user: str,
         load(MODULES.get(method, ()))  # the same
     activated = take_listening_sockets()
     inheritance = _claim(config, user, is_activated=bool(activated)) if options.reboot else None
-    sockets = inheritance.listeners if inheritance else activated or open_sockets(config.settings, user)
+    silent: list[str] = []  # what cannot be listened on: there is no log yet
+    ready = inheritance.listeners if inheritance else activated
+    sockets = ready or open_sockets(config.settings, user, silent.append)
     pid_file = PidFile(config.settings.pidfile) if config.settings.pidfile else None
     detach = become_daemon() if options.daemon else None
     if pid_file is not None and not (inheritance and inheritance.has_pid_file(pid_file.path)):
@@ -139,7 +141,7 @@ def _start(options: argparse.Namespace, config: Config, users: Users, user: str,
             config,
             users,
             user,
-            Taken(sockets, files, loop_factory, detach, pid_file, inheritance, bool(activated), tls, rulebook),
+            Taken(sockets, silent, files, loop_factory, detach, pid_file, inheritance, bool(activated), tls, rulebook),
         )
     finally:
         if pid_file is not None:
@@ -149,9 +151,13 @@ def _start(options: argparse.Namespace, config: Config, users: Users, user: str,
 
 @dataclass(frozen=True)
 class Taken:
-    """What was taken before rights were given up. `files`: how many may be open, before and now."""
+    """
+    What was taken before rights were given up. `files`: how many may be open, before and now; `silent`: the addresses
+    that could not be had, and why.
+    """
 
     sockets: list[socket.socket]
+    silent: list[str]
     files: tuple[int, int]
     loop_factory: Callable[[], asyncio.AbstractEventLoop]
     detach: Callable[[], None] | None
@@ -175,7 +181,7 @@ def _live(options: argparse.Namespace, config: Config, users: Users, user: str, 
         log.log("batch_scheduling: not here; the process is scheduled as it was started")
     if user and describe_user().split(",")[0] != f"user {user}":
         log.warning(f"user {user} is asked for, which only root could become")
-    for warning in (*config.warnings, *taken.rulebook.warnings):
+    for warning in (*config.warnings, *taken.rulebook.warnings, *taken.silent):
         log.warning(str(warning))
     _warn_of_few_files(log, config, users, taken.files)
     if options.reboot and taken.inheritance is None:

@@ -30,6 +30,7 @@ Arrival = Callable[[socket.socket, Address], object]
 
 _CREDENTIALS = struct.Struct("3i")  # of SO_PEERCRED: pid, uid, gid
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_NO_SUCH_FAMILY = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})  # a machine without IPv6
 
 
 class Listener:
@@ -134,18 +135,22 @@ def peer_of(connected: socket.socket) -> tuple[int, int]:
     return pid, uid
 
 
-def open_sockets(settings: Settings, owner: str = "") -> list[socket.socket]:
+def open_sockets(
+    settings: Settings, owner: str = "", warn: Callable[[str], object] = lambda _: None
+) -> list[socket.socket]:
     """
-    All sockets the settings name, listening. OSError with the address in its text when one cannot be opened.
+    All sockets the settings name, listening; `warn` hears of each that cannot be had. OSError: of the addresses none
+    can, somebody else has our Unix socket, its rights cannot be set, or there is nothing to listen on at all.
 
     `owner` is whom root will become: the Unix socket is his, else unix_socket_mode = 0700 would shut out himself.
     """
     opened: list[socket.socket] = []
     try:
-        for host in settings.listen_addr:
-            opened += _open_tcp(host, settings)
+        opened += _open_tcp(settings, warn)
         if settings.unix_socket_dir:
-            opened.append(_open_unix(settings, owner))
+            opened += _open_unix(settings, owner, warn)
+        if not opened:
+            raise OSError("nowhere to listen on: name a listen_addr or a unix_socket_dir")
     except OSError:
         for each in opened:
             each.close()
@@ -153,30 +158,56 @@ def open_sockets(settings: Settings, owner: str = "") -> list[socket.socket]:
     return opened
 
 
-def _open_tcp(host: str, settings: Settings) -> list[socket.socket]:
-    hosts = ["0.0.0.0", "::"] if host == "*" else [host]  # noqa: S104 - what * asks for
-    found = []
-    for each in hosts:
-        for family, kind, number, _, address in socket.getaddrinfo(
-            each, settings.listen_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        ):
-            listening = socket.socket(family, kind, number)
+def _open_tcp(settings: Settings, warn: Callable[[str], object]) -> list[socket.socket]:
+    """
+    One address fewer is no reason not to serve: `localhost` is ::1 too, which few containers have.
+
+    A process that nobody reaches where he looks for it is of no use, though: without any of them it does not start.
+    """
+    found: list[socket.socket] = []
+    failures: list[str] = []
+    seen: set[object] = set()  # a name may stand for the same address twice
+    for host in settings.listen_addr:
+        for each in ["0.0.0.0", "::"] if host == "*" else [host]:  # noqa: S104 - what * asks for
             try:
-                _bind_tcp(listening, address, settings)
-            except OSError as error:
-                listening.close()
-                if (
-                    host == "*"
-                    and family == socket.AF_INET6
-                    and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
-                ):
-                    continue  # a machine without IPv6
-                hint = " (-R takes over from a pgshuttle)" if error.errno == errno.EADDRINUSE else ""
-                raise OSError(
-                    error.errno, f"cannot listen on {each}:{settings.listen_port}: {error.strerror}{hint}"
-                ) from error
-            found.append(listening)
+                resolved = socket.getaddrinfo(
+                    each, settings.listen_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+                )
+            except (OSError, UnicodeError) as error:
+                failures.append(f"cannot listen on {Address(each, settings.listen_port)}: {_words_of(error)}")
+                continue
+            for family, _, _, _, address in resolved:
+                if (family, address) in seen:
+                    continue
+                seen.add((family, address))
+                try:
+                    found.append(_listen_tcp(family, address, settings))
+                except OSError as error:
+                    if each == "::" and host == "*" and error.errno in _NO_SUCH_FAMILY:
+                        continue
+                    hint = " (-R takes over from a pgshuttle)" if error.errno == errno.EADDRINUSE else ""
+                    where = Address(str(address[0]), settings.listen_port)
+                    failures.append(f"cannot listen on {where}: {_words_of(error)}{hint}")
+    if failures and not found:
+        raise OSError("; ".join(failures))
+    for failure in failures:
+        warn(failure)
     return found
+
+
+def _listen_tcp(family: int, address: tuple[object, ...], settings: Settings) -> socket.socket:
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        _bind_tcp(listening, address, settings)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+def _words_of(error: OSError | UnicodeError) -> str:
+    """The system's words; its number says nothing to anybody."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _bind_tcp(listening: socket.socket, address: tuple[object, ...], settings: Settings) -> None:
@@ -189,20 +220,30 @@ def _bind_tcp(listening: socket.socket, address: tuple[object, ...], settings: S
     listening.listen(settings.listen_backlog)
 
 
-def _open_unix(settings: Settings, owner: str) -> socket.socket:
+def _open_unix(settings: Settings, owner: str, warn: Callable[[str], object]) -> list[socket.socket]:
+    """None where the folder cannot be used."""
     path = socket_path(settings)
+    where = f"unix:{_printable_path(path)}"
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if path.startswith("/"):
             _remove_stale(path)
         listening.bind(path)
+    except OSError as error:
+        listening.close()
+        failure = f"cannot listen on {where}: {_words_of(error)}"
+        if error.errno == errno.EADDRINUSE:
+            raise OSError(failure) from error
+        warn(failure)
+        return []
+    try:
         if path.startswith("/"):
             _set_rights(path, settings, owner)
         listening.listen(settings.listen_backlog)
     except OSError as error:
         listening.close()
-        raise OSError(error.errno, f"cannot listen on unix:{_printable_path(path)}: {error.strerror}") from error
-    return listening
+        raise OSError(f"cannot listen on {where}: {_words_of(error)}") from error
+    return [listening]
 
 
 def socket_path(settings: Settings) -> str:

@@ -125,7 +125,7 @@ class Proxy(Draining):
         set_limit(self)
         if inheritance is not None:
             inheritance.prepare(self)
-        opened = sockets or open_sockets(self.settings)
+        opened = sockets or open_sockets(self.settings, warn=self.log.warning)
         await self.keeper.warm(self.users.secrets.items())
         await self._prewarm()
         if self.leaving is not None:  # told to end before it began, or it may not take over any more

@@ -317,7 +317,9 @@ def _judge_silence(config: Config) -> Iterator[Remark]:
     if not config.databases:
         yield Remark(WARNING, Mistake(config.path, 0, "there is no database: clients can reach the console only"))
     if not settings.listen_addr and not settings.unix_socket_dir:
-        sentence = "neither listen_addr nor unix_socket_dir is set: nobody can connect"
+        sentence = (
+            "neither listen_addr nor unix_socket_dir is set: there is nowhere to listen on without sockets of systemd"
+        )
         yield Remark(WARNING, Mistake(config.path, 0, sentence))
 
 

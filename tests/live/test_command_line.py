@@ -127,3 +127,29 @@ def test_a_daemon_that_cannot_begin_says_so_on_the_terminal(stand, name):
     assert re.search("pgshuttle: .*/nowhere/at/all: No such file or directory", done.stderr), done.stderr
     assert not (stand.folder / "pid").exists()
     assert not is_listening(stand.port)
+
+
+ELSEWHERE = "203.0.113.7"  # kept for examples: no machine has it
+
+
+def test_an_address_this_machine_does_not_have_is_warned_of_in_the_log(stand):
+    stand.settings |= {"listen_addr": f"{ELSEWHERE}, 127.0.0.1", "unix_socket_dir": "/nowhere/at/all"}
+    with stand, stand.raw() as line:
+        assert rows(line.ask("select 1")) == [("1",)]
+        stand.wait_log(rf"WARNING cannot listen on {ELSEWHERE}:{stand.port}: Cannot assign requested address\n")
+        stand.wait_log(r"WARNING cannot listen on unix:/nowhere/at/all/\S+: No such file or directory\n")
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        (ELSEWHERE, f"cannot listen on {ELSEWHERE}:\\d+: Cannot assign requested address"),
+        ("", "nowhere to listen on: .*"),
+    ],
+)
+def test_with_nothing_to_listen_on_it_does_not_start(stand, address, words):
+    stand.settings["listen_addr"] = address
+    stand.write()
+    done = run("-u", find_account(), stand.file)
+    assert done.returncode == 1
+    assert re.fullmatch(rf"pgshuttle: {words}\n", done.stderr), done.stderr

@@ -151,6 +151,104 @@ def test_when_one_address_cannot_be_had_none_is_kept(tmp_path):
     taken.close()
 
 
+def a_free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def without_ipv6(monkeypatch, number):
+    """A machine, or a container, that has none: some say so when a socket is made, others when it is bound."""
+
+    class Socket(socket.socket):
+        def __init__(self, family=-1, *rest, **more):
+            if family == socket.AF_INET6 and number == errno.EAFNOSUPPORT:
+                raise OSError(number, os.strerror(number))
+            super().__init__(family, *rest, **more)
+
+        def bind(self, address):
+            if self.family == socket.AF_INET6:
+                raise OSError(number, os.strerror(number))
+            super().bind(address)
+
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host, port, **more):
+        hosts = ["::1", "127.0.0.1", "127.0.0.1"] if host == "localhost" else [host]
+        return [row for each in hosts for row in real(each, port, **more)]
+
+    monkeypatch.setattr(socket, "socket", Socket)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+@pytest.mark.parametrize("number", [errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT])
+def test_an_address_that_cannot_be_had_is_warned_of_while_there_is_another(number, monkeypatch):
+    """Debian's file says `listen_addr = localhost`, and /etc/hosts that this is ::1 too, and 127.0.0.1 twice."""
+    without_ipv6(monkeypatch, number)
+    port, said = a_free_port(), []
+    (listening,) = open_sockets(a_settings("", listen_addr=("localhost",), listen_port=port), warn=said.append)
+    assert listening.getsockname() == ("127.0.0.1", port)
+    listening.close()
+    assert said == [f"cannot listen on [::1]:{port}: {os.strerror(number)}"]
+
+
+@pytest.mark.parametrize("number", [errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT])
+def test_every_address_means_those_that_the_machine_has(number, monkeypatch):
+    without_ipv6(monkeypatch, number)
+    port, said = a_free_port(), []
+    (listening,) = open_sockets(a_settings("", listen_addr=("*",), listen_port=port), warn=said.append)
+    assert listening.getsockname() == ("0.0.0.0", port)
+    listening.close()
+    assert not said
+
+
+def test_a_name_that_stands_for_no_address_is_said(monkeypatch):
+    def getaddrinfo(host, *_, **__):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    port, said, real = a_free_port(), [], socket.getaddrinfo
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda host, *a, **k: (real if host[0] == "1" else getaddrinfo)(host, *a, **k)
+    )
+    (listening,) = open_sockets(a_settings("", listen_addr=("db.bad", "127.0.0.1"), listen_port=port), warn=said.append)
+    listening.close()
+    assert said == [f"cannot listen on db.bad:{port}: Name or service not known"]
+    with pytest.raises(OSError, match=f"^cannot listen on db.bad:{port}: Name or service not known$"):
+        open_sockets(a_settings("", listen_addr=("db.bad",), listen_port=port), warn=said.append)
+
+
+def test_without_any_of_its_addresses_it_does_not_start(tmp_path, monkeypatch):
+    """Nobody would find it there, though its Unix socket could be had."""
+    without_ipv6(monkeypatch, errno.EADDRNOTAVAIL)
+    taken = socket.socket()
+    taken.bind(("127.0.0.1", 0))
+    taken.listen()
+    port = taken.getsockname()[1]
+    first = rf"cannot listen on \[::1\]:{port}: {os.strerror(errno.EADDRNOTAVAIL)}"
+    second = rf"cannot listen on 127.0.0.1:{port}: Address already in use \(-R takes over from a pgshuttle\)"
+    with pytest.raises(OSError, match=f"^{first}; {second}$"):
+        open_sockets(a_settings(tmp_path, listen_addr=("localhost",), listen_port=port))
+    taken.close()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("folder", ["/nowhere/at/all", "/" + 200 * "x"])
+def test_a_folder_that_cannot_be_used_is_warned_of_while_there_is_an_address(folder):
+    said = []
+    settings = a_settings(folder, listen_addr=("127.0.0.1",), listen_port=a_free_port())
+    (listening,) = open_sockets(settings, warn=said.append)
+    listening.close()
+    (words,) = said
+    assert words.startswith(f"cannot listen on unix:{folder}/.s.PGSQL.{settings.listen_port}: ")
+    assert words.endswith(("No such file or directory", "AF_UNIX path too long"))
+
+
+@pytest.mark.parametrize("folder", ["", "/nowhere/at/all"])
+def test_with_nothing_to_listen_on_it_does_not_start(folder):
+    with pytest.raises(OSError, match="nowhere to listen on"):
+        open_sockets(a_settings(folder))
+
+
 def test_closing_takes_the_path_of_the_unix_socket_along(tmp_path):
     async def main():
         (listening,) = open_sockets(a_settings(tmp_path))

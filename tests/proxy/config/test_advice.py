@@ -110,7 +110,8 @@ def test_what_should_have_been_said() -> None:
     assert advice("", head="[pgbouncer]\nunix_socket_dir =\n") == [
         "a.ini: advice: admin_users is empty: nobody may RELOAD, PAUSE or KILL on the console",
         "a.ini: warning: there is no database: clients can reach the console only",
-        "a.ini: warning: neither listen_addr nor unix_socket_dir is set: nobody can connect",
+        "a.ini: warning: neither listen_addr nor unix_socket_dir is set: there is nowhere to listen on without"
+        " sockets of systemd",
     ]
 
 
