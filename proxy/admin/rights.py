@@ -6,10 +6,11 @@ console and refuses what it does not find, so a command added without a thought 
 anybody. (PgBouncer's KILL_CLIENT lacked its check for years, CVE-2026-6667.) A test reads the table and tries every
 command as everybody.
 
-Whoever is in `admin_users` may do everything, whoever is in `stats_users` may look. With auth_type any names mean
-nothing, and everyone is an administrator, as in PgBouncer; so is whoever comes over the Unix socket from the account
-that the proxy runs as and calls himself `pgbouncer` or `pgshuttle` (auth/owner.py). The role is asked for anew with
-each command: a user taken out of `admin_users` by a reload loses it at once, not at the next login.
+Whoever is in `admin_users` may do everything, whoever is in `stats_users` may look; with auth_type any, under which
+names are not checked, everybody may look, but to change something needs a name of `admin_users`, as in PgBouncer.
+Whoever comes over the Unix socket from the account that the proxy runs as and calls himself `pgbouncer` or `pgshuttle`
+may do everything too (auth/owner.py). The role is asked for anew with each command: a user taken out of `admin_users`
+by a reload loses it at once, not at the next login.
 """
 
 import enum
@@ -85,9 +86,9 @@ RIGHTS: Final = MappingProxyType(
 
 def find_right(settings: Settings, user: str, *, is_owner: bool = False) -> Right:
     """What `user`, who has shown who he is, may do. `is_owner`: by the account the proxy itself runs as."""
-    if is_owner or settings.auth_type is AuthType.ANY or user in settings.admin_users:
+    if is_owner or user in settings.admin_users:
         return ADMIN
-    return LOOK if user in settings.stats_users else NOTHING
+    return LOOK if user in settings.stats_users or settings.auth_type is AuthType.ANY else NOTHING
 
 
 def check_login(right: Right) -> None:

@@ -64,8 +64,11 @@ def test_the_name_is_compared_as_a_whole() -> None:
     assert find_right(SETTINGS, "Ann") is NOTHING
 
 
-def test_with_auth_type_any_everyone_is_an_administrator() -> None:
-    assert find_right(Settings(auth_type=AuthType.ANY), "joe") is ADMIN
+def test_with_auth_type_any_everyone_may_look_and_administrators_have_a_name() -> None:
+    settings = Settings(auth_type=AuthType.ANY, admin_users=("ann",), stats_users=("watcher",))
+    assert {user: find_right(settings, user) for user in ROLES} == {
+        "ann": ADMIN, "watcher": LOOK, "joe": LOOK, "": LOOK, "pgbouncer": LOOK,
+    }  # fmt: skip
 
 
 def test_the_account_of_the_proxy_itself_may_do_everything() -> None:
