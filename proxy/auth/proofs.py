@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from protocol.passwords import Md5, Plain, ScramVerifier, Stored
+from protocol.passwords import Md5, Plain, ScramVerifier, Stored, parse_stored
 from proxy.auth.claim import Claim, Password
 from proxy.auth.users import Users
 from proxy.config.entries import FALLBACK, Database
@@ -102,13 +102,13 @@ class Proofs:
 
     def _find(self, pool: Pool, database: Database, users: Users) -> tuple[Password, ...]:
         """
-        An entry's password is that of the user it names, or of all if it names none; but who runs auth_query has his
-        own in the file.
+        An entry's password is that of the user it names, or of all if it names none, in any form that auth_file knows;
+        but who runs auth_query has his own in the file.
         """
         stored = users.secrets_of(pool.user)
         has_own = isinstance(pool, LookupPool) and (stored or database.user not in (None, pool.user))
         if database.password is not None and not has_own:
-            return (database.password,)
+            return (_make_proof(parse_stored(database.password.reveal())).password,)
         serving = self._find_serving(pool)
         kept = [] if serving is None else [self._worked.get(serving), self._proofs.get(serving)]
         good = [each.password for each in kept if each is not None and self._holds(each, pool.user, stored)]

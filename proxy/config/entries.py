@@ -18,16 +18,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from protocol.passwords import Secret
+from protocol.passwords import ScramVerifier, Secret, parse_stored
 from proxy.config.kinds import (
     DATABASE_NAME,
     HOSTS,
     LOAD_BALANCE,
+    PASSWORD,
     PEER_ID,
     PLAIN_COUNT,
     POOL_MODE,
     SECONDS,
-    SECRET,
     SERVER_PORT,
     TEXT,
     TLS_NEGOTIATION,
@@ -65,7 +65,7 @@ class Database:
     hosts: tuple[str, ...] = row(HOSTS, (), LIVE, ACTED, "addresses, comma between; /folder = Unix socket; unsaid = it")
     port: int = row(SERVER_PORT, 5432, LIVE, ACTED, "TCP port, and the number in the Unix socket's name")
     user: str | None = said(USER_NAME, "log in to the server as this user, whoever the client is")
-    password: Secret | None = said(SECRET, "that user's password")
+    password: Secret | None = said(PASSWORD, "that user's password")
     auth_user: str | None = said(USER_NAME, "who runs auth_query")
     auth_query: str | None = said(TEXT, "query that fetches a user's secret")
     auth_dbname: str | None = said(DATABASE_NAME, "database auth_query runs in")
@@ -187,6 +187,13 @@ def unacted_keys(keys: Mapping[str, Setting], text: str) -> Iterator[str]:
             yield f"{key} is the old name of {DEPRECATED[key]}"
         if not keys[key].acted:
             yield f"{key} is accepted but has no effect: {keys[key].reason}"
+
+
+def find_useless(entry: object) -> Iterator[str]:
+    """A warning for a valid entry whose password lets nobody in."""
+    password = entry.password if isinstance(entry, Database) else None
+    if password is not None and isinstance(parse_stored(password.reveal()), ScramVerifier):
+        yield "password is a SCRAM verifier, which no server takes: give the password itself"
 
 
 def hosts_of(database: Database, unix_socket_dir: str) -> tuple[str, ...]:

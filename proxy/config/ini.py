@@ -26,6 +26,7 @@ from proxy.config.entries import (
     Database,
     Peer,
     User,
+    find_useless,
     parse_database,
     parse_peer,
     parse_user,
@@ -173,7 +174,7 @@ class _Reading:
             for sentence in error.sentences:
                 self.reader.note(line.mistake(f"{line.key[:80]}: {sentence}"))
             return
-        for sentence in unacted_keys(entries.keys, line.value):
+        for sentence in (*unacted_keys(entries.keys, line.value), *find_useless(entries.found[line.key])):
             self.warnings.append(line.mistake(f"{line.key[:80]}: {sentence}"))
 
     def _check_sections(self) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from protocol.passwords import Secret
+from protocol.passwords import BadSecret, Secret, parse_stored
 from proxy.config.ldap import hide_password
 from proxy.log import FACILITIES, Format
 
@@ -243,6 +243,16 @@ def _parse_secret(text: str) -> Secret:
     return Secret(text)
 
 
+def _parse_password(text: str) -> Secret:
+    """What we log in to a server with, in one of the forms of auth_file."""
+    secret = _parse_secret(text)
+    try:
+        parse_stored(text)
+    except BadSecret as bad:
+        raise ValueError(f"is damaged: {bad}") from None
+    return secret
+
+
 def one_of(words: type[E]) -> Kind[E]:
     """One word of the enumeration, in upper or lower case."""
 
@@ -300,6 +310,7 @@ HOSTS: Final = Kind(_parse_hosts, ",".join)
 MODE: Final = Kind(_parse_mode, lambda value: f"0{value:03o}")
 CHECK_QUERY: Final = Kind(_parse_check, _format_check)  # None: no check at all; "": an empty query
 SECRET: Final = Kind(_parse_secret, str)  # prints as ***
+PASSWORD: Final = Kind(_parse_password, str)  # the same
 LDAP_OPTIONS: Final = Kind(_parse_secret, lambda value: hide_password(value.reveal()))  # a password may be among them
 DATABASE_NAME: Final = name_of(63)  # NAMEDATALEN - 1
 USER_NAME: Final = name_of(127)  # PgBouncer's limit

@@ -1,5 +1,6 @@
 """What PostgreSQL is shown: what a client has proved, as long as that is worth anything; then what the file says."""
 
+import base64
 import gc
 from dataclasses import replace
 
@@ -107,6 +108,15 @@ def test_an_entrys_password_is_what_it_says(desk):
     one = desk(Users({"ann": (NEW,)}), "password=own")
     one.log_in(NEW, NEW.secret)
     assert one.show() == (Secret("own"),)
+
+
+def test_an_entrys_password_may_be_what_postgresql_stores(desk):
+    """As in PgBouncer, which takes it for what a line of auth_file may hold."""
+    keys = ":".join(base64.b64encode(key).decode() for key in (VERIFIER.stored_key, VERIFIER.server_key))
+    verifier = f"SCRAM-SHA-256$4096:{base64.b64encode(b'salt').decode()}${keys}"
+    assert desk(entry=f"user=bob password=md5{HASHED.digits}").show() == (HASHED,)
+    assert desk(entry=f"user=bob password={verifier}").show() == (VERIFIER,)
+    assert desk(entry="user=bob password=md5-or-so").show() == (Secret("md5-or-so"),)
 
 
 def test_a_forced_user_learns_nothing_of_others(desk):

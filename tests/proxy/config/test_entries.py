@@ -14,6 +14,7 @@ from proxy.config.entries import (
     Database,
     Peer,
     User,
+    find_useless,
     hosts_of,
     parse_database,
     parse_pairs,
@@ -138,6 +139,20 @@ def test_reserved_empty_and_long_names_are_refused(name: str) -> None:
 
 def test_a_password_does_not_show() -> None:
     assert "hush" not in repr(parse_database("x", "password=hush"))
+
+
+def test_a_password_that_is_a_damaged_verifier_is_refused_as_in_auth_file() -> None:
+    with pytest.raises(BadEntry, match=r"^password is damaged: the SCRAM verifier is not of the form ") as caught:
+        parse_database("x", "password=SCRAM-SHA-256$hush")
+    assert "hush" not in str(caught.value)
+
+
+def test_a_password_that_no_server_takes_is_told() -> None:
+    verifier = "SCRAM-SHA-256$4096:c2FsdA==$" + ":".join([43 * "A" + "="] * 2)
+    (sentence,) = find_useless(parse_database("x", f"user=ann password={verifier}"))
+    assert sentence.startswith("password is a SCRAM verifier, which no server takes")
+    for text in ("", "password=hush", "password=md5" + 32 * "0"):
+        assert not list(find_useless(parse_database("x", text)))
 
 
 def test_a_user_has_limits_of_its_own() -> None:

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocol.passwords import Secret
 from proxy.config import kinds
 from proxy.config.kinds import AuthType, Kind, PoolMode
 
@@ -110,10 +111,11 @@ def test_the_check_query_knows_empty_from_none() -> None:
     assert kinds.CHECK_QUERY.parse("select 1") == "select 1"
 
 
-def test_a_secret_prints_as_stars_and_is_bounded() -> None:
-    assert "hush" not in kinds.SECRET.format(kinds.SECRET.parse("hush"))
+@pytest.mark.parametrize("kind", [kinds.SECRET, kinds.PASSWORD])
+def test_a_secret_prints_as_stars_and_is_bounded(kind: Kind[Secret]) -> None:
+    assert "hush" not in kind.format(kind.parse("hush"))
     with pytest.raises(ValueError, match="longer than 65530 bytes"):
-        kinds.SECRET.parse("é" * 40_000)
+        kind.parse("é" * 40_000)
 
 
 def test_names_are_counted_in_bytes() -> None:
@@ -130,5 +132,5 @@ def test_any_text_is_a_value_that_survives_its_printing_or_a_value_error(text: s
         value = kind.parse(text)
     except ValueError:
         return
-    if kind is not kinds.SECRET:
+    if kind not in (kinds.SECRET, kinds.PASSWORD):
         assert kind.parse(kind.format(value)) == value or kind in (kinds.SECONDS, kinds.SECONDS_OR_OFF, kinds.DURATION)
