@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from protocol import codes
-from protocol.backend import parse_backend_key, parse_error, parse_parameter_status, parse_ready
+from protocol.backend import ErrorFields, parse_backend_key, parse_error, parse_parameter_status, parse_ready
 from protocol.body import build_message
 from protocol.doubts import MAX_CANDIDATES, find_customs
 from protocol.errors import ProtocolError
@@ -23,7 +23,7 @@ from protocol.parameters import is_sendable
 from protocol.startup import build_startup
 from proxy.auth.keys import KeyKeeper
 from proxy.auth.prove import MAX_MESSAGE, ServerRefused, prove_ourselves
-from proxy.inbox import Inbox
+from proxy.inbox import Inbox, PeerGone
 from proxy.log import UNIX, Address
 from proxy.server_tls import ServerTls
 
@@ -76,18 +76,26 @@ class Approach:
         await prove_ourselves(self.inbox, said["user"], password, self._keeper, minor)
         await self._wait_ready()
 
-    async def ask(self, query: str) -> None:
-        """Run `query`, whose rows nobody wants. ServerRefused when it fails."""
+    async def ask(self, query: str) -> ErrorFields | None:
+        """Run `query`, whose rows nobody wants; its error. ServerRefused: with that the connection is of no use."""
         assert self.inbox is not None
         self.inbox.write(build_query(query))
-        await self._wait_ready()
+        try:
+            await self._wait_ready()
+        except ServerRefused as refusal:
+            try:
+                await self._wait_ready()
+            except (PeerGone, ProtocolError):  # it has hung up, or is in a transaction
+                raise refusal from None
+            return refusal.fields
+        return None
 
-    async def prepare(self, query: str) -> None:
+    async def prepare(self, query: str) -> ErrorFields | None:
         """
         Run the database's `connect_query`, and note what it has set: every client comes with that, so that a RESET
-        brings it back and a DISCARD ALL does not take it from those who come later.
+        brings it back and a DISCARD ALL does not take it from those who come later. What it has failed with, if so.
         """
-        await self.ask(query)
+        error = await self.ask(query)
         assert self.inbox is not None
         question = Question(tuple(sorted(find_customs(query.encode()))[:MAX_CANDIDATES]), lists=True)
         self._rows = b""
@@ -96,6 +104,7 @@ class Approach:
         answer = parse_inspection(question, self._rows, self.owner.parameters.get("client_encoding", ""))
         customs = {name: value for name, value in answer.values.items() if value}
         self.base = {name: value for name, value in {**answer.listed, **customs}.items() if is_sendable(value)}
+        return error
 
     async def _wait_ready(self) -> None:
         """Everything up to the next ReadyForQuery."""

@@ -3,7 +3,8 @@ Our conversation with PostgreSQL: from a free place in a pool to a server that i
 
 Theory. One coroutine per server, started by the pool and owned by nobody else: find an address, connect, say who we
 are, prove it, listen to what the server tells about itself, run `connect_query`. All of it stands under one deadline
-(`server_connect_timeout`). It ends in exactly one of two calls, `pool.server_opened` or `pool.opening_failed`; the
+(`server_connect_timeout`). A `connect_query` that fails is a line in the log, as in PgBouncer: a server without it
+serves better than none. It ends in exactly one of two calls, `pool.server_opened` or `pool.opening_failed`; the
 place in the pool is freed in any case, also when the task is cancelled. A tunnel (tunnel.py) comes in by the same
 door, `Opener.enter`, and has no place in a pool.
 
@@ -101,7 +102,10 @@ class Opener:
             with self._explained(approach):
                 async with asyncio.timeout_at(until):
                     is_pooled = isinstance(owner, Server)
-                    await (approach.prepare if is_pooled else approach.ask)(database.connect_query)
+                    error = await (approach.prepare if is_pooled else approach.ask)(database.connect_query)
+            if error is not None:
+                words = f"connect_query failed: {error.severity or 'ERROR'} {error.message}"
+                self._world.log.for_socket(owner.tag).warning(words)
 
     async def _reach(self, approach: Approach, database: Database, login: Login, until: float | None) -> None:
         """Log in at the first place that lets us in. LoginFailed: none does, and why, of each."""

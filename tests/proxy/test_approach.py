@@ -86,12 +86,44 @@ def test_it_says_exactly_the_parameters_it_is_given():
     assert parse_startup(packet[4:]) == Startup(3, 2, SAID)
 
 
+MISSING = backend.build_error("ERROR", "42P01", "no such table")
+
+
 def test_rows_of_a_query_of_ours_are_overlooked_and_its_error_is_not():
     answer = backend.build_row_description([("a", 25, -1)]) + backend.build_data_row(["1"])
     way = logged_in(OK + READY + answer + backend.build_command_complete("SELECT 1") + READY, "select 1")
     assert wired(way.inbox).written.endswith(build_query("select 1"))
+    assert asked(OK + READY + answer + backend.build_command_complete("SELECT 1") + READY, "ask") is None
+    assert asked(OK + READY + MISSING + READY, "ask").message == "no such table"
+
+
+def asked(said, how):
+    async def main():
+        way = approaching(said)
+        await way.log_in(SAID, Secret("secret"), 2)
+        return await getattr(way, how)("select 1")
+
+    return play(main())
+
+
+def test_after_a_connect_query_that_fails_what_there_is_is_noted_all_the_same():
+    nothing = backend.build_command_complete("SELECT 0") + READY
+    assert asked(OK + READY + MISSING + READY + nothing, "prepare").sqlstate == "42P01"
+
+
+@pytest.mark.parametrize("then", [None, backend.build_ready(ord("E")), backend.build_ready(ord("T")), MISSING])
+def test_a_query_of_ours_that_costs_the_connection_is_told_in_the_servers_words(then):
+    """It hangs up, or is in a transaction that nobody will end."""
+
+    async def main():
+        way = approaching(OK + READY + MISSING + (then or b""))
+        await way.log_in(SAID, Secret("secret"), 2)
+        if then is None:
+            way.inbox.eof_received()
+        await way.ask("select 1")
+
     with pytest.raises(ServerRefused, match="no such table"):
-        logged_in(OK + READY + backend.build_error("ERROR", "42P01", "no such table") + READY, "select 1")
+        play(main())
 
 
 def test_what_a_connect_query_has_set_is_noted():

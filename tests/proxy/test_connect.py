@@ -158,9 +158,10 @@ class World(FakeWorld):
         return server
 
 
-def opened(said, monkeypatch, **more):
+def opened(said, monkeypatch, entry=None, **more):
     async def main():
         world = World(said, monkeypatch, **more)
+        world.database = entry or world.database
         world.room_made = lambda pool: None
         return world, await world.open()
 
@@ -188,6 +189,19 @@ def opened_with(passwords, said, monkeypatch):
         return world, await world.open()
 
     return play(main())
+
+
+def test_a_connect_query_that_fails_is_a_line_in_the_log_and_no_reason_to_serve_nobody(monkeypatch):
+    failed = backend.build_error("ERROR", "42P01", 'relation "x" does not exist') + READY
+    query = Database(name="shop", hosts=(A,), connect_query="select x")
+    world, server = opened(
+        HELLO + failed + backend.build_command_complete("SELECT 0") + READY, monkeypatch, entry=query
+    )
+    assert server.state is IDLE
+    assert f'WARNING {server.tag} connect_query failed: ERROR relation "x" does not exist' in world.log.lines
+    world, server = opened(HELLO + failed[: -len(READY)] + backend.build_ready(ord("E")), monkeypatch, entry=query)
+    assert server.state is CLOSED
+    assert "server login failed: ERROR relation" in world.log.text
 
 
 def test_of_several_passwords_the_one_that_is_right_is_found_and_remembered(monkeypatch):
