@@ -35,6 +35,7 @@ from proxy.governing import Governing, Hopes
 from proxy.habits import Habits
 from proxy.learnt import Learnt
 from proxy.lines import find_lines
+from proxy.log.seldom import Seldom
 from proxy.outbox import AT_WORK, Crowd
 from proxy.states import (
     CLEANING,
@@ -55,6 +56,7 @@ from proxy.stats import Stats, new_averages
 
 OPEN, PAUSED = PoolState.OPEN, PoolState.PAUSED  # plain names: a member through its class costs five times as much
 OPENING_AT_ONCE = 4
+SAY_AGAIN = 60.0  # seconds
 LOOKED_AT = 8  # idle servers, for one that needs no SET
 MAX_INTERNED = 1000  # different sets of parameters remembered per pool
 MAX_DERIVED = 1000  # texts that set what others mean, each where it was said
@@ -91,6 +93,7 @@ class Pool(Governing):
         self.learnt = Learnt()
         self.failure: LoginFailed | None = None  # the last opening failed, and nobody has succeeded since
         self.failures = 0
+        self.unclean = Seldom(self.now, SAY_AGAIN)  # lines about a server_reset_query that fails
         self.failing_since = 0.0
         self.retry_at = 0.0
         self.unused_since: float = self.now()

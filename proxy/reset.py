@@ -14,9 +14,10 @@ less its sessions have still been what they were.
 A server with something left in its session (`is_touched`) is not clean before DISCARD ALL, whatever else
 `server_reset_query` says: that is run first, and may well be just this.
 
-Each step is taken once. A server that does not come clean, or not within `PATIENCE`, is closed. A client that said
-goodbye properly while its statement runs is no reason to cancel it at once, since PostgreSQL itself would finish it.
-But nobody waits for that longer than `PATIENCE`: drivers say goodbye in this way when they have lost theirs.
+Each step is taken once. A server that does not come clean, or not within `PATIENCE`, is closed. Where that is because
+`server_reset_query` fails it is so each time, and nothing is pooled any more: the log says so now and then. A client
+that said goodbye properly while its statement runs is no reason to cancel it at once, since PostgreSQL itself would
+finish it. But nobody waits for that longer than `PATIENCE`: drivers say goodbye in this way when they have lost theirs.
 """
 
 from collections.abc import Callable
@@ -78,7 +79,8 @@ def next_step(server: Any) -> None:
     elif server.resets:
         resets, server.resets = server.resets, ()
         for query in resets:
-            _ask(server, build_query(query.encode()), _was_discarded if is_thorough(query) else None)
+            name = "server_reset_query" if query == server.pool.limits.server_reset_query else _THOROUGH
+            _ask(server, build_query(query.encode()), _was_discarded if is_thorough(query) else None, name)
     else:
         server.deadline = None
         server.pool.release(server)
@@ -107,9 +109,12 @@ def _was_discarded(server: Any) -> None:
         server.followed = server.pool.intern(told)
 
 
-def _ask(server: Any, text: bytes, done: Callable[[Any], None] | None = None) -> None:
+def _ask(server: Any, text: bytes, done: Callable[[Any], None] | None = None, name: str = "") -> None:
     def close_if_failed(chore: Chore) -> None:
         if chore.error is not None:
+            if name and server.pool.unclean.is_time():
+                words = f"{name} failed: {chore.error.severity or 'ERROR'} {chore.error.message}"
+                server.pool.world.log.for_socket(server.tag).warning(words)
             server.close(Closing.UNCLEAN)
         elif done is not None:
             done(server)

@@ -6,7 +6,7 @@ import pytest
 
 from proxy.states import CLEANING, CLOSED, CLOSING, IDLE, TESTING, USED, move
 from tests.fakes import make_limits
-from tests.play import Play, cancel_arrives, client, client_hangs_up, server, to_client, to_server
+from tests.play import Play, another_server, cancel_arrives, client, client_hangs_up, server, to_client, to_server
 
 ROLLBACK, DISCARD = "Q:ROLLBACK", "Q:DISCARD_ALL"
 
@@ -90,6 +90,17 @@ def test_with_reset_always_each_release_is_cleaned():
 @pytest.mark.parametrize("answer", ["ERROR:no Z:I", "ERROR:no Z:E"])
 def test_a_reset_that_fails_closes_the_server(answer):
     Play(server_reset_query_always=True) >> client("Q:a") >> server("C Z:I") >> server(answer) << is_(CLOSING, CLOSED)
+
+
+def test_a_reset_that_fails_is_said_once_a_minute():
+    """Each server is closed after its first client: nothing else would tell why nothing is pooled."""
+    play, lines = Play(server_reset_query_always=True, pool_size=5), []
+    for seconds in (0.0, 59.0, 2.0):
+        play.world.clock.advance(seconds)
+        play >> another_server >> client("Q:a") >> server("C Z:I") >> server("ERROR:no Z:I") << is_(CLOSING, CLOSED)
+        lines.append([line for line in play.world.log.lines if line.startswith("WARNING")])
+    assert [len(each) for each in lines] == [1, 1, 2]
+    assert lines[0][0].endswith(" server_reset_query failed: ERROR no"), lines[0]
 
 
 def test_a_cancel_on_its_way_keeps_the_server_from_everybody():

@@ -31,3 +31,13 @@ def test_what_happens_rarely_is_said_each_time() -> None:
         assert seldom.is_time()
         clock.advance(PERIOD)
     assert seldom.take_left_out() == 0
+
+
+def test_how_seldom_may_be_said():
+    clock = FakeClock()
+    seldom = Seldom(clock.now, 60.0)
+    heard = []
+    for _ in range(13):
+        heard.append(seldom.is_time())
+        clock.advance(PERIOD)
+    assert [at for at, was_said in enumerate(heard) if was_said] == [0, 6, 12]
