@@ -7,11 +7,12 @@ whether the database exists, and an unknown user goes through the very exchange 
 
 A client's welcome tells the parameters of a real server of its pool, with the values it asked for itself as a server
 spells them (fitting.py); if the pool has never had a server the client waits until one is opened, or hears the server's
-own words why not.
+own words why not. It waits no longer than `query_wait_timeout`, like those who are in.
 
 A client that asks for replication takes another way from the moment we know who it is: see replication.py.
 """
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -38,6 +39,7 @@ from proxy.config.entries import CONSOLES, Database
 from proxy.fitting import wait_spelled
 from proxy.inbox import Inbox
 from proxy.log import DEBUG, as_address, tag_client
+from proxy.patience import find_refusal
 
 MAX_GREETINGS = 1000  # different ones remembered per pool
 LONG_KEYS_SINCE = 2  # the minor version
@@ -251,12 +253,19 @@ async def welcome(inbox: Inbox, proxy: Any, visitor: Visitor, address: tuple[str
     pool = proxy.pools.find(database, visitor.user)
     proxy.proofs.learn(pool, visitor.claim)
     check_client_limits(proxy, pool, visitor.user)
-    parameters = await pool.wait_welcome()
     wishes = visitor.wishes
     if proxy.settings.application_name_add_host:
         host = f"{wishes.get('application_name', 'app')} - {as_address(address)}"
         wishes = {**wishes, "application_name": clean(host)}
-    followed, told = await wait_greeting(proxy, pool, parameters, wishes, visitor.user)
+    began = pool.now()
+    try:
+        async with asyncio.timeout(pool.limits.query_wait_timeout) as scope:
+            parameters = await pool.wait_welcome()
+            followed, told = await wait_greeting(proxy, pool, parameters, wishes, visitor.user)
+    except TimeoutError:
+        if not scope.expired():
+            raise
+        raise find_refusal(pool, visitor.user, pool.now() - began) from None
     check_client_limits(proxy, pool, visitor.user)  # again: others may have come while we waited
     client = settle(proxy, pool, visitor, followed, address)
     inbox.write(join_welcome(visitor, told, client.key, proxy.settings.login_notify_message))

@@ -4,6 +4,9 @@ Those who wait in the queues: told why, sent away when it takes too long, and a 
 Theory. The front of a queue has waited longest, so a look at it ends at the first who has not waited long enough. Why
 they wait is worked out once per pool and sweep, when the first of them must be told (explain.py).
 
+Who waits for a server while it logs in stands in no queue, and has a time limit of its own: what it is told when
+query_wait_timeout strikes there (login.py) is made here too.
+
 Who stands in line (lines.py) is in no queue of a pool: he waits for a place, or has been sent behind somebody who does
 not come to an end. Nothing of his answer has come before he is the head, so until then a notice may go to him. (How
 long he waits is reckoned anew when he is sent.)
@@ -20,6 +23,7 @@ from weakref import WeakKeyDictionary
 
 from protocol import sqlstate
 from protocol.backend import build_notice
+from protocol.errors import Refused
 from proxy.clock import span
 from proxy.explain import SENTENCE, Explanation, Reason, explain_place, place_in_queue
 from proxy.farewell import ERRORS
@@ -94,6 +98,13 @@ class Patience:
         )
 
 
+def find_refusal(pool: Any, user: str, waited: float) -> Refused:
+    """Of somebody who waits for a server of `pool` to log in as `user`, in the words for those who are in."""
+    explanation = Explanation(pool)
+    reason, note = explanation.tell(user), _note(explanation, waited)
+    return Refused(reason.sqlstate, Closing.QUERY_WAIT_TIMEOUT.value, detail=reason.detail, hint=reason.hint, note=note)
+
+
 def _dismiss(pool: Any) -> None:
     """Nobody will get a server any more, so nobody need wait: there may be another pooler to connect to."""
     for client in list(pool.waiting):
@@ -116,4 +127,9 @@ def _notify(client: Any, reason: Reason) -> None:
 def _send_away(client: Any, reason: Reason, explanation: Explanation, waited: float) -> None:
     why = Closing.QUERY_WAIT_TIMEOUT
     error = replace(ERRORS[why], sqlstate=reason.sqlstate, detail=reason.detail, hint=reason.hint)
-    client.refuse(error, why, note=f"waited for {span(waited)}: {explanation.tell(None).detail}")
+    client.refuse(error, why, note=_note(explanation, waited))
+
+
+def _note(explanation: Explanation, waited: float) -> str:
+    """For the log."""
+    return f"waited for {span(waited)}: {explanation.tell(None).detail}"

@@ -7,7 +7,7 @@ import pytest
 from protocol.backend import parse_error
 from proxy.explain import SENTENCE
 from proxy.janitor import TICK
-from proxy.patience import WARN_AGAIN, Patience
+from proxy.patience import WARN_AGAIN, Patience, find_refusal
 from proxy.pool import LoginFailed
 from proxy.states import GONE, OPENING, WAITING, Leaving, Waiting
 from tests.fakes import FakeWorld
@@ -50,6 +50,15 @@ def test_who_waits_for_servers_that_will_not_come_any_more_is_sent_away_at_once(
         assert (error.severity, error.sqlstate, error.message) == ("FATAL", "57P01", "server shutting down")
         assert one.state is GONE
     assert play.holder.state is not GONE
+
+
+def test_who_waits_while_it_logs_in_is_refused_in_the_same_words():
+    play = queue(1, query_wait_timeout=1.0) >> later(2.0)
+    ((_, error),) = heard(play.waiting[0])
+    refusal = find_refusal(queue(1).world.pool, "web", 1.0)
+    assert (refusal.sqlstate, refusal.sentence, refusal.hint) == (error.sqlstate, error.message, error.hint)
+    assert refusal.detail.startswith("The one server of pool shop/web is busy")
+    assert refusal.note.startswith("waited for 1.0 s: The one server of pool shop/web is busy")
 
 
 def test_everybody_gets_one_and_nobody_two():

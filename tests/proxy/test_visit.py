@@ -221,6 +221,17 @@ def test_a_pause_is_no_server_that_is_down(tmp_path):
     assert error.detail == "The database is paused by an administrator."
 
 
+def test_who_waits_for_a_server_waits_no_longer_than_those_who_are_in(tmp_path):
+    """query_wait_timeout, where that is the smaller limit of the two."""
+    error, line = late(a_proxy(tmp_path, client_login_timeout=10, query_wait_timeout=0.02))
+    assert (error.sqlstate, error.message) == ("08006", "query_wait_timeout")
+    assert error.detail == "A server connection is being opened, since 0.0 s."
+    assert line.endswith(f"pooler error: query_wait_timeout: waited for 0.0 s: {error.detail}")
+    proxy = a_proxy(tmp_path, client_login_timeout=10, query_wait_timeout=0.02)
+    error, _ = late(proxy, prepare=lambda pool: pool.pause())
+    assert (error.sqlstate, error.message) == ("57P03", "query_wait_timeout")
+
+
 def test_a_limit_is_none_either(tmp_path):
     proxy = a_proxy(tmp_path, client_login_timeout=0.02, max_user_connections=1)
 
