@@ -36,9 +36,10 @@ ERRORS: dict[Closing, ErrorFields] = {
     ),
     # The details of these are worked out when they strike: explain.py, overtime.py.
     Closing.QUERY_WAIT_TIMEOUT: _fatal(sqlstate.TOO_MANY_CONNECTIONS, "query_wait_timeout"),
+    Closing.QUEUED_TIMEOUT: _fatal(sqlstate.QUERY_CANCELED, "query_timeout"),
     Closing.QUERY_TIMEOUT: _fatal(
         sqlstate.QUERY_CANCELED,
-        "query_timeout",
+        "query timeout",
         hint="PostgreSQL's own statement_timeout ends a statement and keeps the connection.",
     ),
     Closing.TRANSACTION_TIMEOUT: _fatal(sqlstate.TRANSACTION_TIMEOUT, "transaction timeout"),

@@ -313,9 +313,14 @@ class Lines:
 
     def refuse_late(self, line: Line, error: Any, why: Closing, note: str) -> None:
         """`line` has waited too long for a server: whoever has as well hears so."""
-        limit, now = self.pool.limits.query_wait_timeout, self.now()
+        limits, now = self.pool.limits, self.now()
+        of_time = {
+            Closing.QUERY_WAIT_TIMEOUT: limits.query_wait_timeout,
+            Closing.QUEUED_TIMEOUT: limits.query_timeout,
+        }
+        limit = of_time.get(why)
         for unit in self.waiting():
-            if why is not Closing.QUERY_WAIT_TIMEOUT or limit is None or now - unit.since > limit:
+            if limit is None or now - unit.since > limit:
                 unit.client.refuse(error, why, note)
         left = self.waiting()
         if left:

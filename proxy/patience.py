@@ -34,6 +34,14 @@ WARN_AGAIN: Final = 60.0  # seconds between two warnings about one pool
 _KNOWN: Final = frozenset({Waiting.PAUSED, Waiting.SHUTDOWN})
 
 
+def find_limit(limits: Any) -> tuple[float | None, Closing]:
+    """How long one may wait in a queue, and which of two limits says so: a query's time runs from its arrival on."""
+    wait, query = limits.query_wait_timeout, limits.query_timeout
+    if query is not None and (wait is None or query <= wait):
+        return query, Closing.QUEUED_TIMEOUT
+    return wait, Closing.QUERY_WAIT_TIMEOUT
+
+
 class Patience:
     """One per proxy."""
 
@@ -47,11 +55,12 @@ class Patience:
             _dismiss(pool)
             return
         limits, now = pool.limits, self._now()
+        limit, why = find_limit(limits)
         explanation: Explanation | None = None
         waiting, told = list(pool.waiting), 0
         for place, client in enumerate(waiting, 1):
             waited = now - client.waiting_since
-            is_over = limits.query_wait_timeout is not None and waited > limits.query_wait_timeout
+            is_over = limit is not None and waited > limit
             if not is_over and (limits.query_wait_notify is None or waited <= limits.query_wait_notify):
                 break
             if client.is_notified and not is_over:
@@ -62,7 +71,7 @@ class Patience:
             where = place_in_queue(place, len(waiting), is_over=is_over)
             reason = _address(explanation, client, where)
             if is_over:
-                _send_away(client, reason, explanation, waited)
+                _send_away(client, why, reason, explanation, waited)
             else:
                 told += 1
                 _notify(client, reason)
@@ -124,9 +133,12 @@ def _notify(client: Any, reason: Reason) -> None:
     )
 
 
-def _send_away(client: Any, reason: Reason, explanation: Explanation, waited: float) -> None:
-    why = Closing.QUERY_WAIT_TIMEOUT
+def _send_away(client: Any, why: Closing, reason: Reason, explanation: Explanation, waited: float) -> None:
     error = replace(ERRORS[why], sqlstate=reason.sqlstate, detail=reason.detail, hint=reason.hint)
+    if why is Closing.QUEUED_TIMEOUT:
+        limit = client.pool.limits.query_timeout
+        detail = f"The statement has waited for {span(waited)}; query_timeout is {limit:g} s. {reason.detail}"
+        error = replace(error, sqlstate=ERRORS[why].sqlstate, detail=detail)
     client.refuse(error, why, note=_note(explanation, waited))
 
 

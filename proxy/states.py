@@ -136,7 +136,8 @@ class Closing(enum.Enum):
     CLIENT_EOF = "client unexpected eof"
     CLIENT_PROTOCOL = "client broke the protocol"
     QUERY_WAIT_TIMEOUT = "query_wait_timeout"
-    QUERY_TIMEOUT = "query_timeout"
+    QUERY_TIMEOUT = "query timeout"
+    QUEUED_TIMEOUT = "query_timeout"  # the same of a query that has not begun: so they differ in PgBouncer
     TRANSACTION_TIMEOUT = "transaction timeout"
     IDLE_TRANSACTION_TIMEOUT = "idle transaction timeout"
     CLIENT_IDLE_TIMEOUT = "client_idle_timeout"

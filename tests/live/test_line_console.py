@@ -155,7 +155,7 @@ def test_a_query_that_takes_too_long_ends_its_client_and_no_other(upstream, admi
         with Shut(admin):
             head, *others = line_up(stand, admin, clients)
             answer = head.read_to_end()
-        assert (sqlstate(answer), error(answer)["M"]) == ("57014", "query_timeout")
+        assert (sqlstate(answer), error(answer)["M"]) == ("57014", "query timeout")
         assert [kinds(client.read_until()) for client in others] == ["TDCZ"] * 2
 
 

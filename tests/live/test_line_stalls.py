@@ -208,7 +208,7 @@ def test_who_waits_for_a_statement_of_ours_has_his_own_timeouts(upstream, admin,
         prepare_elsewhere(reader, others.pop())
         locker.execute("lock table line_locked")
         reader.send(bind(statement="mine") + execute() + SYNC)
-        assert error(reader.read_to_end())["M"] == "query_timeout"
+        assert error(reader.read_to_end())["M"] == "query timeout"
         locker.rollback()
         for n, other in enumerate(others):
             assert rows(other.ask(FREE.format(n))) == [("here", str(n))]

@@ -312,7 +312,11 @@ REFUSALS = {
     "query_wait_timeout in a pause": Row(
         "FATAL", "57P03", "query_wait_timeout", "DH", impatient_in_a_pause
     ),
-    "query_timeout": Row("FATAL", "57014", "query_timeout", "DH", answered("select pg_sleep(9)", user="hasty")),
+    "query_timeout": Row("FATAL", "57014", "query timeout", "DH", answered("select pg_sleep(9)", user="hasty")),
+    "query_timeout in the queue": Row(
+        "FATAL", "57014", "query_timeout", "DH",
+        beside(answered("select 1", user="hasty", database="one"), user="hasty", database="one"),
+    ),
     "transaction_timeout": Row(
         "FATAL", "25P04", "transaction timeout", "D", idled("begin; select 1", user="lingerer")
     ),

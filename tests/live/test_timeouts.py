@@ -26,6 +26,7 @@ def _stand(upstream):
     databases = {
         "postgres": "",
         "short": "dbname=template1 server_lifetime=0.5",
+        "crowded": "dbname=postgres pool_size=1",
         "once": "dbname=template1 server_lifetime=0 pool_size=1",
     }
     settings = {
@@ -52,11 +53,21 @@ def test_query_timeout(stand, admin):
         other.send(query("select pg_sleep(1.2)"))
         line.send(query("select pg_sleep(30)"))
         words = last_words(line)
-        assert (words["S"], words["C"], words["M"]) == ("FATAL", "57014", "query_timeout")
+        assert (words["S"], words["C"], words["M"]) == ("FATAL", "57014", "query timeout")
         assert re.match(r"The statement has been running for \d\.\d s; query_timeout is 0\.5 s\.", words["D"])
         assert sqlstate(other.read_until()) == ""
     running = "select count(*) from pg_stat_activity where usename='hasty' and state='active'"
     wait_until(lambda: admin.execute(running).fetchone() == (0,), "the query is cancelled in PostgreSQL too")
+
+
+def test_query_timeout_strikes_those_who_wait_too(stand):
+    with stand.raw("hasty", "crowded") as holder, stand.raw("hasty", "crowded") as line:
+        holder.ask("begin; select 1")
+        line.send(query("select 1"))
+        words = last_words(line)
+        assert (words["S"], words["C"], words["M"]) == ("FATAL", "57014", "query_timeout")
+        assert re.match(r"The statement has waited for \d\.\d s; query_timeout is 0\.5 s\. The one server", words["D"])
+        assert sqlstate(holder.ask("commit")) == ""
 
 
 def test_transaction_timeout(stand):

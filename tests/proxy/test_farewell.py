@@ -24,7 +24,14 @@ def test_every_error_is_fatal_and_has_a_sqlstate_and_words(why):
 
 @pytest.mark.parametrize(
     "words",
-    ["query_wait_timeout", "query_timeout", "client_idle_timeout", "server conn crashed?", "admin forced disconnect"],
+    [
+        "query_wait_timeout",
+        "query_timeout",
+        "query timeout",
+        "client_idle_timeout",
+        "server conn crashed?",
+        "admin forced disconnect",
+    ],
 )
 def test_the_words_people_look_for_are_pgbouncers(words):
     assert words in {error.message for error in ERRORS.values()}

@@ -582,7 +582,7 @@ def test_a_query_timeout_is_for_the_one_whose_time_it_is():
     play = ready("a b", 2, query_timeout=5.0, pipeline_stall_ms=60_000) >> free(0) << sent_group("a b") >> passes(4.0)
     play >> sweeps >> free(1) >> passes(2.0) >> sweeps << silence("a b") << sent(server=1)
     play >> says("1 ERROR:canceled Z:I") >> cancel_arrives() << sent_for("a", server=1) << sent_for("b")
-    play >> answers("b") << to("b") >> passes(6.0) >> sweeps << told("a", "query_timeout")
+    play >> answers("b") << to("b") >> passes(6.0) >> sweeps << told("a", "query timeout")
 
 
 def test_time_of_a_group_that_failed_does_not_count_for_those_behind():

@@ -103,9 +103,22 @@ def test_without_a_limit_the_wait_is_endless():
     assert play.client.state is WAITING
 
 
+@pytest.mark.parametrize("wait", [None, 3.0])
+def test_a_query_that_waits_longer_than_it_may_take_is_ended_too(wait):
+    """In PgBouncer's words, which differ by a space from those for one that runs."""
+    play = Night(query_timeout=2.0, query_wait_timeout=wait) >> other_asks >> client("Q:a") >> later(1.9)
+    assert play.client.state is WAITING
+    play >> later(0.5) << error_to_client("query_timeout")
+
+
+def test_the_smaller_of_the_two_limits_is_named():
+    play = Night(query_timeout=3.0, query_wait_timeout=2.0) >> other_asks >> client("Q:a") >> later(2.5)
+    play << error_to_client("query_wait_timeout")
+
+
 def test_a_query_that_runs_too_long_is_ended_and_cancelled():
     play = Night(query_timeout=2.0) >> client("Q:long") >> later(1.9) << stays_linked >> later(0.5)
-    play << error_to_client("query_timeout")
+    play << error_to_client("query timeout")
     assert play.world.cancels == [play.server]
 
 

@@ -206,10 +206,16 @@ def test_when_all_have_waited_too_long_nobody_is_in_the_queue():
     assert play.clients["a"].state is play.clients["b"].state is GONE
 
 
+def test_query_timeout_strikes_who_waits_for_a_place_as_well():
+    play = Lined("ab", query_timeout=5.0) >> asks("a") >> passes(3.0) >> asks("b") >> passes(3.0) >> sweeps
+    play << told("a", "query_timeout")
+    assert play.clients["b"].state is LINED
+
+
 def test_query_timeout_strikes_the_head_alone():
     play = in_line("a b", query_timeout=5.0) >> passes(6.0)
     play >> (lambda play: play.line.refuse(ERRORS[Closing.QUERY_TIMEOUT], Closing.QUERY_TIMEOUT, "6 s"))
-    play << told("a", "query_timeout")
+    play << told("a", "query timeout")
     assert play.world.cancels == [play.server]
     play >> says("ERROR:canceled Z:I") << silence("a b")
 
@@ -237,7 +243,7 @@ def sweeps(play):
 
 def test_the_janitor_ends_a_query_that_takes_too_long_and_nobody_behind_it():
     play = in_line("a b", query_timeout=5.0, pipeline_stall_ms=60_000) >> passes(4.0) >> sweeps << silence("a b")
-    play >> passes(2.0) >> sweeps << told("a", "query_timeout")
+    play >> passes(2.0) >> sweeps << told("a", "query timeout")
     play >> says("ERROR:canceled Z:I") << silence("b") >> passes(4.0) >> sweeps << silence("b")
     play >> says(ANSWER, "b") << to("b")
 

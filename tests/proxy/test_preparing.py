@@ -172,7 +172,7 @@ def test_a_timeout_of_what_is_ours_is_said_to_no_bystander():
     play = prepared("a b", known=False) >> asks("a b", ROUND) >> free() << sent(BRING)
     (line,) = [line for line in play.lines.members if line.server is not None]
     with play.world.loop.running():
-        line.refuse(ErrorFields("FATAL", "57014", "query_timeout"), Closing.QUERY_TIMEOUT)
+        line.refuse(ErrorFields("FATAL", "57014", "query timeout"), Closing.QUERY_TIMEOUT)
     play << silence("a b")
 
 
