@@ -51,6 +51,7 @@ _ON_PURPOSE = frozenset(
         Closing.STALE,
         Closing.OBSOLETE,
         Closing.ADMIN,
+        Closing.KILLED,
         Closing.SHUTDOWN,
         Closing.DATABASE_GONE,
     }

@@ -60,7 +60,12 @@ ERRORS: dict[Closing, ErrorFields] = {
     Closing.ADMIN: _fatal(
         sqlstate.ADMIN_SHUTDOWN,
         "admin forced disconnect",
-        "An administrator of the pooler has ended this connection (KILL or KILL_CLIENT).",
+        "An administrator of the pooler has ended this connection (KILL_CLIENT).",
+    ),
+    Closing.KILLED: _fatal(
+        sqlstate.ADMIN_SHUTDOWN,
+        "database removed",
+        "An administrator of the pooler has ended all connections of this database (KILL).",
     ),
     Closing.SUSPEND_TIMEOUT: _fatal(
         sqlstate.ADMIN_SHUTDOWN,

@@ -237,7 +237,7 @@ class Pools:
         """At once: clients and servers of the database leave, and it stays paused."""
         self._mark(database, paused=True)
         self._each(database, lambda pool: pool.pause())
-        return self.close_all(database, Closing.ADMIN)
+        return self.close_all(database, Closing.KILLED)
 
     def close_all(self, database: str | None, why: Closing) -> list[Pool]:
         """Everybody in these pools, and their tunnels."""

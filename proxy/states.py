@@ -147,6 +147,7 @@ class Closing(enum.Enum):
     # both
     SUSPEND_TIMEOUT = "suspend_timeout"
     ADMIN = "admin forced disconnect"
+    KILLED = "database removed"  # KILL: in PgBouncer the same as for a database that is gone
     SHUTDOWN = "pooler is shutting down"
     NO_MORE_SERVERS = "server shutting down"
     DATABASE_GONE = "database removed from the configuration"

@@ -343,7 +343,7 @@ REFUSALS = {
     "an absurd length": Row("FATAL", "08P01", "", "", sent(b"Q\xff\xff\xff\xff")),
     # What an operator does.
     "KILL_CLIENT": Row("FATAL", "57P01", "admin forced disconnect", "D", killed),
-    "KILL": Row("FATAL", "57P01", "admin forced disconnect", "D", after_command("KILL shut", "RESUME shut")),
+    "KILL": Row("FATAL", "57P01", "database removed", "D", after_command("KILL shut", "RESUME shut")),
     "server_fast_close": Row(
         "FATAL", "57P01", "database configuration changed", "DH", after_command("RECONNECT session", database="session")
     ),

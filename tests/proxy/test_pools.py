@@ -255,7 +255,7 @@ def test_killing_closes_everything_and_leaves_the_database_paused():
     pool.clients.add(client)
     world.finish()
     world.pools.kill("shop")
-    assert client.closed is Closing.ADMIN
+    assert client.closed is Closing.KILLED
     assert pool.state is PoolState.PAUSED
 
 
@@ -391,7 +391,7 @@ def test_kill_closes_the_tunnels_of_that_database_only():
     world = World([SHOP, BLOG])
     mine, other = Tunnel(world.pools, world.pool("shop")), Tunnel(world.pools, world.pool("blog"))
     world.pools.kill("shop")
-    assert (mine.why, other.why) == (Closing.ADMIN, None)
+    assert (mine.why, other.why) == (Closing.KILLED, None)
     world.pools.close_all(None, Closing.SHUTDOWN)
     assert other.why is Closing.SHUTDOWN
 
