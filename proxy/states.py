@@ -128,7 +128,7 @@ class Closing(enum.Enum):
     PAUSE = "pause mode"
     RECONNECT = "reconnect"
     HOSTILE = "server broke the protocol"
-    OVER_LIMIT = "pool size was lowered"
+    OVER_LIMIT = "too many servers in the pool"
     POOL_IDLE = "pool idle timeout"
     SUCCEEDED = "another process has taken over"
     # clients

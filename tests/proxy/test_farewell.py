@@ -32,6 +32,7 @@ def test_every_error_is_fatal_and_has_a_sqlstate_and_words(why):
         "server conn crashed?",
         "admin forced disconnect",
         "database removed",
+        "too many servers in the pool",
     ],
 )
 def test_the_words_people_look_for_are_pgbouncers(words):
