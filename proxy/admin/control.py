@@ -70,7 +70,7 @@ async def _pause(session: Session, command: Command) -> str:
     pools = session.proxy.pools
     database = _find_scope(session, command)
     _check_staying(session)
-    _check_running(session, and_not_paused=database is None)
+    _check_running(session)
     _note(session, command)
     concerned = pools.pause(database)
     try:
@@ -110,7 +110,7 @@ async def _suspend(session: Session, command: Command) -> str:
     _check_no_word(command)
     suspension, pools = session.proxy.suspension, session.proxy.pools
     _check_staying(session)
-    _check_running(session, and_not_paused=True)
+    _check_running(session)
     if pools.paused:
         raise Refused(
             sqlstate.OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -166,6 +166,7 @@ async def _kill(session: Session, command: Command) -> str:
     """At once: clients and servers leave, and the database stays paused."""
     database = _find_scope(session, command)
     _check_staying(session)
+    _check_running(session)
     _note(session, command)
     session.proxy.pools.kill(database)
     return "KILL"
@@ -263,9 +264,12 @@ def _check_no_word(command: Command) -> None:
         raise invalid(command.text, f"{command.verb} takes no argument.")
 
 
-def _check_running(session: Session, *, and_not_paused: bool) -> None:
-    """Refused when nothing is read, or nothing handed out."""
-    if session.proxy.is_suspended or (and_not_paused and session.proxy.pools.is_paused):
+def _check_running(session: Session) -> None:
+    """
+    Refused when nothing is read, or nothing handed out; also to a command about one database, which would stand still
+    after RESUME, and nobody would know why.
+    """
+    if session.proxy.is_suspended or session.proxy.pools.is_paused:
         raise Refused(
             sqlstate.OBJECT_NOT_IN_PREREQUISITE_STATE, "already suspended/paused", hint="RESUME undoes either."
         )

@@ -70,6 +70,19 @@ def test_a_resume_ends_somebody_elses_pause(tmp_path: Path) -> None:
     at_desk(tmp_path, story)
 
 
+@pytest.mark.parametrize("command", ["PAUSE", "PAUSE shop", "KILL", "KILL shop", "SUSPEND"])
+@pytest.mark.parametrize("first", ["PAUSE", "SUSPEND"])
+def test_while_all_stands_still_no_database_can_be_stopped(first: str, command: str, tmp_path: Path) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        assert (await operator.ask(first)).tag == first
+        assert (await operator.ask(command)).error == "55000 already suspended/paused"
+        assert (await operator.ask("RESUME")).tag == "RESUME"
+        assert not proxy.pools.paused
+        assert not proxy.pools.is_pausing("shop")
+
+    at_desk(tmp_path, story)
+
+
 def test_a_database_paused_by_name_stays_so_when_all_go_on(tmp_path: Path) -> None:
     async def story(proxy: Proxy, operator: Operator) -> None:
         server = a_server(proxy)
