@@ -239,7 +239,7 @@ def _find_scope(session: Session, command: Command) -> str | None:
     if name in CONSOLES:
         verb = _VERBS.get(command.verb, command.verb.lower())
         raise Refused(sqlstate.FEATURE_NOT_SUPPORTED, f"cannot {verb} admin db: {name}")
-    if session.proxy.config.find_database(name) is None:
+    if name == FALLBACK or session.proxy.config.find_database(name) is None:  # that entry is no database
         raise Refused(sqlstate.INVALID_CATALOG, f"no such database: {name}")
     if name not in list_databases(session.proxy):
         session.remarks.append(

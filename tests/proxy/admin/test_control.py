@@ -97,6 +97,16 @@ def test_a_database_paused_by_name_stays_so_when_all_go_on(tmp_path: Path) -> No
     at_desk(tmp_path, story)
 
 
+@pytest.mark.parametrize("verb", ["PAUSE", "RESUME", "KILL", "DISABLE", "ENABLE", "RECONNECT", "WAIT_CLOSE"])
+def test_the_entry_for_all_others_is_no_database(verb: str, tmp_path: Path) -> None:
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        (tmp_path / "proxy.ini").write_text((tmp_path / "proxy.ini").read_text() + "[databases]\n* = host=127.0.0.1\n")
+        assert (await operator.ask("RELOAD")).tag == "RELOAD"
+        assert (await operator.ask(f'{verb} "*"')).error == "3D000 no such database: *"
+
+    at_desk(tmp_path, story)
+
+
 def test_a_disabled_database_is_marked_until_it_is_enabled(tmp_path: Path) -> None:
     async def story(proxy: Proxy, operator: Operator) -> None:
         assert (await operator.ask("DISABLE shop")).tag == "DISABLE"
