@@ -181,10 +181,12 @@ class Opener:
         inbox = await approach.owner.endpoint.connect(asyncio.get_running_loop())
         self._world.tune_socket(inbox.transport.get_extra_info("socket"))
         approach.connected(inbox)
-        voice = self._world.log.for_socket(approach.owner.tag)
-        voice.log(f"new connection to server (from {approach.describe()})")
-        tls = find_tls(self._world.tls, self._world.settings, database)
-        if tls is not None and approach.owner.endpoint.path is None and await approach.encrypt(tls):
+        voice, settings = self._world.log.for_socket(approach.owner.tag), self._world.settings
+        if settings.log_connections:
+            voice.log(f"new connection to server (from {approach.describe()})")
+        tls = find_tls(self._world.tls, settings, database)
+        is_encrypted = tls is not None and approach.owner.endpoint.path is None and await approach.encrypt(tls)
+        if is_encrypted and settings.log_connections:
             voice.log(f"SSL established: {describe(inbox.transport)}")
 
     async def _log_in(self, approach: Approach, database: Database, login: Login) -> None:

@@ -284,7 +284,7 @@ class Settings:
 
     # Log.
     logfile: str = row(TEXT, "", LIVE, ACTED, "log file, opened anew on SIGHUP; empty = stderr")
-    log_connections: bool = row(TRUTH, True, LIVE, ACTED, "log logins")
+    log_connections: bool = row(TRUTH, True, LIVE, ACTED, "log logins, and new connections to servers")
     log_disconnections: bool = row(TRUTH, True, LIVE, ACTED, "log closed connections, with the reason")
     log_pooler_errors: bool = row(TRUTH, True, LIVE, ACTED, "log the errors we send to clients")
     log_stats: bool = row(TRUTH, True, LIVE, ACTED, "log a line of numbers each stats_period")

@@ -180,7 +180,7 @@ def test_signals(upstream):
 
 def test_the_start_the_stats_and_the_switches(upstream):
     settings = {"stats_period": 0.5, "log_stats": 1, "log_connections": 0, "log_disconnections": 0}
-    with Stand(upstream, settings | {"log_pooler_errors": 0}, databases={"a": ""}) as stand:
+    with Stand(upstream, settings | {"log_pooler_errors": 0}, databases={"a": "dbname=postgres"}) as stand:
         log = stand.log
         assert re.search(rf"LOG listening on 127\.0\.0\.1:{stand.port}$", log, re.MULTILINE)
         assert re.search(r"LOG process up: PgBouncer \d+\.\d+\.\d+ \(pgshuttle ", log)
@@ -193,6 +193,9 @@ def test_the_start_the_stats_and_the_switches(upstream):
         stand.wait_log(f"LOG stats: {rates}, in {number} B/s, out {number} B/s, {times}$")
         with stand.call() as line:
             line.login("app", "nowhere")
+        with stand.raw(database="a") as line:
+            line.ask("select 1")
+        assert "new connection to server" not in stand.log
         assert "login attempt" not in stand.log
         assert "login failed" not in stand.log
         assert "closing because" not in stand.log

@@ -1,6 +1,7 @@
 """Opening a server: the conversation, hostile servers, a place that is never lost, and several hosts."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -189,6 +190,19 @@ def opened_with(passwords, said, monkeypatch):
         return world, await world.open()
 
     return play(main())
+
+
+@pytest.mark.parametrize("is_logged", [True, False])
+def test_new_connections_are_logged_as_logins_are(is_logged, monkeypatch):
+    async def main():
+        world = World(HELLO, monkeypatch)
+        world.settings = replace(world.settings, log_connections=is_logged)
+        world.room_made = lambda pool: None
+        return world, await world.open()
+
+    world, server = play(main())
+    assert server.state is IDLE
+    assert ("new connection to server (from " in world.log.text) is is_logged
 
 
 def test_a_connect_query_that_fails_is_a_line_in_the_log_and_no_reason_to_serve_nobody(monkeypatch):
