@@ -29,7 +29,8 @@ Renew: TypeAlias = Callable[[], Awaitable[Sequence[Stored] | None]]
 class Claim:
     """
     One login as `user`. No `stored` secret: nobody of that name is known. `source` has found the secrets; None: they
-    are in the file. `turn` is how often this one has failed, `mocks` how many salts it is shown if it is nobody.
+    are in the file. `turn` is how often this one has failed, `mocks` how many salts it is shown if it is nobody, and
+    `why_nobody` it is so, where that is known, for the log.
     """
 
     __slots__ = (
@@ -43,6 +44,7 @@ class Claim:
         "stored",
         "strangers_meet_scram",
         "user",
+        "why_nobody",
     )
 
     def __init__(
@@ -56,6 +58,7 @@ class Claim:
         turn: int = 0,
         mocks: int = 1,
         missed: Callable[[], None] | None = None,
+        why_nobody: str = "",
     ) -> None:
         self.user = user
         self.stored = arrange(stored, turn)
@@ -64,6 +67,7 @@ class Claim:
         self.proven: Stored | None = None
         self.proof: Password = None
         self.mocks = mocks
+        self.why_nobody = why_nobody
         self._turn = turn
         self._renew = renew
         self._missed = missed

@@ -62,10 +62,11 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What was said, and when."""
+    """What was said, and when. `why_nobody` is for the log: nobody could be asked, and so there is nobody."""
 
     stored: tuple[Stored, ...]
     asked_at: float
+    why_nobody: str = ""
 
 
 Key = tuple[Question, str]
@@ -128,6 +129,7 @@ def _make_claim(proxy: Any, user: str, host: str, question: Question | None, fou
         turn=turn,
         mocks=mocks,
         missed=miss,
+        why_nobody=found.why_nobody,
     )
 
 
@@ -302,12 +304,13 @@ class Lookups:
 
     def _judge(self, failed: LoginFailed, question: Question, user: str) -> Found | Refused:
         """
-        Nobody could be asked. In a database that does not exist there is nobody. Where PostgreSQL is and why it cannot
+        Nobody could be asked. In a database that does not exist there is nobody, and the log says of each who tries
+        that it does not. Where PostgreSQL is and why it cannot
         be reached is none of a stranger's business, and that auth_user has a wrong password would look like his own:
         both are in the log.
         """
         if failed.sqlstate == sqlstate.INVALID_CATALOG:
-            return Found((), self._now())
+            return Found((), self._now(), f'database "{clean(question.database)}" does not exist')
         if failed.sqlstate.startswith(_ABOUT_LOGINS):
             return _config_error(self._proxy, f"{_name(question)} cannot log in: {failed.sentence}")
         return Refused(failed.sqlstate, NO_CONNECTION, hint="The log of the pooler says why.")

@@ -191,7 +191,7 @@ async def wait_answer(inbox: Inbox, what: str, limit: int) -> bytes:
 def _find_reason(claim: Claim) -> str:
     """For our log alone: which of those was it that look the same from outside?"""
     if not claim.stored:
-        return "nobody of that name is known"
+        return claim.why_nobody or "nobody of that name is known"
     return "it is not the stored one" if claim.usable else "the stored one is empty"
 
 

@@ -79,8 +79,8 @@ def count(admin):
     return row[0] if row[1] else 0
 
 
-def who_am_i(stand, user, password="first"):
-    with stand.connect(user, password=password) as client:
+def who_am_i(stand, user, password="first", database="postgres"):
+    with stand.connect(user, database, password=password) as client:
         return client.execute("SELECT session_user").fetchone()[0]
 
 
@@ -323,6 +323,18 @@ def test_that_auth_user_cannot_log_in_is_not_told_to_strangers(upstream, role):
         with pytest.raises(psycopg.OperationalError, match="bouncer config error"):
             who_am_i(stand, "ann")
         stand.wait_log('auth_query as "guard" in database "postgres" cannot log in: ')
+
+
+def test_who_mistypes_the_database_sees_a_wrong_password_and_the_log_says_which_it_is(upstream, role):
+    """Each time, also where the answer is remembered."""
+    role("ann")
+    words = r'pooler error: password authentication failed for user "ann": database "shpo" does not exist$'
+    with a_stand(upstream) as stand:
+        for _ in range(2):
+            stand.mark()
+            with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+                who_am_i(stand, "ann", database="shpo")
+            stand.wait_log(words)
 
 
 def test_secrets_may_be_kept_in_another_database(upstream, admin, role):

@@ -345,7 +345,7 @@ def test_in_a_database_that_does_not_exist_there_is_nobody():
     desk = Desk(servers=0)
     task = desk.ask()
     fail(desk, LoginFailed("3D000", 'database "made-up" does not exist'))
-    assert task.result().stored == ()
+    assert (task.result().stored, task.result().why_nobody) == ((), 'database "shop" does not exist')
 
 
 def fail(desk, failure):

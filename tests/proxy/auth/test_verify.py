@@ -127,12 +127,21 @@ def test_an_unknown_user_sees_what_a_wrong_password_sees(method: AuthMethod, str
     ],
 )
 def test_the_log_alone_knows_why(method: AuthMethod, stored: tuple[Stored, ...], note: str) -> None:
+    check_note(method, Claim("joe", stored), note)
+
+
+@pytest.mark.parametrize("method", ASKING)
+def test_the_log_alone_knows_that_nobody_could_be_asked(method: AuthMethod) -> None:
+    check_note(method, Claim("joe", (), why_nobody='database "x" does not exist'), 'database "x" does not exist')
+
+
+def check_note(method: AuthMethod, claim: Claim, note: str) -> None:
     async def both() -> Refused:
         us, client = joined()
         keeper = a_keeper()
         entering = asyncio.ensure_future(enter(client, WRONG))
         with pytest.raises(Refused) as caught:
-            await verify_client(us, Claim("joe", stored), method, keeper)
+            await verify_client(us, claim, method, keeper)
         keeper.close()
         us.write(build_error("FATAL", caught.value.sqlstate, caught.value.sentence))
         await entering
