@@ -6,7 +6,8 @@ stranger's text, so it travels as a bound parameter of the extended protocol and
 parameter has no type and the answer is text, as PgBouncer has it: the query decides what it compares the name with.
 
 At most one row is wanted, with the name and the secret, or the secret alone. Where the name is told it must be the one
-that was asked for: PostgreSQL cuts a name after 63 bytes, and would answer for somebody else. `max_rows` of two is
+that was asked for: PostgreSQL cuts a name after 63 bytes, and would answer for somebody else. So who has a longer one
+is not believed a secret that comes without a name. `max_rows` of two is
 enough to see that there are too many.
 
 What is wrong with the query itself is a `BadQuery`; what is wrong with one user's row is a `BadRow`, and that user is
@@ -78,6 +79,8 @@ def parse_secret(data: bytes, user: str) -> tuple[Stored, ...]:
         return ()  # a function with OUT parameters says so that there is nobody
     if name and name[0] != encode_text(user):
         raise BadRow("auth_query answers for somebody else than it was asked for")
+    if not name and len(encode_text(user)) > codes.MAX_NAME_LENGTH:
+        raise BadRow("auth_query answers without a name, for one that PostgreSQL may have cut")
     return (_parse_stored(secret),)
 
 

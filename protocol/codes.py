@@ -82,4 +82,5 @@ GSSENC_REQUEST: Final = 80877104
 SUCCESSION_REQUEST: Final = int.from_bytes(b"pgsh", "big")  # of ours alone: another process wants to take our place
 
 MAX_STARTUP_LENGTH: Final = 10_000  # PostgreSQL's MAX_STARTUP_PACKET_LENGTH
-MAX_NAME_LENGTH: Final = 63  # NAMEDATALEN - 1: PostgreSQL cuts longer names, we refuse them
+MAX_NAME_LENGTH: Final = 63  # NAMEDATALEN - 1: PostgreSQL cuts longer names
+MAX_USER_LENGTH: Final = 127  # PgBouncer's limit: PostgreSQL cuts such a name when it makes the role, and at each login

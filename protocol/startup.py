@@ -28,6 +28,7 @@ from protocol.codes import (
     CANCEL_REQUEST,
     GSSENC_REQUEST,
     MAX_NAME_LENGTH,
+    MAX_USER_LENGTH,
     PROTOCOL_3_0,
     SSL_REQUEST,
     SUCCESSION_REQUEST,
@@ -41,6 +42,7 @@ MIN_KEY, MAX_KEY = 8, 260  # a process id of 4 bytes and a secret of 4 to 256
 
 _CODE = Struct("!I")
 _PACKET = Struct("!II")
+_LONGEST = {"user": MAX_USER_LENGTH, "database": MAX_NAME_LENGTH}  # bytes
 _SHORT_NAME = MAX_NAME_LENGTH // 4  # characters: it fits whatever they are
 _OPTION = b"_pq_."
 _WORD = re.compile(r"(?:\\.|[^\\ \t\n\r\v\f])+\\?|\\", re.DOTALL)
@@ -141,9 +143,9 @@ def _parse_login(major: int, minor: int, body: bytes) -> Startup:
     if not parameters.get("user"):
         raise Refused(sqlstate.INVALID_AUTHORIZATION, "no PostgreSQL user name specified in startup packet")
     parameters["database"] = parameters.get("database") or parameters["user"]
-    for what in ("user", "database"):
+    for what, limit in _LONGEST.items():
         if len(parameters[what]) > _SHORT_NAME:
-            _check_name(what, parameters[what])
+            _check_name(what, parameters[what], limit)
     return Startup(major, minor, parameters, options)
 
 
@@ -167,12 +169,12 @@ def _parse_pairs(body: bytes) -> list[tuple[str, str]]:
     return pairs
 
 
-def _check_name(what: str, name: str) -> None:
+def _check_name(what: str, name: str, limit: int) -> None:
     length = len(name.encode("utf-8", "surrogateescape"))
-    if length > MAX_NAME_LENGTH:
+    if length > limit:
         raise Refused(
             sqlstate.PROTOCOL_VIOLATION,
-            f'{what} name of {length} bytes is too long, at most {MAX_NAME_LENGTH} are allowed: "{_echo(name)}"',
+            f'{what} name of {length} bytes is too long, at most {limit} are allowed: "{_echo(name)}"',
         )
 
 

@@ -21,12 +21,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from protocol.codes import MAX_USER_LENGTH
 from protocol.passwords import BadSecret, Md5, Plain, ScramVerifier, Secret, Stored, encode_text, parse_stored
 from proxy.auth.turns import find_salts
 from proxy.config.files import identify, read_bytes
 
 MAX_FILE_SIZE: Final = 64 * 1024 * 1024  # some 500,000 users; more is a wrong path, as /dev/zero
-MAX_NAME_LENGTH: Final = 127  # PgBouncer's limit; who has more than PostgreSQL's 63 bytes cannot log in, the others can
 MAX_USERS: Final = 500_000  # four seconds and 200 MB
 MAX_SECRETS: Final = 8  # per user; each may cost a wrong password one PBKDF2
 MAX_MISTAKES_SHOWN: Final = 20
@@ -150,8 +150,8 @@ def _parse_line(line: str) -> tuple[str, Stored]:
 def _check_name(user: str) -> None:
     if not user:
         raise _BadLine("the user name is empty")
-    if len(encode_text(user)) > MAX_NAME_LENGTH:
-        raise _BadLine(f"the user name is longer than {MAX_NAME_LENGTH} bytes")
+    if len(encode_text(user)) > MAX_USER_LENGTH:
+        raise _BadLine(f"the user name is longer than {MAX_USER_LENGTH} bytes")
     if any(char < " " for char in user):
         raise _BadLine("a control character in the user name")
 

@@ -66,7 +66,7 @@ def test_a_bare_socket_logs_in_with(doors, method, stored):
             assert sqlstate(messages) == "28P01"
 
 
-@pytest.mark.parametrize("user", ["plain", "md5", "scram", "stranger", "x" * 63, "'; drop table"])
+@pytest.mark.parametrize("user", ["plain", "md5", "scram", "stranger", "x" * 127, "'; drop table"])
 @pytest.mark.parametrize("method", ["plain", "md5", "scram-sha-256"])
 def test_a_wrong_password_and_an_unknown_user_look_the_same(doors, method, user):
     with doors[method].call() as line, doors[method].call() as other:
@@ -79,6 +79,19 @@ def test_a_wrong_password_and_an_unknown_user_look_the_same(doors, method, user)
         assert sqlstate(messages) == sqlstate(reference) == "28P01"
         assert error(messages)["S"] == "FATAL"
         assert error(messages)["M"] == f'password authentication failed for user "{user}"'
+
+
+def test_a_name_that_postgresql_cuts_is_one_here_as_well(upstream, admin):
+    """PostgreSQL cuts it when the role is made and when it logs in, so whoever chose it never sees."""
+    name = "one_of_those_names_that_are_generated_" + 62 * "x"
+    admin.execute(f"create role {name} login password '{PASSWORD.replace(chr(39), 2 * chr(39))}'")
+    try:
+        settings = {"auth_type": "scram-sha-256"}
+        with Stand(upstream, settings, secrets={name: PASSWORD}) as stand, stand.call() as line:
+            assert line.login(name, "postgres", PASSWORD)[-1].kind == "Z"
+            assert line.value("select current_user") == name[:63]
+    finally:
+        admin.execute(f"drop role {name}")
 
 
 def test_whether_a_database_exists_is_told_only_to_those_who_know_a_password(doors):

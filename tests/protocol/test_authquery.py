@@ -88,6 +88,15 @@ def test_notices_in_between_are_not_for_us():
     assert parse_secret(warned, "ann") == (Plain(Secret("x")),)
 
 
+def test_a_name_that_postgresql_cuts_is_believed_only_where_it_is_told():
+    """Else whoever knows the password of x...x (63 bytes) could call himself by any longer name."""
+    name = 63 * "x"
+    assert parse_secret(answer(["pw"], types=(TEXT,)), name) == (Plain(Secret("pw")),)
+    assert parse_secret(answer([name + "x", "pw"], types=(TEXT, TEXT)), name + "x") == (Plain(Secret("pw")),)
+    with pytest.raises(BadRow, match="without a name"):
+        parse_secret(answer(["pw"], types=(TEXT,)), name + "x")
+
+
 def test_an_answer_for_somebody_else_is_for_nobody():
     with pytest.raises(BadRow, match="for somebody else"):
         parse_secret(answer(["anna", "x"]), "ann")

@@ -97,13 +97,17 @@ def test_other_protocols_are_refused(major, minor):
     assert refused.sentence == f"unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.2"
 
 
-@pytest.mark.parametrize("what", ["user", "database"])
-def test_a_name_may_have_63_bytes_and_no_more(what):
-    fitting = {"user": "a", what: "é" * 31 + "x"}
-    assert parse_startup(packet(**fitting)).parameters[what] == "é" * 31 + "x"
-    refused = refusal(packet(**{"user": "a", what: "é" * 32}))
+@pytest.mark.parametrize(("what", "most"), [("user", 127), ("database", 63)])
+def test_a_name_may_have_so_many_bytes_and_no_more(what, most):
+    name = "é" * (most // 2) + "x"
+    assert parse_startup(packet(**{"user": "a", "database": "b", what: name})).parameters[what] == name
+    refused = refusal(packet(**{"user": "a", "database": "b", what: name + "x"}))
     assert refused.sqlstate == "08P01"
-    assert refused.sentence.startswith(f"{what} name of 64 bytes is too long")
+    assert refused.sentence.startswith(f"{what} name of {most + 1} bytes is too long, at most {most} are allowed: ")
+
+
+def test_a_database_that_is_not_named_may_not_have_the_name_of_a_user_with_a_long_one():
+    assert refusal(packet(user="x" * 64)).sentence.startswith("database name of 64 bytes is too long")
 
 
 def test_a_refusal_repeats_little_of_a_long_name_and_nothing_unprintable():
