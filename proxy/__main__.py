@@ -3,11 +3,13 @@ The command line: `pgshuttle [-d] [-R] [-q] [-v] [-u USER] [-V] [-h] [--check] p
 
 Theory. Everything that can be wrong is looked at before anything begins: the file with all its mistakes, the users,
 the account we run as, the sockets. Only then the process detaches, so whoever starts it sees the mistakes on
-the terminal and in the exit code (0 all well, 1 something is wrong, 2 the command line is).
+the terminal and in the exit code (0 all well, 1 something is wrong, 2 the command line is). The log hears of them too
+as soon as it is known where that is.
 """
 
 import argparse
 import asyncio
+import contextlib
 import os
 import socket
 import sys
@@ -23,6 +25,7 @@ from proxy.config.advice import Secrets
 from proxy.config.check import report
 from proxy.config.ini import BadConfig, Config, read
 from proxy.config.outside import MODULES
+from proxy.config.settings import Settings
 from proxy.daemon import (
     PidFile,
     StartFailed,
@@ -95,6 +98,7 @@ def _look_at_tls(config: Config) -> tuple[str, ...]:
 
 def start(options: argparse.Namespace) -> int:
     """Become what was asked for, and run until told to stop."""
+    config: Config | None = None
     try:
         config = read(options.file)
         users, tls = read_users_of(config), read_contexts(config)
@@ -106,11 +110,31 @@ def start(options: argparse.Namespace) -> int:
             raise StartFailed("-d needs pidfile =, and logfile = or syslog = 1, in the file")
         return _start(options, config, users, user, tls)
     except (BadConfig, BadUserFile, BadTls) as bad:
-        for mistake in bad.mistakes:
-            print(mistake, file=sys.stderr)
+        reasons, prefix = [str(mistake) for mistake in bad.mistakes], ""
     except (StartFailed, OSError) as error:
-        print(f"pgshuttle: {_words_of(error)}", file=sys.stderr)
+        reasons, prefix = [_words_of(error)], "pgshuttle: "
+    for reason in reasons:
+        print(f"{prefix}{reason}", file=sys.stderr)
+    if config is not None:
+        _log_failure(config.settings, options.user, reasons)
     return 1
+
+
+def _log_failure(settings: Settings, user: str, reasons: Sequence[str]) -> None:
+    """
+    Into the log, too: nobody sees the terminal of what a machine starts. By the account that would have run, as a file
+    that root makes is one that this account cannot write to; where none is named the terminal must do.
+    """
+    user = user or settings.user
+    if not (settings.logfile or settings.syslog) or (os.geteuid() == 0 and not user):
+        return
+    with contextlib.suppress(StartFailed, OSError):  # which may be the very reason
+        if os.geteuid() == 0:
+            become_user(user)
+        log = Log(destination_of(settings, is_quiet=True))
+        for reason in reasons:
+            log.fatal(reason)
+        log.close()
 
 
 def _words_of(error: StartFailed | OSError) -> str:

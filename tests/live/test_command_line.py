@@ -1,6 +1,7 @@
 """The command line: --check, mistakes before anything starts, root refused, pid file and daemon."""
 
 import os
+import pwd
 import re
 import subprocess
 import sys
@@ -114,6 +115,16 @@ def test_as_a_daemon_it_detaches_and_its_pid_file_goes_with_it(stand):
     time.sleep(0.1)
     assert "process down" in log.read_text()
     assert "Traceback" not in log.read_text()
+
+
+def test_why_it_does_not_start_is_in_the_log_of_the_account_it_would_have_become(stand):
+    stand.folder.chmod(0o777)
+    log = stand.folder / "daemon.log"
+    stand.settings |= {"listen_addr": "", "logfile": log}
+    stand.write()
+    assert run("-u", find_account(), stand.file).returncode == 1
+    assert re.search(r" FATAL nowhere to listen on: .*\n$", log.read_text())
+    assert log.stat().st_uid == pwd.getpwnam(find_account()).pw_uid
 
 
 @pytest.mark.parametrize("name", ["pidfile", "logfile"])

@@ -64,6 +64,36 @@ def test_a_file_with_mistakes_starts_nothing(tmp_path, capsys):
     assert f"{file}:2" in capsys.readouterr().err
 
 
+def test_why_it_does_not_start_is_in_the_log_as_well(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    log = tmp_path / "log"
+    (tmp_path / "users.txt").write_text('"anna"\n')
+    logging = GOOD.replace("trust\n", f"trust\nlogfile = {log}\n")
+    for text, reason in (
+        (logging, "nowhere to listen on: name a listen_addr or a unix_socket_dir"),
+        (logging.replace("trust\n", f"md5\nauth_file = {tmp_path}/users.txt\n"), f"{tmp_path}/users.txt:1: "),
+    ):
+        assert command.start(command.parse_arguments([a_file(tmp_path, text)])) == 1
+        assert reason in capsys.readouterr().err
+        assert f" FATAL {reason}" in log.read_text().splitlines()[-1]
+
+
+def test_a_log_that_cannot_be_written_to_changes_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    text = GOOD.replace("trust\n", f"trust\nlogfile = {tmp_path}/no/log\n")
+    assert command.start(command.parse_arguments([a_file(tmp_path, text)])) == 1
+    assert capsys.readouterr().err.startswith("pgshuttle: ")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files that others cannot write to")
+def test_root_makes_no_log_that_the_account_it_would_become_cannot_write_to(tmp_path, capsys):
+    log = tmp_path / "log"
+    text = GOOD.replace("trust\n", f"trust\nlogfile = {log}\n")
+    assert command.start(command.parse_arguments([a_file(tmp_path, text)])) == 1
+    assert "running as root is refused" in capsys.readouterr().err
+    assert not log.exists()
+
+
 def test_root_is_refused_unless_another_account_is_named(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert command.start(command.parse_arguments([a_file(tmp_path, GOOD)])) == 1
