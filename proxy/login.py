@@ -13,6 +13,7 @@ A client that asks for replication takes another way from the moment we know who
 """
 
 import asyncio
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -38,7 +39,7 @@ from proxy.client import Client
 from proxy.config.entries import CONSOLES, Database
 from proxy.fitting import wait_spelled
 from proxy.inbox import Inbox
-from proxy.log import DEBUG, as_address, tag_client
+from proxy.log import DEBUG, UNIX, Address, as_address, tag_client
 from proxy.patience import find_refusal
 
 MAX_GREETINGS = 1000  # different ones remembered per pool
@@ -255,8 +256,8 @@ async def welcome(inbox: Inbox, proxy: Any, visitor: Visitor, address: tuple[str
     check_client_limits(proxy, pool, visitor.user)
     wishes = visitor.wishes
     if proxy.settings.application_name_add_host:
-        host = f"{wishes.get('application_name', 'app')} - {as_address(address)}"
-        wishes = {**wishes, "application_name": clean(host)}
+        name = f"{wishes.get('application_name', 'app')} - {_describe_host(as_address(address))}"
+        wishes = {**wishes, "application_name": clean(name)}
     began = pool.now()
     try:
         async with asyncio.timeout(pool.limits.query_wait_timeout) as scope:
@@ -270,6 +271,11 @@ async def welcome(inbox: Inbox, proxy: Any, visitor: Visitor, address: tuple[str
     client = settle(proxy, pool, visitor, followed, address)
     inbox.write(join_welcome(visitor, told, client.key, proxy.settings.login_notify_message))
     return client
+
+
+def _describe_host(address: Address) -> str:
+    """In PgBouncer's words, which name the machine of somebody on a Unix socket, as PostgreSQL may be on another."""
+    return f"{UNIX}({address.pid}@{socket.gethostname()}):{address.port}" if address.host == UNIX else str(address)
 
 
 def settle(proxy: Any, pool: Any, visitor: Visitor, followed: ParameterSet, address: tuple[str, int]) -> Client:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import socket
 
 import pytest
 
@@ -13,6 +14,7 @@ from proxy.auth.users import NOBODY, read_users
 from proxy.config.ini import read
 from proxy.failing import LoginFailed
 from proxy.login import greet
+from proxy.log import Address
 from proxy.main import Proxy
 from proxy.visit import Visit
 from tests.fakes import WELCOME, FakeClock, FakeLog, FakeWorld
@@ -20,6 +22,7 @@ from tests.proxy.auth.wire import alone, play, wired
 
 PARAMETERS = {"TimeZone": "UTC", "application_name": "", "server_version": "18.0"}
 HELLO = build_startup({"user": "anna", "database": "shop"})
+HERE = ("10.0.0.7", 51234)
 
 
 def a_proxy(path, text="", **settings):
@@ -51,13 +54,13 @@ def find_pool(proxy):
     return proxy.pools.find(proxy.config.find_database("shop"), "anna")
 
 
-async def meet(proxy, inbox, warm=True):
+async def meet(proxy, inbox, warm=True, address=HERE):
     if warm:
         find_pool(proxy).welcome = PARAMETERS
     wired(inbox).set_protocol = lambda phase: None
     wired(inbox).get_write_buffer_size = lambda: 0
     wired(inbox).is_closing = lambda: False
-    talk = Visit(proxy, inbox, ("10.0.0.7", 51234))
+    talk = Visit(proxy, inbox, address)
     try:
         await talk.serve()
     finally:
@@ -98,6 +101,20 @@ def test_a_timeout_of_idle_connections_is_for_servers_of_ones_own(mode, theirs):
     followed, _ = greet(pool, WELCOME, WELCOME, {"idle_session_timeout": "20ms", "work_mem": "8MB"})
     assert followed.get("idle_session_timeout") == theirs
     assert followed["work_mem"] == "8MB"
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [(HERE, "psql - 10.0.0.7:51234"), (Address.of_unix(6432, 4711), "psql - unix(4711@db7):6432")],
+)
+def test_its_place_may_be_added_to_its_name_in_pgbouncers_form(address, name, tmp_path, monkeypatch):
+    async def main():
+        inbox = alone(build_startup({"user": "anna", "database": "shop", "application_name": "psql"}))
+        await meet(a_proxy(tmp_path, application_name_add_host=1), inbox, address=address)
+        return wired(inbox).written
+
+    monkeypatch.setattr(socket, "gethostname", lambda: "db7")
+    assert build_parameter_status("application_name", name) in play(main())
 
 
 def test_encryption_is_declined_and_the_login_goes_on(tmp_path):
