@@ -34,12 +34,13 @@ LAST_WORDS = 1.0  # seconds a server that did not let us in has to hang up
 class Approach:
     """`owner` has a `pool`, and gets `endpoint`, `address`, `tls`, `parameters`, `key`, `pid`."""
 
-    def __init__(self, owner: Any, keeper: KeyKeeper) -> None:
+    def __init__(self, owner: Any, keeper: KeyKeeper, file: str = "proxy.ini") -> None:
         self.owner = owner
         self.inbox: Inbox | None = None
         self.began = 0.0  # when it headed for the place where it is now
         self.base: dict[str, str] = {}  # what `connect_query` has set
         self._keeper = keeper
+        self._file = file  # where a password could stand
         self._rows = b""  # of the last query
 
     def head_for(self, endpoint: Any) -> None:
@@ -73,7 +74,7 @@ class Approach:
         """
         assert self.inbox is not None
         self.inbox.write(build_startup(said, codes.PROTOCOL_3_0 | minor))
-        await prove_ourselves(self.inbox, said["user"], password, self._keeper, minor)
+        await prove_ourselves(self.inbox, said["user"], password, self._keeper, minor, file=self._file)
         await self._wait_ready()
 
     async def ask(self, query: str) -> ErrorFields | None:

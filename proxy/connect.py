@@ -18,6 +18,7 @@ knows, and a pooler that hangs up on us is asked again in the oldest and remembe
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -82,7 +83,7 @@ class Opener:
             _succeed(approach)
 
     def approach(self, owner: Any) -> Approach:
-        return Approach(owner, self._keeper)
+        return Approach(owner, self._keeper, os.path.basename(self._world.config.path))
 
     async def enter(self, approach: Approach, said: Mapping[str, str] | None = None, *, may_query: bool = True) -> None:
         """

@@ -53,7 +53,7 @@ _HAVE: Final = {
     ScramVerifier: "the password, by {}, of which we have only a SCRAM verifier: its keys come with a client's login",
     LearntKeys: "the password, by {}, of which we have only the keys of SCRAM",
 }
-_WHERE_TO_GIVE: Final = "Give it as password= of the database in proxy.ini, or in the user's line of auth_file."
+_WHERE_TO_GIVE: Final = "Give it as password= of the database in {}, or in the user's line of auth_file."
 _UNLIKE: Final = "a proof of its password {}, which the SCRAM keys of a client's login here cannot give"
 _MAKE_ALIKE: Final = (
     "The pooler's verifier of this user and the server's must be the same to the byte: copy rolpassword from pg_authid"
@@ -73,14 +73,17 @@ class TooNew(Exception):
     """The server turned us away at once: it may not know the version we asked for. Its words, if any, are the text."""
 
 
-async def prove_ourselves(inbox: Inbox, user: str, password: Password, keeper: KeyKeeper, minor: int = 0) -> int:
+async def prove_ourselves(
+    inbox: Inbox, user: str, password: Password, keeper: KeyKeeper, minor: int = 0, *, file: str = "proxy.ini"
+) -> int:
     """
     Log in as `user` with protocol 3.`minor`; returns when AuthenticationOk has come, with the minor that is spoken.
+    `file` is named where a password is missing.
 
     ServerRefused: the server said no, or asks for a password we do not have. ProtocolError: it breaks the protocol,
     asks in a way we do not speak, or cannot prove itself. PeerGone: it closed the connection. TooNew: try an older one.
     """
-    login = _Login(inbox, user, password, keeper, minor)
+    login = _Login(inbox, user, password, keeper, minor, file)
     code, rest = await login.wait_request()
     if code in _ANSWERS:
         await _ANSWERS[code](login, rest)
@@ -102,12 +105,13 @@ def _complain(code: int, user: str) -> str:
 class _Login:
     """One login: what we know, and the server's requests one after another."""
 
-    def __init__(self, inbox: Inbox, user: str, password: Password, keeper: KeyKeeper, minor: int) -> None:
+    def __init__(self, inbox: Inbox, user: str, password: Password, keeper: KeyKeeper, minor: int, file: str) -> None:
         self.inbox = inbox
         self.user = user
         self.password = password
         self.keeper = keeper
         self.minor = minor
+        self._file = file
         self._messages_left = MAX_MESSAGES
         self._has_negotiated = False
 
@@ -164,7 +168,7 @@ class _Login:
         """Our password, which `method` needs; ServerRefused when we have none, or only something made of it."""
         if isinstance(self.password, Secret) and self.password:
             return self.password
-        raise self._lack(_HAVE[type(self.password)].format(method), _WHERE_TO_GIVE)
+        raise self._lack(_HAVE[type(self.password)].format(method), _WHERE_TO_GIVE.format(self._file))
 
     def check_scram(self, mechanism: str) -> None:
         """ServerRefused when nothing that we have is good for SCRAM."""

@@ -10,6 +10,7 @@ from protocol.passwords import Secret
 from protocol.startup import parse_startup
 from proxy.approach import MAX_GREETINGS
 from proxy.config.entries import Database
+from proxy.config.ini import Config
 from proxy.config.kinds import LoadBalance
 from proxy.config.settings import assign, defaults
 from proxy.connect import Opener
@@ -96,6 +97,7 @@ class World(FakeWorld):
         super().__init__(**limits)
         self.database = Database(name="shop", hosts=hosts, load_balance_hosts=balance)
         self.opener = Opener(Tasks(self.log), a_keeper(), self)
+        self.config = Config("/etc/pgbouncer/pgbouncer.ini", "pgbouncer", self.settings)
         self.passwords = (Secret("secret"),)
         self.taken = []
         self.resolver = Resolver()
@@ -224,6 +226,14 @@ def test_of_several_passwords_the_one_that_is_right_is_found_and_remembered(monk
     assert server.state is IDLE
     assert world.taken == [three[2]]
     assert [b"one" in wired(world.inbox).written, b"three" in wired(world.inbox).written] == [False, True]
+
+
+def test_where_a_password_is_missing_the_file_that_was_read_is_named(monkeypatch):
+    """By its name: where it is, is none of a client's business."""
+    world, server = opened_with((None,), ASKED, monkeypatch)
+    assert server.state is CLOSED
+    hint = "Give it as password= of the database in pgbouncer.ini, or in the user's line of auth_file."
+    assert world.pool.failure.hint == hint
 
 
 def test_when_none_is_right_the_last_refusal_is_told(monkeypatch):
