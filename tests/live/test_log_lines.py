@@ -245,7 +245,7 @@ def test_the_log_moves_with_a_reload_and_is_opened_anew_for_rotation(upstream):
         wait_until(lambda: second.exists() and "login attempt" in second.read_text(), "a changed logfile takes effect")
         stand.settings["logfile"] = stand.folder / "no" / "such" / "folder"
         stand.reload()
-        wait_until(lambda: "keeping the old one: No such file" in second.read_text(), "the old one stays")
+        wait_until(lambda: "cannot be opened: there is no folder" in second.read_text(), "the old one stays")
 
 
 def test_verbose_tells_more_and_may_be_changed_live(upstream):

@@ -261,7 +261,7 @@ REFUSALS = {
     "no user at all": Row("FATAL", "28000", "no PostgreSQL user name specified in startup packet", "", refused("")),
     "disabled database": Row("FATAL", "08004", 'database "shut" is disabled', "DH", disabled),
     "max_client_conn": Row(
-        "FATAL", "53300", "no more connections allowed (max_client_conn)", "",
+        "FATAL", "53300", "no more connections allowed (max_client_conn)", "H",
         beside(while_set("max_client_conn", "1", "1000", refused())),
     ),
     "max_db_client_connections": Row(
