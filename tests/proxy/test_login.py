@@ -13,8 +13,8 @@ from protocol.startup import build_cancel_request, build_gss_request, build_ssl_
 from proxy.auth.users import NOBODY, read_users
 from proxy.config.ini import read
 from proxy.failing import LoginFailed
-from proxy.login import greet
 from proxy.log import Address
+from proxy.login import greet
 from proxy.main import Proxy
 from proxy.visit import Visit
 from tests.fakes import WELCOME, FakeClock, FakeLog, FakeWorld
