@@ -46,7 +46,9 @@ _PATH = re.compile(rb"[A-Za-z_][A-Za-z0-9_$]*+(?:\.[A-Za-z_][A-Za-z0-9_$]*+)*+")
 _is_custom = re.compile(r"[A-Za-z_\ufffd][\w$\ufffd]*(?:\.[A-Za-z_\ufffd][\w$\ufffd]*)+", re.ASCII).fullmatch
 
 # Such a path that is not plain ASCII.
-_ODD = re.compile(rb"[\w$\x80-\xff]\.[\w$]*[\x80-\xff]|[\x80-\xff][\w$]*\.[\w\x80-\xff]").search
+_ODD = re.compile(
+    rb"[A-Za-z0-9_$\x80-\xff]\.[A-Za-z0-9_$]*+[\x80-\xff]|[\x80-\xff][A-Za-z0-9_$]*+\.[A-Za-z_\x80-\xff]"
+).search
 _SETS = re.compile(rb"(?<![Rr][Ee])(?i:set)").search
 
 MAKES: Mapping[What, frozenset[Fact]] = {
