@@ -11,13 +11,13 @@ their guesses are counted together, and a balancer is whoever else is not mapped
 from typing import Final
 
 OWN_MAP: Final = "/proc/self/uid_map"
-_ALL: Final = ["0", "0", "4294967295"]
+_ALL: Final = [b"0", b"0", b"4294967295"]
 
 
 def sees_all_accounts(path: str = OWN_MAP) -> bool:
     """Is each account of this machine told as what it is? Yes where there is no such thing as a namespace."""
     try:
-        with open(path, encoding="ascii") as file:
+        with open(path, "rb") as file:  # as bytes: by now we may not have the right to load a codec
             return file.read().split() == _ALL
     except OSError:
         return True

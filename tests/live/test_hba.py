@@ -442,7 +442,7 @@ def test_psql_hears_why_and_the_log_knows_the_line(oracle: Oracle, stand: Stand)
     assert 'no pg_hba.conf entry for host "::1", user "anna", database "shop", no encryption' in ask("anna", "::1")
     assert 'no pg_hba.conf entry for host "[local]"' in ask("anna", str(stand.folder))
     assert 'password authentication failed for user "anna"' in ask("anna", "127.0.0.1", "no")
-    stand.wait_log(rf"password authentication failed for user .anna.: rule {oracle.hba}:3")
+    stand.wait_log(rf"password authentication failed for user .anna.: it is not the stored one, rule {oracle.hba}:3")
     assert "hba.conf" not in ask("anna", "127.0.0.1", "no")
 
 

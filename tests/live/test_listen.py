@@ -1,6 +1,7 @@
 """LISTEN for clients that share servers, on a real PostgreSQL: what is said is heard, whatever happens."""
 
 import asyncio
+import socket
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -84,7 +85,7 @@ async def open_hall(upstream: Any, folder: Any, *, database: str = "", user: str
     users = Users({name: (Plain(Secret(word)),) for name, word in upstream.secrets.items()})
     log = FakeLog()
     proxy = Proxy(read(str(folder / "proxy.ini")), users, log)  # type: ignore[arg-type]
-    await proxy.start()
+    await proxy.start([socket.create_server(("127.0.0.1", 0))])
     try:
         yield Hall(proxy, "postgres", user)
     finally:
