@@ -102,12 +102,14 @@ class Statement:
         return _head(b"Q", 4 + len(text)) + text
 
     def build_parse(self) -> bytes:
-        """Parameters have the types they had when it was first described, whatever columns they are compared with by
-        now: clients send values in that type, in binary perhaps, and PostgreSQL too keeps to it when it plans anew."""
-        body = self.body if self.description is None else self._find_body(self.description)
+        body = self.typed
         return _head(b"P", 5 + len(self.name) + len(body)) + self.name + b"\0" + body
 
-    def _find_body(self, description: bytes) -> bytes:
+    @property
+    def typed(self) -> bytes:
+        """Its body, with the types its parameters had when it was first described, whatever columns they are compared
+        with by now: clients send values in those, in binary perhaps, and PostgreSQL too keeps to them."""
+        description = self.description or b""
         types = description[HEADER_SIZE : 1 + int.from_bytes(description[1:HEADER_SIZE], "big")]
         is_whole = description[:1] == _TYPES and len(types) == 2 + 4 * int.from_bytes(types[:2], "big")
         return self.text + b"\0" + types if is_whole else self.body

@@ -30,7 +30,7 @@ def bring_home(client: Any, server: Any) -> bytes:
             pieces.append(build_query(b'PREPARE "%s" %s' % (quoted, statement.said or statement.body)))
             debts += ONE_QUERY
         else:
-            pieces += [rename_parse(name, statement.said or statement.body), SYNC_MESSAGE]
+            pieces += [rename_parse(name, statement.said or statement.typed), SYNC_MESSAGE]
             debts += (PARSE, SYNC)
     server.unnamed = None
     server.ledger.expect(tuple(debts), Chore())

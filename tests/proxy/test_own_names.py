@@ -5,13 +5,15 @@ from dataclasses import replace
 import pytest
 
 from protocol import codes
-from protocol.frontend import build_query
+from protocol.backend import build_parameter_description
+from protocol.frontend import build_parse, build_query
 from proxy.config.kinds import PoolMode, SessionState
 from tests.play import (
     Play,
     asked,
     client,
     released,
+    said,
     server,
     stays_linked,
     to_client,
@@ -99,3 +101,12 @@ def test_where_servers_are_shared_again_before_anything_was_asked_they_are_ours_
     play >> (lambda play: play.world.pool.set_limits(replace(play.world.pool.limits, pool_mode=PoolMode.TRANSACTION)))
     play >> client("B:a E S") << to_server("B:PGSHUTTLE_1 E S")
     assert play.server.status == codes.IDLE
+
+
+def test_they_keep_the_types_that_their_parameters_had():
+    play = a_play() >> client(build_parse(b"a", b"select $1") + asked("S"))
+    play >> server(said("1") + build_parameter_description([23]) + said("n Z:I")) << released
+    play.hear("server"), play.hear("client")
+    private(play)
+    play >> client("B:a E S")
+    assert play.hear("server").startswith(build_parse(b"a", b"select $1", [23]))
