@@ -77,6 +77,7 @@ TOO_LONG: Final = b"P"  # an unnamed statement whose Parse we have not kept
 MAX_DEPTH: Final = 5  # statements that run statements
 _GRAMMAR: Final = frozenset({b"standard_conforming_strings", b"client_encoding", b""})
 _OWN_VALUE: Final = re.compile(rb"\b(?:default|local\s*;?\s*$)", re.IGNORECASE)  # what it came with
+_DROPS: Final = re.compile(rb"deallocate|discard", re.IGNORECASE)  # statements, where nobody sees their names
 _SETS: Final = (Kind.SET, Kind.SET_LOCAL)
 TRANSLATED: Final = (What.LISTEN, What.PREPARE, What.EXECUTE, What.DEALLOCATE, What.DISCARD)
 
@@ -147,7 +148,10 @@ def note(client: Any, reading: Reading, text: bytes, values: bytes = b"", depth:
     if not habits.is_private:
         _note_meanings(client, reading, text)
         for executed, said in _find_executed(client, reading, depth):
-            note(client, executed, said, values, depth + 1)
+            note(client, executed, said + b" " + text, values, depth + 1)
+        if (depth or reading.has(What.UNCLEAR)) and _DROPS.search(text):
+            have_session(client)
+            client.session.has_dropped = True
     if client.stall is not None:
         have_session(client)
         client.stall.note(reading)

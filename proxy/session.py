@@ -107,13 +107,14 @@ class Session:
     """Of one client, from the first text that may have changed it."""
 
     __slots__ = (
-        "_asking", "_doubts", "_ground", "_has_failed", "_is_blurred", "_is_spoilt", "has_ddl", "is_grammar_open",
-        "pins",
+        "_asking", "_doubts", "_ground", "_has_failed", "_is_blurred", "_is_spoilt", "has_ddl", "has_dropped",
+        "is_grammar_open", "pins",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.pins: Pins = {}
         self.has_ddl = False  # in the transaction at hand
+        self.has_dropped = False  # statements of its server, perhaps, which others take to be there
         self.is_grammar_open = False  # likewise: it may have changed how texts are read, and is not answered
         self._doubts: Doubts | None = None
         self._asking: Inspector | Wipe | None = None
@@ -169,6 +170,9 @@ class Session:
             has_ddl, self.has_ddl, self.is_grammar_open = self.has_ddl, False, False
             if has_ddl:
                 client.pool.world.schema_changed(client.pool)
+        if self.has_dropped:
+            self.has_dropped = False
+            server.statements.update(dict.fromkeys(server.statements, 0))  # made anew before they are used
         if client.stall is not None:
             client.stall.settle()
         asked, self._asking = self._asking, None

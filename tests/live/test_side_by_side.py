@@ -163,6 +163,23 @@ OVERLOOKED: dict[str, list[Step]] = {
         ("a", "explain (analyze, costs off, timing off, summary off) execute p"), ("b", "show work_mem"),
         ("a", "show work_mem"),
     ],
+    "statements that are dropped by one": [
+        ("b", named("s", "select 5")),
+        ("a", parse("deallocate all", "n") + SYNC),
+        ("a", "execute n"),
+        ("b", again("s")),
+    ],
+    "statements that are dropped by a block": [
+        ("b", named("s", "select 5")),
+        ("a", "do $$ begin execute 'deallocate all'; end $$"),
+        ("b", again("s")),
+    ],
+    "a parameter that only the arguments name": [
+        ("a", "prepare p(text, text) as select set_config($1, $2, false)"),
+        ("a", "execute p('my.cust', 'x')"),
+        ("b", "select coalesce(current_setting('my.cust', true), '')"),
+        ("a", "select current_setting('my.cust', true)"),
+    ],
     "a lock": [
         ("a", "prepare lk(bigint) as select pg_try_advisory_lock($1)"), ("a", "execute lk(99)"),
         ("a", "select pg_advisory_unlock(99)"), ("b", "select pg_try_advisory_lock(99)"),
