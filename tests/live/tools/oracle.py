@@ -11,6 +11,7 @@ Starting Python costs as much as all the rest. So our processes are forked from 
 
 import multiprocessing
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -192,7 +193,9 @@ def _names(body: bytes) -> list[str]:
 
 
 def _clean(value: str | None, folder: Path, port: int) -> str:
-    return (value or "").replace(str(folder), "{folder}").replace(str(port), "{port}")
+    return re.sub(
+        rf"(?<!\d){port}(?!\d)", "{port}", (value or "").replace(str(folder), "{folder}")
+    )  # not in 2147483647
 
 
 def _read(folder: Path) -> str:
