@@ -26,7 +26,7 @@ from proxy.groups import Entries, Group, enter
 from proxy.handing import Handing
 from proxy.log import Tag, tag_client
 from proxy.preparing import Preparing
-from proxy.reword import forget_missing, forget_stale, is_replanned
+from proxy.reword import forget_stale, is_replanned
 from proxy.states import RESTING, ClientState, Closing, PoolState
 from proxy.units import Unit, let_off
 
@@ -315,7 +315,7 @@ class Line(Handing):
         if is_replanned(error):
             forget_stale(self.pool, self.server)
         else:
-            forget_missing(self.server)
+            dispatch.forget_missing(self.server)
 
     def lose_server(self, why: Closing, said: ErrorFields | None, *, was_told: bool, cut: Any) -> None:
         """Our server is gone. What it ran may be why, and hears of it; those behind had not begun, and stand in line

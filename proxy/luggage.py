@@ -18,7 +18,6 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import Any, Final
 
-from protocol.effects import PLAIN, build_reading
 from protocol.parameters import ParameterSet
 from protocol.prepared import Context, Names, Statement, find_meanings
 from protocol.startup import MAX_KEY, MIN_KEY
@@ -29,8 +28,8 @@ from proxy.config.entries import CONSOLES
 from proxy.config.reload import LOGIN, SECRETS
 from proxy.holding import FAILED_BEGIN
 from proxy.log import Address
-from proxy.requests import TOO_LONG, read
-from proxy.rewrite import without_prepare
+from proxy.requests import TOO_LONG
+from proxy.rewrite import read_prepared
 from proxy.states import ACTIVE, BEGUN, GONE, LINED, WAITING
 from proxy.tls import is_encrypted
 
@@ -175,7 +174,7 @@ def unpack_statement(client: Client, body: Body) -> Statement:
         if body["uses_names"]:
             statement.needs = (NOBODYS,)  # it speaks of names of the old process: it is made anew before it is used
     if statement.reading is None:
-        statement.reading = _read(client, statement)
+        statement.reading = read_prepared(client, statement)
     return statement
 
 
@@ -191,15 +190,6 @@ def _find_shared(client: Client, text: bytes, description: bytes | None, body: B
         fresh.description = description
         return fresh
     return known if known.description == description and not known.is_outdated else None
-
-
-def _read(client: Client, statement: Statement) -> Any:
-    if statement.is_sql:
-        text = b"PREPARE x " + statement.body
-        sentences = tuple(without_prepare(each) for each in read(client, text).sentences)
-        return build_reading(text, sentences)
-    text = (statement.said or statement.body).split(b"\0", 1)[0]
-    return PLAIN if client.pool.is_plain(text) else read(client, text)
 
 
 # Pools.

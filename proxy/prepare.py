@@ -53,7 +53,7 @@ from proxy import rounds, session, stalls
 from proxy.batch import NOBODYS, Batch
 from proxy.envoys import Alias, Envoy, Injection, Naming, Tagged
 from proxy.pins import PinReason
-from proxy.requests import TOO_LONG, UNREAD_TEXT, note, read
+from proxy.requests import TOO_LONG, note, read, unnamed_text
 from proxy.rewrite import find_used, list_listens, names_in_sql, names_of, rewrite_listen, rewrite_query, rewrite_uses
 
 
@@ -221,7 +221,7 @@ class Translation(Batch):
         if not name:
             self._bring_unnamed(pos)
             if self.client.unnamed:
-                text = _unnamed_text(self.client.unnamed)
+                text = unnamed_text(self.client.unnamed)
                 self._note(self._read_text(text), text, pos, end)
         elif is_ours(name):
             self.replace(pos, span[1], rename_bind(self.data, pos, end, span, mark(name)))
@@ -339,13 +339,6 @@ class Translation(Batch):
         else:
             self.enter_as(ONE_QUERY, owner)
             self.owner = self.client  # from here on a probe would lose count of the units
-
-
-def _unnamed_text(message: bytes) -> bytes:
-    """The text in a Parse without a name; it may be one that was too long to be kept."""
-    if message is TOO_LONG:
-        return UNREAD_TEXT
-    return message[HEADER_SIZE + 1 : message.find(0, HEADER_SIZE + 1)]
 
 
 Translation.translations = {

@@ -223,6 +223,13 @@ def look_at_parse(client: Any, data: bytes, pos: int, end: int, parsed: bool) ->
     return verdict if verdict >= CARE else UNNAMED
 
 
+def unnamed_text(message: bytes) -> bytes:
+    """The text in a Parse without a name; it may be one that was too long to be kept."""
+    if message is TOO_LONG:
+        return UNREAD_TEXT
+    return message[HEADER_SIZE + 1 : message.find(0, HEADER_SIZE + 1)]
+
+
 def look_at_bind(client: Any, data: bytes, pos: int, end: int, parsed: bool) -> int:
     if data[pos + HEADER_SIZE : pos + HEADER_SIZE + 2] != b"\0\0":
         names = find_bind_names(data, pos, end)

@@ -20,6 +20,7 @@ from protocol.body import build_message
 from protocol.ledger import BIND, SYNC
 from protocol.prepared import MARK, NEVER, PREFIX, Names, replace_name
 from proxy.chores import hearer
+from proxy.dispatch import forget_missing
 from proxy.envoys import NO_ALIASES, Repeat
 
 _OURS = re.compile(re.escape(PREFIX) + rb"[0-9]+" + re.escape(MARK) + rb"?")
@@ -101,9 +102,3 @@ def forget_stale(pool: Any, server: Any) -> None:
     for statement, generation in known.items():
         if generation < pool.generation:
             known[statement] = 0
-
-
-def forget_missing(server: Any) -> None:
-    """Somebody has dropped what we believed to be there, out of our sight: perhaps more than this."""
-    for statement in server.statements:
-        server.statements[statement] = 0

@@ -193,5 +193,14 @@ class _Script:
         batch.needed.add(statement)
 
 
+def read_prepared(client: Any, statement: Statement) -> Reading:
+    """What running it may do, read anew: of a statement that was made in another process, or under other habits."""
+    if statement.is_sql:
+        text = b"PREPARE x " + statement.body
+        return build_reading(text, tuple(map(without_prepare, read(client, text).sentences)))
+    text = (statement.said or statement.body).split(b"\0", 1)[0]
+    return PLAIN if client.pool.is_plain(text) else read(client, text)
+
+
 def without_prepare(sentence: Sentence) -> Sentence:
     return replace(sentence, acts=tuple(act for act in sentence.acts if act.what is not What.PREPARE))

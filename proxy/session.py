@@ -172,7 +172,7 @@ class Session:
                 client.pool.world.schema_changed(client.pool)
         if self.has_dropped:
             self.has_dropped = False
-            server.statements.update(dict.fromkeys(server.statements, 0))  # made anew before they are used
+            dispatch.forget_missing(server)
         if client.stall is not None:
             client.stall.settle()
         asked, self._asking = self._asking, None

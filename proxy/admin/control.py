@@ -30,9 +30,13 @@ async def _set(session: Session, command: Command) -> str:
     """SET key = value: until the next reload or restart."""
     row = SETTINGS.get(command.word)
     if row is None:
-        unknown, near = f"here is no setting {command.word!r}", suggest(command.word, SETTINGS)
-        detail, hint, note = f"T{unknown}.", near.removeprefix(", ").capitalize(), f"(t{unknown})"
-        raise Refused(sqlstate.UNDEFINED_OBJECT, "SET failed", detail=detail, hint=hint, note=note)
+        raise Refused(
+            sqlstate.UNDEFINED_OBJECT,
+            "SET failed",
+            detail=f"There is no setting {command.word!r}.",
+            hint=suggest(command.word, SETTINGS).removeprefix(", ").capitalize(),
+            note=f"(there is no setting {command.word!r})",
+        )
     if row.reload is RESTART:
         fixed = f"{row.name} can only be changed by a restart"
         raise Refused(sqlstate.CANT_CHANGE_RUNTIME_PARAM, "SET failed", detail=f"{fixed}.", note=f"({fixed})")
