@@ -120,6 +120,11 @@ def fold(text: bytes) -> str | None:
     return None if '"' in shape or "--" in shape or "/*" in shape else shape
 
 
+def can_vouch(name: str) -> bool:
+    """May a function be vouched for by this name? Those that differ in their digits are one in a shape."""
+    return not any(map(str.isdigit, name))
+
+
 def judge(shape: str | None, vouched: Iterable[bytes] = ()) -> Verdict:
     """May the texts of this shape share a line? `vouched` are functions, in lower case, without schema."""
     if shape is None or len(shape) > MAX_LENGTH:

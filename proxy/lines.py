@@ -25,7 +25,7 @@ from typing import Any
 from protocol.framing import HEADER_SIZE
 from protocol.ledger import Debt
 from protocol.parameters import ParameterSet
-from protocol.sharing import ZEROS
+from protocol.sharing import ZEROS, can_vouch
 from proxy import rounds, stuck
 from proxy.books import Book
 from proxy.config.kinds import is_private
@@ -75,7 +75,7 @@ class Lines:
         self.group: int = limits.pipeline_group
         self.fewest = max(limits.pipeline_group_min, 2) if self.group > 1 else inf  # that make a group
         self.spread.set_limit(limits.pipeline_servers)
-        vouched = frozenset(name.lower().encode() for name in limits.pipeline_functions)
+        vouched = frozenset(name.lower().encode() for name in limits.pipeline_functions if can_vouch(name))
         self.book.adapt(
             vouched, self.max_wait, limits.pipeline_max_bytes,
             is_sharing=is_sharing, is_tracking=limits.track_statements,

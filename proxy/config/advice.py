@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from protocol.sharing import can_vouch
 from proxy.config.entries import Database, User
 from proxy.config.ini import Config
 from proxy.config.kinds import AuthType, PoolMode, SessionState, is_private
@@ -181,6 +182,12 @@ RULES: Final = (
         WARNING,
         lambda s: s.pipeline_depth > 1 and is_private(s.pool_mode, s.session_state),
         "pipeline_depth has no effect where pool_mode is session or session_state is audit: no server is shared there",
+    ),
+    Rule(
+        "pipeline_functions",
+        WARNING,
+        lambda s: not all(map(can_vouch, s.pipeline_functions)),
+        "a function with a digit in its name stays without a line: it cannot be told from others but for their digits",
     ),
     Rule(
         "reserve_pool_size",

@@ -106,6 +106,12 @@ def test_functions_an_administrator_vouches_for():
     assert play.lines.book.find(b"select other(1)").verdict is not FIT
 
 
+def test_who_vouches_for_one_does_not_vouch_for_those_that_differ_in_a_digit():
+    play = Lined("ab", pipeline_functions=("rates0", "rates7"))
+    for number in range(10):
+        assert play.lines.book.find(b"select rates%d(1)" % number).verdict is not FIT
+
+
 # Who goes where.
 
 
