@@ -77,18 +77,18 @@ class Probe(Envoy):
 class Trace(Probe):
     """Of all that a client sends at once."""
 
-    __slots__ = ("units",)
+    __slots__ = ("due",)
 
-    def __init__(self, client: Any, data: bytes, *units: Counts) -> None:
+    def __init__(self, client: Any, data: bytes, *due: Counts) -> None:
         super().__init__(client, None, data)
-        self.units: deque[Counts] = deque(units)
+        self.due: deque[Counts] = deque(due)  # not `units`: by those one knows a group (chores.is_for)
 
     def is_about(self, data: bytes) -> bool:
         return True  # what waited goes together with what came behind it
 
     def _note(self) -> None:
         client = self.client
-        counts = self.units.popleft() if self.units else {}
+        counts = self.due.popleft() if self.due else {}
         self._note_all(counts, self._find_time())
         if client.waiting_since > client.ready_at:
             for shape in counts:

@@ -95,7 +95,7 @@ def _note_query(client: Any, data: bytes, pos: int, end: int) -> None:
     trace = trace_of(client, data)
     if trace is not None:
         text = data[pos + HEADER_SIZE : end - 1]
-        trace.units.append({find_shape(client, text): 1})
+        trace.due.append({find_shape(client, text): 1})
 
 
 def _note_parse(client: Any, data: bytes, pos: int, end: int) -> None:
@@ -126,7 +126,7 @@ def _note_sync(client: Any, data: bytes, pos: int, end: int) -> None:
     trace = trace_of(client, data)
     unit = spoken_of(client).take_unit()
     if trace is not None:
-        trace.units.append(unit)
+        trace.due.append(unit)
 
 
 _NOTES: Final = {

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from tests.live.stand import Stand, wait_until
-from tests.live.wire import Gone, cancel_request, kinds, query, rows, sqlstate
+from tests.live.wire import SYNC, Gone, ask, cancel_request, kinds, query, rows, sqlstate
 
 pytestmark = pytest.mark.live
 
@@ -52,6 +52,15 @@ def test_a_running_query_is_cancelled_by_its_clients_key(stand, admin):
         assert kinds(answer) == "TEZ"
         assert sqlstate(answer) == "57014"
         assert rows(line.ask("select 'alive'")) == [("alive",)]
+
+
+@pytest.mark.parametrize("asked", [query(NAP), ask(NAP) + SYNC])
+def test_so_is_one_that_is_measured(upstream, admin, asked):
+    with Stand(upstream, {"track_statements": 1}) as stand, stand.raw() as line:
+        line.send(asked)
+        wait_until(lambda: is_running(admin), "the query runs")
+        cancel(stand, line.key)
+        assert sqlstate(line.read_until()) == "57014"
 
 
 @pytest.mark.solitary

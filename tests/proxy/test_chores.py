@@ -1,7 +1,8 @@
 """Owners of our own debts: they hear everything and tell nobody."""
 
 from protocol.backend import ErrorFields
-from proxy.chores import Chore, Preface
+from proxy.chores import Chore, Preface, is_for
+from proxy.probes import Probe, Trace
 
 
 def test_a_chore_keeps_the_reason_and_is_done_at_its_answer():
@@ -30,3 +31,10 @@ def test_a_preface_tells_of_its_failure_at_once_and_else_of_nothing():
     preface = Preface(done.append)
     preface.failed(ErrorFields("ERROR", "25006", "no"))
     assert [each.error.message for each in done] == ["no"]
+
+
+def test_a_look_at_an_answer_is_for_its_client():
+    client, other = object(), object()
+    for owner in (Probe(client, None, b""), Trace(client, b"", {"a shape": 1}), client):
+        assert is_for(owner, client)
+        assert not is_for(owner, other)
