@@ -39,13 +39,14 @@ from protocol.ledger import (
     Owner,
     is_unit_closed,
 )
-from protocol.prepared import CLOSE_NEVER, NAME_LENGTH, Names, Statement, is_at_home
+from protocol.prepared import CLOSE_NEVER, NAME_LENGTH, Names, Statement, is_at_home, rename_parse
 from proxy.envoys import Deed, Injection, Tagged
 from proxy.rounds import MAX_REPEATED
 
 _REPEATABLE: Final = (b"BES", b"BDES")  # a statement that exists is run, once: if its plan is stale it may be run again
 MAX_LOOKED_AT: Final = 20  # statements, for one that may go
-NOBODYS: Final = Statement(b"", b"\0\0\0")  # for what is put in front and has no name
+NO_TEXT: Final = b"\0\0\0"  # of a Parse, behind the name
+NOBODYS: Final = Statement(b"", NO_TEXT)  # for what is put in front and has no name
 
 
 class Batch:
@@ -216,6 +217,17 @@ class Batch:
             self.enter_as((*closes, PARSE, DESCRIBE, SYNC) if alone else (*closes, PARSE, DESCRIBE), owner)
         return owner
 
+    def stand_in(self, pos: int, statement: Statement) -> None:
+        """Put something by the name of `statement` in front of what only needs that: it is dropped, or given again. The
+        statement itself might not be made any more, without its table, and it would be in vain."""
+        is_alone = self.is_between_units
+        gone = self.make_room(pos, statement)
+        closes = (CLOSE,) * len(gone)
+        self.replace(pos, pos, rename_parse(statement.name, NO_TEXT) + (SYNC_MESSAGE if is_alone else b""))
+        owner = Injection(self.client, self.server, NOBODYS, gone, is_alone=is_alone)
+        self.enter_as((*closes, PARSE, SYNC) if is_alone else (*closes, PARSE), owner)
+        self.server.statements[statement] = 0  # what stands there is not to be run
+
     def _is_at_home(self, statement: Statement) -> bool:
         """Will the server make the same of it as whoever parsed it first? Its client may have changed parameters."""
         return is_at_home(statement, self.client.tail if self.client.is_line else self.client.followed)
@@ -282,9 +294,14 @@ class Batch:
         """See to it that the server has `statement`. False: what stands at `pos` must wait for its description."""
         self.needed = {statement, *statement.needs}
         self.reasons = []
+        is_run = bool(statement.needs) and statement.reading.has(What.EXECUTE)
         for needed in statement.needs:
-            if not self.has(needed):
+            if self.has(needed):
+                continue
+            if is_run:
                 self.reasons.append(self.inject(pos, needed, alone=self.is_between_units))
+            else:
+                self.stand_in(pos, needed)
         if self.has(statement):
             return True
         must_wait = statement.description is not None and not is_asked

@@ -92,7 +92,7 @@ class Translation(Batch):
             return
         elif (taken := self.names.get(name)) is not None:
             if not self.has(taken):
-                self.inject(pos, taken)
+                self.stand_in(pos, taken)
             self.replace(pos, end, rename_parse(taken.name, data[stop + 1 : end]))
             self.enter_as((PARSE,), Alias(self.client, {taken.name: name}))
         else:

@@ -151,7 +151,10 @@ class _Script:
         if statement is None:
             self.mark(act)
         else:
-            self._bring(statement)
+            if act.what is What.EXECUTE:
+                self._bring(statement)
+            else:
+                self._bring_name(statement)
             self.aliases[statement.name] = act.name
             self.edits.append((act.start, act.end, statement.quoted))
 
@@ -159,7 +162,7 @@ class _Script:
         batch = self.batch
         statement = batch.names.get(act.name)
         if statement is not None:  # the name is taken, and so is ours: PostgreSQL will say so
-            self._bring(statement)
+            self._bring_name(statement)
             self.aliases[statement.name] = act.name
         else:
             body = self.text[act.end : sentence.end].rstrip(b"; \t\r\n")
@@ -190,6 +193,13 @@ class _Script:
             is_alone = batch.is_between_units
             injection = batch.inject(self.pos, statement, alone=is_alone)
             self.injections += [injection] if injection.is_alone else []
+        batch.needed.add(statement)
+
+    def _bring_name(self, statement: Statement) -> None:
+        """Whatever it stands for there."""
+        batch = self.batch
+        if statement not in batch.needed and not batch.has(statement):
+            batch.stand_in(self.pos, statement)
         batch.needed.add(statement)
 
 

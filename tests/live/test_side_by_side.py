@@ -291,6 +291,26 @@ def test_tenants_that_say_the_same_share_a_statement(upstream):
         assert rows(found) == [("2",)]
 
 
+# Statements that cannot be made any more where they are missing.
+
+UNMADE = (
+    ("a", "create table gone (a int)"), ("a", "prepare g as select * from gone"), ("a", named("h", "table gone")),
+    ("a", "drop table gone"), ("b", named("x", "select 1")), ("b", named("y", "select 2")),
+)  # fmt: skip
+FREED: dict[str, list[Step]] = {
+    "by name": [("a", "deallocate g"), ("a", "deallocate h"), ("a", "execute g"), ("a", "prepare g as select 5")],
+    "by a statement": [("a", named("d", "deallocate g")), ("a", parse("deallocate h") + bind() + execute() + SYNC)],
+    "in a transaction": [("a", "begin"), ("a", "deallocate h"), ("a", "deallocate g"), ("a", "commit")],
+    "not, since it fails": [("a", "select 1/0; deallocate h"), ("a", "execute h"), ("a", again("h"))],
+    "not, since they are given again": [("a", "prepare g as select 1"), ("a", named("h", "select 1"))],
+}
+
+
+@pytest.mark.parametrize("how", FREED)
+def test_a_statement_that_cannot_be_made_any_more_can_be_dropped(upstream, how):
+    check(upstream, {"max_prepared_statements": 1}, [*UNMADE, *FREED[how], ("b", again("x"))])
+
+
 def test_who_goes_back_behind_an_unlisten_still_listens(upstream):
     with Stand(upstream, ONE_SERVER) as stand, stand.raw() as one, stand.raw() as other:
         for text in ("listen zz", "begin", "savepoint x", "unlisten zz", "rollback to x", "commit"):

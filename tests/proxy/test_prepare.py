@@ -198,8 +198,8 @@ def test_a_name_that_is_taken_is_refused_by_postgresql_in_the_clients_words():
 
 def test_a_name_that_is_taken_is_refused_also_by_a_server_that_lacks_it():
     play = prepared() >> another_server >> client("PARSE:a=select_2 S")
-    play << to_server("OURS:1=select_1 PARSE:PGSHUTTLE_1=select_2 S")
-    play >> server("1 t T:x TAKEN:PGSHUTTLE_1 Z:I") << to_client("TAKEN:a Z:I")
+    play << to_server("PARSE:PGSHUTTLE_1= S PARSE:PGSHUTTLE_1=select_2 S")
+    play >> server("1 Z:I TAKEN:PGSHUTTLE_1 Z:I") << to_client("TAKEN:a Z:I")
 
 
 def test_a_closed_name_is_free_and_the_statement_stays():

@@ -266,7 +266,35 @@ def test_what_is_named_behind_it_in_the_same_text_stays():
     play >> client(q("execute foo")) << to_server(q('execute "PGSHUTTLE_2"'))
 
 
+def test_where_it_is_missing_something_by_its_name_is_dropped_as_it_might_not_be_made_any_more():
+    play = prepared() >> another_server >> client(q("deallocate foo"))
+    play << to_server(asked("PARSE:PGSHUTTLE_1= S") + q('deallocate "PGSHUTTLE_1"'))
+    play >> server(said("1 Z:I") + DROPPED) << to_client(DROPPED) << released
+    assert not play.server.statements
+    assert not len(play.client.statements)
+
+
+def test_what_stands_in_for_it_is_never_run():
+    play = prepared() >> another_server >> client(q("select 1/0; deallocate foo"))
+    play >> server("1 Z:I ERROR:no Z:I") << released
+    play.hear("server")
+    play >> client(q("execute foo"))
+    play << to_server(asked("CLOSE:PGSHUTTLE_1") + GIVEN_1 + q('execute "PGSHUTTLE_1"'))
+
+
+def test_what_is_run_before_it_is_dropped_is_made():
+    play = prepared() >> another_server >> client(q("execute foo; deallocate foo"))
+    play << to_server(GIVEN_1 + q('execute "PGSHUTTLE_1"; deallocate "PGSHUTTLE_1"'))
+
+
 # The same by the extended protocol.
+
+
+def test_where_it_is_missing_something_by_its_name_is_dropped_there_too():
+    play = prepared() >> client("PARSE:d=deallocate_foo S") >> server("1 t n Z:I") << released
+    play.hear("server")
+    play >> another_server >> client("B:d D E S")
+    assert play.hear("server").startswith(asked("PARSE:PGSHUTTLE_1= S"))
 
 
 def test_an_execute_in_a_parse_is_rewritten_too():
