@@ -27,6 +27,7 @@ from .debts import (
     QUERY,
     READY,
     RUN,
+    SYNC,
     Debt,
     Entry,
     Owner,
@@ -124,8 +125,8 @@ class WholeAnswers:
         debts, at, pos = self._now, self._next - 1, 0
         if type(debts) is Round and not at and _is_whole_round(debts, data, last):
             return True
-        if not debts or debts[at] is not self.head[0]:
-            return False  # (a COPY has swallowed what stood between)
+        if not debts or debts[at] is not self.head[0] or debts[at] is SYNC:
+            return False  # (a COPY has swallowed what stood between; or it is a Sync alone)
         answers = ANSWERS[debts[at]]
         while pos < last:
             kind, length = _header(data, pos)

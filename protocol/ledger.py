@@ -19,7 +19,8 @@ Three rules of the protocol shape it (docs: "Message Flow", Extended Query and C
    which nobody can tell from here: one more ReadyForQuery may come than is owed (`doubts`). It is known
    by coming where none can be due; anything else there proves that it never will. A server in doubt must
    serve nobody else, or that ReadyForQuery would pay somebody else's debt.
-3. ReadyForQuery answers one Query, FunctionCall or Sync, each a debt of its own kind.
+3. ReadyForQuery answers one Query, FunctionCall or Sync, each a debt of its own kind. A Sync right behind another of
+   those has nothing to end (`was_bare`).
 
 The ledger never looks at a socket: it gives verdicts.
 """
@@ -83,7 +84,7 @@ class Ledger(WholeAnswers):
     What one client sent at once stands there as one entry, (debts, owner), so a batch is entered in one step.
     """
 
-    __slots__ = ("copying", "failed_at", "skipping", "voided")
+    __slots__ = ("_is_begun", "copying", "failed_at", "skipping", "voided", "was_bare")
 
     def __init__(self) -> None:
         self.head = NOBODYS
@@ -98,6 +99,8 @@ class Ledger(WholeAnswers):
         self.skipping = False  # an error came and its Sync has not been sent yet
         self.doubts = 0  # how many ReadyForQuery may come that nobody is owed; see rule 2
         self._swallowed = 0  # Syncs that a COPY under way has swallowed, if it goes well
+        self._is_begun = False  # something has been paid since the last ReadyForQuery
+        self.was_bare = False  # the last ReadyForQuery, if it was settled here, answered a Sync and nothing else
         self.failed_at = NOTHING  # what was at the head when the last error came
         self.voided: list[Owner] = []  # whose Parse, Close, Describe, Execute and Query an error has paid, in order
 
@@ -206,6 +209,7 @@ class Ledger(WholeAnswers):
             return READY
         if answer is PAYS:
             self._swallowed = 0  # the COPY went well, so they were
+            self._is_begun = True
             self._pay()
         elif answer is READY:
             self._end_unit()
@@ -228,6 +232,8 @@ class Ledger(WholeAnswers):
 
     def _end_unit(self) -> None:
         """The ReadyForQuery at the head's unit's end."""
+        self.was_bare = self.head[0] is SYNC and not self._is_begun
+        self._is_begun = False
         self._swallowed = 0
         self._pay()
         self.is_settled = self.head is NOBODYS
@@ -252,6 +258,7 @@ class Ledger(WholeAnswers):
     def _fail(self) -> None:
         """An ErrorResponse pays extended requests up to their Sync; the others wait for their ReadyForQuery."""
         self.copying = False
+        self._is_begun = True
         self.failed_at = self.head[0]
         self.doubts += self._swallowed
         self._swallowed = 0

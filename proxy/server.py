@@ -11,8 +11,12 @@ Rows are stepped over (`framing.scan`), never read. A long message is passed on 
 read to the end wait in `carry`.
 
 The server is treated as hostile. An unasked message, an absurd length, a malformed ReadyForQuery: it is closed
-before a byte of that reaches anybody, and its client is told. `rest` is the other half: when the server has come to
-rest (everything answered), what happens depends on where it lives, and is decided once per call, at the end.
+before a byte of that reaches anybody, and its client is told. Nor is it believed everything: behind a Query in the
+middle of a pipeline PostgreSQL leaves the pipeline's transaction open, answers the Sync as if that had ended it, and
+fails whatever comes next (XX000). Such a server serves nobody else.
+
+`rest` is the other half: when the server has come to rest (everything answered), what happens depends on where it
+lives, and is decided once per call, at the end.
 """
 
 import asyncio
@@ -232,6 +236,8 @@ class Server(Ending, asyncio.Protocol):
         if end - pos != 6 or data[pos + 5] not in _STATUSES:
             self.ledger.owe_again(recipient)
             raise ProtocolError("malformed ReadyForQuery")
+        if data[pos + 5] == codes.IDLE != self.status and self.ledger.was_bare:
+            self.doomed = Closing.UNCLEAN  # see the theory
         self.status = data[pos + 5]
         self.repeatable = None
         if recipient is not None:

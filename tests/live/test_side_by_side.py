@@ -291,6 +291,20 @@ def test_tenants_that_say_the_same_share_a_statement(upstream):
         assert rows(found) == [("2",)]
 
 
+@pytest.mark.parametrize("last", [SYNC, parse("select 2") + bind() + execute() + SYNC])
+def test_a_transaction_that_a_query_in_a_pipeline_leaves_open_is_nobody_elses(upstream, last):
+    """PostgreSQL says that it is over, and fails whatever is asked next on that connection."""
+    pipeline = parse("insert into t values (7)") + bind() + execute() + query("insert into t values (8)")
+    script: list[Step] = [
+        ("a", (pipeline + last, 2)),
+        ("b", "select 1"),
+        ("b", "begin"),
+        ("b", "select 2"),
+        ("b", "commit"),
+    ]
+    check(upstream, {}, script)
+
+
 # Statements that cannot be made any more where they are missing.
 
 UNMADE = (

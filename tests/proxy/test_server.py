@@ -55,6 +55,26 @@ def test_the_client_hears_exactly_what_the_server_says_wherever_it_is_cut(questi
         play << (released if answer.endswith("Z:I") else stays_linked)
 
 
+def test_a_transaction_that_is_open_though_it_looks_closed_is_nobody_elses():
+    """A Query in the middle of a pipeline, and a Sync that ends nothing: PostgreSQL fails what comes next."""
+    data = said("1 2 C C Z:T Z:I")
+    for cut in range(1, len(data)):
+        play = Play() >> client("P B E Q:two S") >> server(data[:cut]) >> server(data[cut:])
+        play << to_client("1 2 C C Z:T Z:I")
+        assert play.server.state is CLOSED
+
+
+@pytest.mark.parametrize(("question", "answer"), [
+    ("P B E S", "1 2 C Z:I"), ("E:p S", "C Z:I"), ("E:p S", "ERROR:no Z:I"), ("Q:commit S", "C Z:I Z:I"),
+    ("S S Q:commit", "Z:T Z:T C Z:I"),
+])  # fmt: skip
+def test_one_that_was_closed_is(question, answer):
+    data = said(answer)
+    for cut in range(1, len(data)):
+        play = Play() >> client("Q:begin") >> server("C Z:T") >> client(question)
+        play >> server(data[:cut]) >> server(data[cut:]) << released
+
+
 @pytest.mark.parametrize(("question", "answer"), [each for each in TRANSCRIPTS if len(each[1]) < 200])
 def test_a_cut_at_every_single_place_changes_nothing(question, answer):
     data = said(answer)
