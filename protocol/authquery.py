@@ -5,6 +5,10 @@ Theory. The operator writes a query with a `$1`; whoever wants to log in says th
 stranger's text, so it travels as a bound parameter of the extended protocol and is never part of a query's text. The
 parameter has no type and the answer is text, as PgBouncer has it: the query decides what it compares the name with.
 
+Where it is asked somebody else may own the database, and with ALTER DATABASE its owner says where names are looked for
+first: a pg_authid of his own would be read, and what it calls be run, with the rights of auth_user. So in the
+transaction of the question, and for no longer, PostgreSQL's own names go before all others (`_OWN_NAMES_FIRST`).
+
 At most one row is wanted, with the name and the secret, or the secret alone. Where the name is told it must be the one
 that was asked for: PostgreSQL cuts a name after 63 bytes, and would answer for somebody else. So who has a longer one
 is not believed a secret that comes without a name. `max_rows` of two is
@@ -29,8 +33,12 @@ from .ledger import BIND, DESCRIBE, EXECUTE, PARSE, SYNC
 from .passwords import BadSecret, Plain, Secret, Stored, encode_text, parse_stored
 
 MAX_ANSWER: Final = 262_144  # bytes; the longest secret is a quarter of that
-DEBTS: Final = (PARSE, BIND, DESCRIBE, EXECUTE, SYNC)
+DEBTS: Final = (PARSE, BIND, EXECUTE, PARSE, BIND, DESCRIBE, EXECUTE, SYNC)
 
+_OWN_NAMES_FIRST: Final = (
+    "SELECT WHERE pg_catalog.set_config('search_path', pg_catalog.rtrim(pg_catalog.concat('pg_catalog, ',"
+    " pg_catalog.current_setting('search_path')), ', '), true) IS NULL"
+)  # it answers with no row
 _TEXTS: Final = frozenset({18, 19, 25, 705, 1042, 1043})  # char, name, text, unknown, bpchar, varchar
 _FIRST_OF_ITS_OWN: Final = 16_384  # a type that somebody has made, such as citext
 _NO_PASSWORD: Final = Plain(Secret(""))
@@ -55,7 +63,10 @@ class _Answer:
 def build_auth_query(query: str, user: str) -> bytes:
     """The request, which earns DEBTS."""
     return (
-        build_parse(b"", encode_text(query))
+        build_parse(b"", encode_text(_OWN_NAMES_FIRST))
+        + build_bind(Bind(b"", b""))
+        + build_execute(b"")
+        + build_parse(b"", encode_text(query))
         + build_bind(Bind(b"", b"", values=(encode_text(user),)))
         + build_describe(PORTAL, b"")
         + build_execute(b"", max_rows=2)

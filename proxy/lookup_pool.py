@@ -4,9 +4,9 @@ The pool of those connections that run auth_query: a few, for us alone.
 Theory. A client's own wishes must never reach a connection on which somebody's secret is asked for: who names a schema
 of his own in search_path would choose which pg_authid is read, with the rights of auth_user (CVE-2025-12819). So no
 client is ever served from this pool. Its connections are opened with what the database's entry says and nothing else,
-nothing but auth_query runs on them, and search_path is what PostgreSQL has for auth_user in that database. A client
-that logs in as auth_user has the usual pool of that name, beside this one, and cannot leave a temporary table or a
-setting behind for us.
+nothing but auth_query runs on them, and search_path is what PostgreSQL has for auth_user in that database, behind its
+own names (protocol/authquery.py). A client that logs in as auth_user has the usual pool of that name, beside this one,
+and cannot leave a temporary table or a setting behind for us.
 
 Being a pool it is counted and bounded like all others: max_db_connections, max_user_connections, server_idle_timeout,
 server_lifetime, PAUSE, RECONNECT, KILL, RELOAD and the back-off after a failed login hold for it. Its size is that of

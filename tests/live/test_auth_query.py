@@ -253,12 +253,43 @@ def test_what_a_client_says_at_startup_reaches_no_auth_query(upstream, admin, ro
                     assert asks_in_vain(stand, "victim", "first", **said)
                 seen = admin.execute(f"SELECT application_name FROM {SEEN}").fetchall()
                 assert seen == [("",)]
+        admin.execute("ALTER TABLE evil.pg_authid RENAME TO authids")
+        query = "SELECT rolname, rolpassword FROM authids WHERE rolname = $1"
         admin.execute(f"ALTER ROLE {GUARD} SET search_path = {path}")  # if it did reach it, he would be in
-        with a_stand(upstream, "plain", databases=forced) as stand:
+        with a_stand(upstream, "plain", databases=forced, auth_query=query) as stand:
             assert not asks_in_vain(stand, "victim", "first")
     finally:
         admin.execute(f"ALTER ROLE {GUARD} RESET search_path")
         admin.execute("DROP SCHEMA evil CASCADE; DROP ROLE victim")
+
+
+@pytest.mark.parametrize("path", ["evil", "evil, pg_catalog", "''"])
+def test_the_owner_of_a_database_does_not_choose_which_pg_authid_is_read(upstream, admin, role, path):
+    """ALTER DATABASE says where names are looked for first, and his function would run with the rights of auth_user."""
+    role("ann")
+    admin.execute("CREATE DATABASE rented OWNER app")
+    try:
+        with upstream.connect(dbname="rented") as there, upstream.connect("app", "rented") as owner:
+            there.execute(f"GRANT SELECT ON pg_catalog.pg_authid TO {GUARD}")
+            owner.execute("CREATE SCHEMA evil; CREATE TABLE evil.ran (as_whom name)")
+            owner.execute("GRANT ALL ON SCHEMA evil TO public; GRANT ALL ON ALL TABLES IN SCHEMA evil TO public")
+            owner.execute(
+                "CREATE FUNCTION evil.run() RETURNS text LANGUAGE sql AS"
+                " 'INSERT INTO evil.ran VALUES (current_user); SELECT ''mine''::text'"
+            )
+            owner.execute(
+                "CREATE VIEW evil.pg_authid AS SELECT 'ann'::name AS rolname, evil.run() AS rolpassword,"
+                " NULL::timestamptz AS rolvaliduntil, true AS rolcanlogin; GRANT SELECT ON evil.pg_authid TO public"
+            )
+            owner.execute(f"ALTER DATABASE rented SET search_path = {path}")
+            entry = f"host={upstream.host} port={upstream.port}"
+            with a_stand(upstream, "plain", databases={"rented": entry}) as stand:
+                with stand.call() as line:
+                    assert sqlstate(line.login("ann", "rented", "mine")) == "28P01"
+                assert who_am_i(stand, "ann", database="rented") == "ann"
+            assert owner.execute("SELECT * FROM evil.ran").fetchall() == []
+    finally:
+        admin.execute("DROP DATABASE rented WITH (FORCE)")
 
 
 def asks_in_vain(stand, user, password, **said):

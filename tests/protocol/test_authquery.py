@@ -33,7 +33,12 @@ def shape(*types):
 
 def answer(*rows, types=(NAME, TEXT)):
     after = build_command_complete(f"SELECT {len(rows)}") + build_ready(codes.IDLE)
-    return b"1\0\0\0\4" + b"2\0\0\0\4" + shape(*types) + b"".join(map(build_data_row, rows)) + after
+    return before() + shape(*types) + b"".join(map(build_data_row, rows)) + after
+
+
+def before():
+    """The end of what makes PostgreSQL's own names come first, and the beginning of the query's answer."""
+    return b"1\0\0\0\4" + b"2\0\0\0\4" + build_command_complete("SELECT 0") + b"1\0\0\0\4" + b"2\0\0\0\4"
 
 
 def messages(data):
@@ -47,8 +52,9 @@ def test_the_name_is_a_bound_value_and_never_a_part_of_the_text():
     name = "x' OR true; --$1"
     said = list(messages(build_auth_query(QUERY, name)))
     assert [REQUESTS[kind] for kind, _ in said] == list(DEBTS)
-    assert parse_parse(said[0][1]).query == QUERY.encode()
-    assert parse_bind(said[1][1]).values == (name.encode(),)
+    assert parse_parse(said[3][1]).query == QUERY.encode()
+    assert parse_bind(said[4][1]).values == (name.encode(),)
+    assert parse_bind(said[1][1]).values == (), "what makes PostgreSQL's own names come first has nothing of the name"
     assert name.encode() not in b"".join(body for kind, body in said if kind != codes.BIND)
 
 

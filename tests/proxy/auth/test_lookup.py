@@ -44,7 +44,8 @@ def answer(*rows):
     data = b"".join(build_data_row(["ann", row] if isinstance(row, str) else row) for row in rows)
     columns = build_row_description([("rolname", 19, 64), ("rolpassword", 25, -1)])
     done = build_command_complete(f"SELECT {len(rows)}") + build_ready(ord("I"))
-    return b"1\0\0\0\4" + b"2\0\0\0\4" + columns + data + done
+    bound = b"1\0\0\0\4" + b"2\0\0\0\4"
+    return bound + build_command_complete("SELECT 0") + bound + columns + data + done
 
 
 def failed(state, message):
