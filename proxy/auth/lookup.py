@@ -12,7 +12,8 @@ not within PAUSE of the last answer: so a new password works at once, and whoeve
 a second and not a thousand times. Many logins of one user at a time are one question.
 
 Strangers say names without end. What is remembered of names that nobody has is apart from what is known, and both are
-bounded; and of the few questions that are asked at a time, half are for those who were found before.
+bounded; and of the few questions that are asked at a time, half are for those who were found before. This is so for
+each entry of [databases] by itself: whoever asks where PostgreSQL does not answer holds up nobody elsewhere.
 
 Everybody who is unknown, or whose row is of no use, goes through the exchange of a wrong password to its end. If the
 query itself is wrong or cannot be run, everybody is told so in the same general words, and the log has the reason.
@@ -33,7 +34,7 @@ from protocol.passwords import ScramVerifier, Stored
 from protocol.startup import Startup
 from proxy.auth.claim import Claim
 from proxy.auth.turns import Turns
-from proxy.config.entries import CONSOLES
+from proxy.config.entries import CONSOLES, FALLBACK
 from proxy.errand import PATIENCE, Answer, Errand
 from proxy.failing import LoginFailed
 
@@ -161,7 +162,7 @@ class Lookups:
         self._unknown: OrderedDict[Key, Found] = OrderedDict()
         self._flights: dict[Key, Flight] = {}
         self._scram = 0  # how many of those known have a SCRAM verifier
-        self._strangers = asyncio.Semaphore(STRANGERS_AT_ONCE)
+        self._strangers: dict[str, asyncio.Semaphore] = {}  # by entry
 
     def __len__(self) -> int:
         return len(self._known) + len(self._unknown)
@@ -181,6 +182,7 @@ class Lookups:
         self._known.clear()
         self._unknown.clear()
         self._flights.clear()
+        self._strangers.clear()
         self._scram = 0
 
     def is_current(self, question: object, user: str, stored: Stored) -> bool:
@@ -267,12 +269,20 @@ class Lookups:
         try:
             if key in self._known:
                 return await self._wait_answer(*key)
-            async with self._strangers:
+            async with self._find_door(key[0].database):
                 return await self._wait_answer(*key)
         except Refused as no:
             return no
         except LoginFailed as failed:
             return self._judge(failed, *key)
+
+    def _find_door(self, database: str) -> asyncio.Semaphore:
+        """Of strangers: all names that only `*` knows have one between them, since there is no end of these."""
+        entry = database if database in self._proxy.config.databases else FALLBACK
+        door = self._strangers.get(entry)
+        if door is None:
+            door = self._strangers[entry] = asyncio.Semaphore(STRANGERS_AT_ONCE)
+        return door
 
     async def _wait_answer(self, question: Question, user: str) -> Found:
         asked_at, pool = self._now(), self._proxy.pools.find_lookup(question.database, question.user)

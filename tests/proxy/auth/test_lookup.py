@@ -1,5 +1,6 @@
 """auth_query as the proxy asks it: seldom, once for all who wait, and never so that a stranger could make it worse."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -61,6 +62,7 @@ class Desk:
             self.servers = [self.world.new_server() for _ in range(servers)]
             self.lookups = Lookups(self)
         self.settings = SimpleNamespace(auth_query_ttl=ttl)
+        self.config = SimpleNamespace(databases={"shop": None, "bank": None, "*": None})
         self.tasks = Tasks(self.world.log)
         self.pools = SimpleNamespace(find_lookup=lambda database, user: self.world.pool)
 
@@ -72,8 +74,8 @@ class Desk:
         self.turn()
         return task
 
-    def ask(self, user="ann"):
-        return self.start(self.lookups.wait(QUESTION, user))
+    def ask(self, user="ann", database=QUESTION.database):
+        return self.start(self.lookups.wait(replace(QUESTION, database=database), user))
 
     def doubt(self, found, user="ann"):
         return self.start(self.lookups.wait_newer(QUESTION, user, found))
@@ -90,6 +92,10 @@ class Desk:
         """Ask and answer; what came of it."""
         task = self.ask(user)
         return self.answer(answer(*rows)) and task.result()
+
+    def find_last_asked(self):
+        """Idle servers are a stack."""
+        return min(number for number, server in enumerate(self.servers) if server.transport.written)
 
     @property
     def asked(self):
@@ -237,6 +243,24 @@ def test_of_the_questions_asked_at_a_time_half_are_for_those_who_were_found_befo
     desk.ask()
     assert desk.asked == before + STRANGERS_AT_ONCE + 1
     assert not any(task.done() for task in flood)
+
+
+def test_strangers_who_ask_where_nobody_answers_hold_up_nobody_elsewhere():
+    desk = Desk(servers=4)
+    for number in range(10):
+        desk.ask(f"nobody{number}")
+    assert desk.asked == STRANGERS_AT_ONCE
+    newcomer = desk.ask("ann", "bank")
+    assert desk.asked == STRANGERS_AT_ONCE + 1
+    desk.answer(answer("first"), server=desk.find_last_asked())
+    assert newcomer.result().stored == (FIRST,)
+
+
+def test_names_that_only_the_star_knows_share_one_door():
+    desk = Desk(servers=4)
+    for number in range(10):
+        desk.ask("ann", f"made up {number}")
+    assert desk.asked == STRANGERS_AT_ONCE
 
 
 def test_what_an_unknown_user_meets_is_what_most_of_the_known_meet():
