@@ -113,8 +113,8 @@ def _make_claim(proxy: Any, user: str, host: str, question: Question | None, fou
         proxy.lookups.turns.next(who)
 
     if question is None or found is None:
-        stored = users.secrets_of(user)
-        return Claim(user, stored, strangers_meet_scram=users.mostly_scram, turn=turn, mocks=mocks, missed=miss)
+        stored, meets_scram = users.secrets_of(user), _meets_scram_unasked(proxy)
+        return Claim(user, stored, strangers_meet_scram=meets_scram, turn=turn, mocks=mocks, missed=miss)
 
     async def renew() -> Sequence[Stored] | None:
         newer: Found | None = await proxy.lookups.wait_newer(question, user, found)
@@ -132,6 +132,12 @@ def _make_claim(proxy: Any, user: str, host: str, question: Question | None, fou
         missed=miss,
         why_nobody=found.why_nobody,
     )
+
+
+def _meets_scram_unasked(proxy: Any) -> bool:
+    """What those meet who are unknown in a database that does not exist: what they meet in one that does."""
+    known: bool = proxy.lookups.mostly_scram if proxy.settings.auth_user else proxy.users.mostly_scram
+    return known
 
 
 def find_question(proxy: Any, name: str) -> Question | None:

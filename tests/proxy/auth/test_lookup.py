@@ -24,6 +24,7 @@ from proxy.auth.lookup import (
     Lookups,
     Question,
     find_question,
+    recall_claim,
     wait_claim,
 )
 from proxy.auth.users import NOBODY, Users
@@ -455,3 +456,18 @@ def test_whoever_was_found_is_known_by_the_question(tmp_path):
         loop.turn()
     claim = task.result()
     assert (claim.stored, claim.source, claim.strangers_meet_scram) == ((SCRAM,), question, True)
+
+
+@pytest.mark.parametrize("guard", [FIRST, SCRAM])
+@pytest.mark.parametrize("known", [FIRST, SCRAM])
+def test_an_unknown_user_meets_the_same_whether_the_database_exists_or_not(tmp_path, guard, known):
+    """Else the question he is asked would tell which databases there are, under md5."""
+    proxy = a_proxy(tmp_path, DATABASES, Users({"guard": (guard,)}), auth_user="guard")
+    question = find_question(proxy, "shop")
+    proxy.lookups.note((question, "ann"), Found((known,), proxy.clock.now()))
+    proxy.lookups.note((question, "nobody"), Found((), proxy.clock.now()))
+    there, nowhere = (
+        recall_claim(proxy, Startup(3, 0, {"user": "nobody", "database": name}), "10.0.0.1")
+        for name in ("shop", "nowhere")
+    )
+    assert there.strangers_meet_scram is nowhere.strangers_meet_scram is (known is SCRAM)
