@@ -13,6 +13,9 @@ answered by nothing and costs a look-up; the log tells it seldom (strangers.py).
 Whoever asks is kept until that is decided, as PostgreSQL does: libpq waits for it, so that what its program sends next
 is not what is hit.
 
+Whoever asks a thousand times does not have us make a thousand connections to a server: of one client there is one request
+on its way there, and at most one behind it, which all who ask meanwhile share. So each has one sent after it was asked.
+
 PostgreSQL cancels "whatever runs now", so a cancel that arrives late could hit the next client's query. Hence the
 server counts the cancels on their way to it (`server.cancels`) and is not given to anybody before they have arrived.
 PostgreSQL hangs up the connection of a cancel request after it has sent the signal, and a backend that
@@ -53,6 +56,8 @@ class Cancels:
         self._clients: dict[bytes, Any] = {}
         self.timeout: float | None = None  # cancel_wait_timeout
         self.forwarding = 0
+        self._last: dict[tuple[Any, Any], asyncio.Task[str]] = {}  # by server and client, what was asked for last
+        self._behind: set[asyncio.Task[str]] = set()  # those of them that wait for the one before
         self.relay: Callable[[bytes], Awaitable[bool]] | None = None  # to the processes before and after us
 
     def __len__(self) -> int:
@@ -108,7 +113,35 @@ class Cancels:
         server = client.server
         if client.unit is not None:
             server = client.unit.prepare_cancel()
-        return self.issue(server, client) if server is not None and server.ledger.is_owing else None
+        return self._join(server, client) if server is not None and server.ledger.is_owing else None
+
+    def _join(self, server: Any, client: Any) -> "asyncio.Task[str] | None":
+        """As `issue`, but one after the other; one that has not begun serves whoever comes."""
+        key = server, client
+        last = self._last.get(key)
+        if last in self._behind:
+            return last
+        task = self.issue(server, client) if last is None else self._issue_behind(last, server, client)
+        if task is not None:
+            self._last[key] = task
+            task.add_done_callback(lambda task: self._finish(key, task))
+        return task
+
+    def _finish(self, key: tuple[Any, Any], task: "asyncio.Task[str]") -> None:
+        self._behind.discard(task)
+        if self._last.get(key) is task:
+            del self._last[key]
+
+    def _issue_behind(self, last: "asyncio.Task[str]", server: Any, client: Any) -> "asyncio.Task[str]":
+        async def issue() -> str:
+            await asyncio.wait({last})
+            self._behind.discard(task)
+            server.cancels += 1
+            return await self._issue(server, client)
+
+        task = self._tasks.start(issue(), name=f"one more cancel on {server!r}")
+        self._behind.add(task)
+        return task
 
     def issue(self, server: Any, client: Any = None) -> "asyncio.Task[str] | None":
         """Cancel what `server` runs; with `client`, only once it runs that client's request."""

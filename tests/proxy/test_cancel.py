@@ -154,13 +154,26 @@ def test_keys_are_unique_and_forgotten():
     assert len(play.cancels) == 0
 
 
-def test_two_cancels_for_one_query_are_both_waited_for():
+def test_one_that_waits_behind_another_is_not_sent_when_nothing_is_left_to_cancel():
     play = play_with_cancels() >> client("Q:long") >> asks_to_cancel >> asks_to_cancel >> server("ERROR:x Z:I")
-    assert play.server.cancels == 2
-    play >> (lambda play: play.endpoint.lines[0].peer_hangs_up())
+    assert len(play.endpoint.lines) == play.server.cancels == 1
     assert play.server.state is CLEANING
     play >> arrives
     assert play.server.state is IDLE
+    assert len(play.endpoint.lines) == 1
+
+
+def test_who_asks_a_thousand_times_makes_one_connection_at_a_time():
+    play = play_with_cancels() >> client("Q:long")
+    for _ in range(1000):
+        play >> asks_to_cancel
+    for count in (1, 2):  # the query did not mind
+        assert len(play.endpoint.lines) == count
+        assert play.server.cancels == 1
+        play >> arrives
+    assert len(play.endpoint.lines) == 2, "all who came while the first was under way have had theirs"
+    play >> asks_to_cancel
+    assert len(play.endpoint.lines) == 3
 
 
 # The asker waits.
@@ -243,7 +256,7 @@ def test_a_key_that_came_by_way_of_others_is_known_again():
     play.cancels.register(play.client)
     for hops in (3, 2, 1, 0):
         key = play.client.key[:-1] + bytes([play.client.key[-1] & ~3 | hops])
-        play >> (lambda play, key=key: play.cancels.request(key))
+        play >> (lambda play, key=key: play.cancels.request(key)) >> arrives
     assert play.endpoint.keys() == [play.server.key] * 4
 
 
