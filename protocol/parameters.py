@@ -21,6 +21,8 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
+from protocol.errors import ProtocolError
+
 ParameterSet = Mapping[str, str]
 
 FOLLOWED = ("client_encoding", "DateStyle", "TimeZone", "standard_conforming_strings", "application_name")
@@ -62,6 +64,8 @@ ISOLATING = frozenset({"default_transaction_isolation", "default_transaction_def
 
 CALM = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED"
 
+MAX_REPORTED = 500  # parameters of one server; PostgreSQL reports about 15
+MAX_REPORTED_LENGTH = 262_144  # characters of all of them: each client that logs in is told them
 MAX_VALUE_LENGTH = 1024  # bytes
 MAX_NAME_LENGTH = 63  # bytes
 MAX_SET = 100  # parameters of one session that are not followed
@@ -106,6 +110,15 @@ def clean(value: str) -> str:
     r"""`value` in printable ASCII, other bytes as \xNN, as PostgreSQL does with application_name; cut to 63 bytes."""
     raw = value.encode("utf-8", "surrogateescape").decode("latin-1")
     return _OTHERS.sub(lambda found: f"\\x{ord(found[0]):02x}", raw)[:63]
+
+
+def note_reported(reported: dict[str, str], name: str, value: str) -> None:
+    """A server reports a parameter. ProtocolError: it reports more than anybody needs to know."""
+    reported[name] = value
+    if len(reported) > MAX_REPORTED:
+        raise ProtocolError(f"more than {MAX_REPORTED} parameters")
+    if sum(map(len, reported)) + sum(map(len, reported.values())) > MAX_REPORTED_LENGTH:
+        raise ProtocolError(f"parameters of more than {MAX_REPORTED_LENGTH} characters")
 
 
 def with_value(parameters: ParameterSet, name: str, value: str) -> ParameterSet:

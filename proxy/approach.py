@@ -19,7 +19,7 @@ from protocol.doubts import MAX_CANDIDATES, find_customs
 from protocol.errors import ProtocolError
 from protocol.frontend import build_query
 from protocol.inspection import MAX_ANSWER, Question, build_inspection, parse_inspection
-from protocol.parameters import is_sendable
+from protocol.parameters import is_sendable, note_reported
 from protocol.startup import build_startup
 from proxy.auth.keys import KeyKeeper
 from proxy.auth.prove import MAX_MESSAGE, ServerRefused, prove_ourselves
@@ -122,8 +122,7 @@ class Approach:
     def _note(self, kind: int, body: bytes) -> None:
         owner = self.owner
         if kind == codes.PARAMETER_STATUS:
-            name, value = parse_parameter_status(body)
-            owner.parameters[name] = value
+            note_reported(owner.parameters, *parse_parameter_status(body))
         elif kind == codes.BACKEND_KEY_DATA:
             owner.key = parse_backend_key(body)
             owner.pid = int.from_bytes(owner.key[:4], "big")

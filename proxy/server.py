@@ -30,7 +30,7 @@ from protocol.backend import ErrorFields, parse_error, parse_parameter_status
 from protocol.errors import ProtocolError
 from protocol.framing import HEADER_SIZE, scan
 from protocol.ledger import ASIDE, COPY_IN, DULL, ERROR, NOTHING, PAYS, READY, UNASKED, Answer, Ledger, Owner
-from protocol.parameters import ParameterSet, with_value
+from protocol.parameters import ParameterSet, note_reported, with_value
 from proxy import dispatch, reset
 from proxy.chores import Chore, hearer
 from proxy.ending import GOODBYE, Ending
@@ -39,7 +39,6 @@ from proxy.outbox import lay_wire
 from proxy.states import CLEANING, CLOSING, LINKED, OPENING, TESTING, Closing, ServerState
 
 MAX_MESSAGE = 0x3FFFFFFF + 4  # PostgreSQL's own limit is just under 1 GB
-MAX_PARAMETERS = 500  # PostgreSQL reports about 15
 MAX_WHOLE = 65536  # of messages we read to the end
 ENOUGH_OF_AN_ERROR = 2048  # severity, SQLSTATE and message come first; a long text is passed on unread
 
@@ -263,9 +262,7 @@ class Server(Ending, asyncio.Protocol):
 
     def _follow(self, name: str, value: str) -> None:
         """A parameter changed: the server's set, and that of the client who made it so."""
-        if len(self.parameters) >= MAX_PARAMETERS and name not in self.parameters:
-            raise ProtocolError(f"more than {MAX_PARAMETERS} parameters")
-        self.parameters[name] = value
+        note_reported(self.parameters, name, value)
         if name not in self.pool.world.followed:
             return
         client = self.client

@@ -5,7 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol import parameters
+from protocol.errors import ProtocolError
 from protocol.parameters import (
+    MAX_REPORTED,
+    MAX_REPORTED_LENGTH,
     NO_CHANGE,
     Change,
     build_change,
@@ -14,6 +17,7 @@ from protocol.parameters import (
     difference,
     is_name,
     is_sendable,
+    note_reported,
     with_value,
 )
 
@@ -141,3 +145,21 @@ def test_cleaning_keeps_what_can_be_kept():
 
 def test_names_are_found_in_any_case():
     assert parameters.spelling()["datestyle"] == "DateStyle"
+
+
+def test_a_server_may_report_so_much_and_no_more():
+    reported = {}
+    for number in range(MAX_REPORTED):
+        note_reported(reported, f"p{number}", "on")
+    note_reported(reported, "p0", "off")
+    assert reported["p0"] == "off"
+    with pytest.raises(ProtocolError, match=f"more than {MAX_REPORTED} parameters"):
+        note_reported(reported, "one more", "on")
+
+
+def test_what_a_server_reports_is_bounded_in_length():
+    reported = {}
+    note_reported(reported, "search_path", "x" * (MAX_REPORTED_LENGTH - 20))
+    note_reported(reported, "search_path", "y" * (MAX_REPORTED_LENGTH - 20))
+    with pytest.raises(ProtocolError, match="characters"):
+        note_reported(reported, "TimeZone", "Europe/Berlin")

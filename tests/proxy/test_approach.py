@@ -152,6 +152,8 @@ def test_what_a_connect_query_has_set_is_noted():
         OK + b"K\0\0\0\x05x",
         OK + b"K\0\0\x01\x0a" + b"k" * 262,
         OK + backend.build_notice("NOTICE", "00000", "hello") * (MAX_GREETINGS + 1) + READY,
+        OK + b"".join(backend.build_parameter_status(f"p{each}", "x" * 60_000) for each in range(5)) + READY,
+        OK + b"".join(backend.build_parameter_status(f"p{each}", "x") for each in range(501)) + READY,
     ],
 )
 def test_a_server_that_does_not_keep_to_the_protocol_is_left(said):
