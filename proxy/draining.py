@@ -3,8 +3,10 @@ How the process ends: who asks for it, what it waits for, and the last words.
 
 Theory. Leaving is gentle by default: WAIT_FOR_CLIENTS serves those who are here until they go, WAIT_FOR_SERVERS lets
 transactions end, IMMEDIATE does neither; who was SUCCEEDED by another process serves those who stayed with it. A second
-wish to leave is immediate. Whatever may have been the last thing to wait for calls `check_drained`. Whoever is still
-connected at the end is told so.
+wish to leave is immediate, and so is `shutdown_timeout`, since whoever waits for us to end may have less patience and
+other means: one forgotten transaction would keep everybody out until we are killed without a word. Meanwhile the log
+names who is waited for: nobody can ask on the console any more. Whatever may have been the last thing to wait for calls
+`check_drained`. Whoever is still connected at the end is told so.
 """
 
 import asyncio
@@ -12,10 +14,16 @@ import signal
 from typing import Any
 
 from proxy.audit import build_report
+from proxy.clock import span
+from proxy.explain import Explanation
 from proxy.listener import Listener
 from proxy.states import Closing, Leaving
 
 LAST_BREATH = 0.2  # seconds for the last words to leave the sockets
+TICK = 1 / 3  # seconds
+REMIND = 5.0  # seconds until the log says who is waited for
+REMIND_AGAIN = 60.0
+MAX_NAMED = 3  # pools in one such line
 
 
 class Draining:
@@ -43,6 +51,34 @@ class Draining:
         if how is Leaving.WAIT_FOR_SERVERS:
             self.pools.pause(None)
         self.check_drained()
+        if not self._gone.is_set():
+            self.tasks.start(self._watch(self.clock.now()), name="leaving")
+
+    async def _watch(self: Any, began: float) -> None:
+        last = began
+        while not self._gone.is_set():
+            await asyncio.sleep(TICK)
+            last = self.insist(began, last)
+
+    def insist(self: Any, began: float, last: float) -> float:
+        """A gentle end that takes long is told of, one that takes too long is made at once. When it was told last."""
+        now: float = self.clock.now()
+        waited, limit = now - began, self.settings.shutdown_timeout
+        if limit is not None and waited >= limit:
+            self.log.warning(f"shutdown_timeout ({limit:g} s) is over, fast exit: {self._name_hindrances()}")
+            self.leave(Leaving.IMMEDIATE)
+        elif now - last >= (REMIND if last == began else REMIND_AGAIN):
+            self.log.warning(f"shutting down for {span(waited)}, still waiting: {self._name_hindrances()}")
+            return now
+        return last
+
+    def _name_hindrances(self: Any) -> str:
+        """Who or what keeps us here."""
+        if self.leaving is Leaving.WAIT_FOR_CLIENTS:
+            return f"clients are connected: {self.client_count}"
+        busy = [pool for pool in [*self.pools, *self.pools.dying] if not pool.is_quiet]
+        words = [Explanation(pool).tell_servers(None) for pool in busy[:MAX_NAMED]]
+        return " ".join(words + [f"(and {len(busy) - MAX_NAMED} pools more)"] * (len(busy) > MAX_NAMED))
 
     def close_listeners(self: Any) -> None:
         for listener in self.listeners:

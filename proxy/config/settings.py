@@ -309,6 +309,9 @@ class Settings:
     suspend_timeout: float | None = row(
         SECONDS_OR_OFF, 10.0, LIVE, ACTED, "SUSPEND: longest wait for who does not read; 0 = no limit"
     )
+    shutdown_timeout: float | None = row(
+        SECONDS_OR_OFF, None, LIVE, ACTED, "longest wait of a gentle end (INT, TERM), then at once; 0 = no limit"
+    )
     peer_id: int | None = row(PEER_ID, None, LIVE, ACTED, "our own number among the [peers]; 0 = none")
     pkt_buf: int = row(COUNT, 4096, RESTART, NO_BUFFERS, "buffer per connection, bytes")
     sbuf_loopcnt: int = row(COUNT, 5, LIVE, NO_BUFFERS, "reads from one connection before others have a turn")

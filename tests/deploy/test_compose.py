@@ -90,3 +90,8 @@ def test_the_settings_name_the_list_that_is_written_and_no_administrator_whom_ap
     said = dict(re.findall(r"(?m)^(\w+) = ?(.*)$", (DEPLOY / "container" / "container.ini").read_text()))
     assert f"> {said['auth_file']}\n" in services["pgshuttle"]["command"][0]
     assert said["admin_users"] == "pgshuttle_admin"
+
+
+def test_whoever_holds_up_the_end_is_told_before_docker_kills_us(services):
+    said = dict(re.findall(r"(?m)^(\w+) = ?(.*)$", (DEPLOY / "container" / "container.ini").read_text()))
+    assert 10 <= int(said["shutdown_timeout"]) <= int(services["pgshuttle"]["stop_grace_period"].removesuffix("s")) - 5

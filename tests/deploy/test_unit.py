@@ -69,6 +69,11 @@ def test_systemd_listens_where_we_would():
     ]
 
 
+def test_whoever_holds_up_the_end_is_told_before_systemd_kills_us():
+    (patience,) = read_unit("pgshuttle.service")["Service"]["TimeoutStopSec"]
+    assert 10 <= int(read_settings()["shutdown_timeout"]) <= int(patience) - 5
+
+
 def test_what_is_installed_is_what_the_unit_names():
     """The recipe at its head."""
     recipe = (DEPLOY / "pgshuttle.service").read_text().split("[Unit]")[0]

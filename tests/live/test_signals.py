@@ -83,6 +83,20 @@ def test_a_second_signal_is_immediate(stand):
         assert error(line.read_to_end())["C"] == "57P01"
 
 
+def test_a_transaction_that_nobody_ends_holds_up_the_end_for_shutdown_timeout_and_no_longer(upstream, admin):
+    with Stand(upstream, {"shutdown_timeout": 1}) as stand, stand.raw() as line, stand.raw() as idle:
+        line.ask("begin; select 1")
+        start = time.monotonic()
+        stand.signal(signal.SIGINT)
+        assert stand.wait_end() == 0
+        assert 1 <= time.monotonic() - start < 5
+        for each in (line, idle):
+            words = error(each.read_to_end())
+            assert (words["S"], words["C"], words["M"]) == ("FATAL", "57P01", "pooler is shutting down")
+        stand.wait_log(r"shutdown_timeout \(1 s\) is over, fast exit: The one server of pool")
+    wait_until(lambda: count(admin) == 0, "it is rolled back", 5)
+
+
 def test_quit_ends_at_once_and_says_so(stand, admin):
     with stand.raw() as line, stand.raw() as waiting:
         line.send(query("select pg_sleep(30)"))

@@ -126,3 +126,63 @@ def test_who_was_succeeded_may_still_be_told_to_wait_and_then_to_end_at_once(pat
         assert await is_gone(proxy)
 
     asyncio.run(main())
+
+
+def held_up(path, how, seconds, *, timeout="0"):
+    """The warnings of a proxy that is told to leave and cannot for so long: a client is there, a server is opened."""
+
+    async def main():
+        proxy = a_proxy(path)
+        await proxy.reloader.apply_setting("shutdown_timeout", timeout)
+        client = a_client(proxy)
+        a_pool(proxy).open_one()
+        proxy.leave(how)
+        began = last = proxy.clock.now()
+        for _ in range(seconds):
+            proxy.clock.advance(1.0)
+            if proxy.leaving is how:
+                last = proxy.insist(began, last)
+        warnings = [line for line in proxy.log.lines if line.startswith("WARNING")]
+        if proxy.leaving is Leaving.IMMEDIATE:
+            assert await is_gone(proxy)
+            assert b"pooler is shutting down" in bytes(client.transport.arrived)
+        else:
+            assert not proxy._gone.is_set()
+        return warnings
+
+    return asyncio.run(main())
+
+
+def test_the_log_says_who_is_waited_for_after_a_while_and_then_every_minute(path):
+    assert held_up(path, Leaving.WAIT_FOR_CLIENTS, 130) == [
+        "WARNING shutting down for 5.0 s, still waiting: clients are connected: 1",
+        "WARNING shutting down for 65 s, still waiting: clients are connected: 1",
+        "WARNING shutting down for 125 s, still waiting: clients are connected: 1",
+    ]
+
+
+def test_or_what_the_servers_do(path):
+    assert held_up(path, Leaving.WAIT_FOR_SERVERS, 6) == [
+        "WARNING shutting down for 5.0 s, still waiting: The one server of pool shop/anna is busy: 1 being opened."
+    ]
+
+
+@pytest.mark.parametrize("how", [Leaving.WAIT_FOR_CLIENTS, Leaving.WAIT_FOR_SERVERS])
+def test_a_gentle_end_that_takes_too_long_is_made_at_once(path, how):
+    assert held_up(path, how, 2, timeout="3") == []
+    (line,) = held_up(path, how, 4, timeout="3")
+    assert line.startswith("WARNING shutdown_timeout (3 s) is over, fast exit: ")
+
+
+def test_it_is_watched_from_the_moment_it_begins(path, monkeypatch):
+    monkeypatch.setattr("proxy.draining.TICK", 0.001)
+
+    async def main():
+        proxy = a_proxy(path)
+        await proxy.reloader.apply_setting("shutdown_timeout", "1")
+        a_client(proxy)
+        proxy.leave(Leaving.WAIT_FOR_CLIENTS)
+        proxy.clock.advance(2.0)
+        assert await is_gone(proxy)
+
+    asyncio.run(main())

@@ -46,8 +46,9 @@ from tests.proxy.auth.wire import alone, play, wired
 from tests.proxy.test_login import HELLO, meet
 from tests.whole import a_client
 
-# Tests of SUSPEND, of TLS (test_tls.py), and of the rules for auth_type = hba (test_gate.py)
+# Tests of the end, of SUSPEND, of TLS (test_tls.py), and of the rules for auth_type = hba (test_gate.py)
 ELSEWHERE = {
+    "shutdown_timeout",
     "suspend_timeout",
     "auth_hba_file",
     "auth_ident_file",

@@ -67,6 +67,7 @@ OURS = {
     "proxy_protocol_from": "",
     "server_tls_negotiation": "postgres",
     "session_state": "track",
+    "shutdown_timeout": "0",
     "track_statements": "0",
 }
 OURS_WITH_BLANKS = {"pin_functions"}
