@@ -108,6 +108,7 @@ class Draining:
             self.log.log(line)
         self.pools.close_all(None, Closing.SHUTDOWN)
         await asyncio.sleep(LAST_BREATH)
+        self.pools.close_all(None, Closing.SHUTDOWN)  # those whose login was under way
         await self.tasks.cancel_all()
         self.keeper.close()
         self.log.log("process down")

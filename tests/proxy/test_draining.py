@@ -186,3 +186,18 @@ def test_it_is_watched_from_the_moment_it_begins(path, monkeypatch):
         assert await is_gone(proxy)
 
     asyncio.run(main())
+
+
+def test_whose_login_ends_while_the_last_words_leave_is_told_too(path, monkeypatch):
+    monkeypatch.setattr("proxy.draining.LAST_BREATH", 0.05)
+
+    async def main():
+        proxy = a_proxy(path)
+        proxy.leave(Leaving.WAIT_FOR_SERVERS)
+        leaving = asyncio.ensure_future(proxy.wait_gone())
+        await asyncio.sleep(0.01)
+        client = a_client(proxy)
+        await asyncio.wait_for(leaving, 5)
+        assert b"pooler is shutting down" in bytes(client.transport.arrived)
+
+    asyncio.run(main())
