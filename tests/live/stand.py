@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg.rows import dict_row
 
 from tests.live.upstream import PASSWORD, Upstream
 from tests.live.wire import Raw
@@ -287,6 +288,16 @@ class Stand:
         """With psycopg; without named statements unless asked for."""
         options = {"autocommit": True, "prepare_threshold": None} | more
         return psycopg.connect(**self.options(user, dbname, **options))
+
+    def wait_pools(self, database: str, **ought: int) -> None:
+        """Until SHOW POOLS says so of `database`, as `cl_waiting=1`: what it has sent has been read."""
+
+        def add_up() -> dict[str, int]:
+            pools = [pool for pool in console.execute("SHOW POOLS") if pool["database"] == database]
+            return {name: sum(int(pool[name]) for pool in pools) for name in ought}
+
+        with self.connect("postgres", "pgbouncer", row_factory=dict_row) as console:
+            wait_until(lambda: add_up() == ought, f"{database} has {ought}")
 
     def call(self, seconds: float = SECONDS) -> Raw:
         """A bare socket that has said nothing yet."""

@@ -80,7 +80,7 @@ def test_a_query_in_the_queue_is_taken_out_of_it(stand, admin):
     with stand.raw(database="one") as holder, stand.raw(database="one") as line:
         holder.ask("begin; select 1")
         line.send(query("select 'must not run'"))
-        time.sleep(0.05)
+        stand.wait_pools("one", cl_waiting=1)
         start = time.monotonic()
         cancel(stand, line.key)
         answer = line.read_until()

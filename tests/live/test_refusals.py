@@ -6,7 +6,6 @@ people look for them; the SQLSTATE is the one that drivers act on; DETAIL and HI
 """
 
 import signal
-import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -167,7 +166,7 @@ def canceled_in_the_queue(stand):
     with stand.raw(database="one") as holder, stand.raw(database="one") as line:
         holder.ask("begin; select 1")
         line.send(query("select 1"))
-        time.sleep(0.1)
+        stand.wait_pools("one", cl_waiting=1)
         with stand.call() as caller:
             caller.send(cancel_request(line.key))
             caller.read_to_end()

@@ -52,7 +52,7 @@ def test_waiting_clients_profit_from_a_larger_pool(stand):
     with stand.raw(database="first") as holder, stand.raw(database="first") as waiting:
         holder.ask("begin; select 1")
         waiting.send(query("select 'served'"))
-        time.sleep(0.1)
+        stand.wait_pools("first", cl_waiting=1)
         stand.databases["first"] = "dbname=postgres pool_size=2"
         stand.reload()
         assert rows(waiting.read_until()) == [("served",)]
@@ -179,10 +179,10 @@ def test_a_server_that_is_being_cleaned_is_reset_as_it_was_owed_and_serves_the_n
     with stand.raw("postgres", "first") as one:
         pid = one.value("select pg_backend_pid()")
         one.ask("set role app; set work_mem = '7MB'; create temp table mine (a int)")
-        one.send(query("select pg_sleep(1)"))
-        time.sleep(0.2)
+        one.send(query("select pg_sleep(2)"))
+        stand.wait_pools("first", cl_active=1)
         one.leave()
-    time.sleep(0.2)
+    stand.wait_pools("first", cl_active=0, sv_idle=0)
     stand.databases["first"] = f"dbname=postgres pool_size=1 {after}"
     stand.reload()
     with stand.raw("postgres", "first") as two:
@@ -267,7 +267,7 @@ def test_a_request_that_waits_through_a_reload_leaves_nothing_to_others(stand, b
         ):
             admin.ask("PAUSE first")
             one.send(query(act) if act else parse("select 4", "mine") + SYNC)
-            time.sleep(0.1)
+            stand.wait_pools("first", cl_waiting=1)
             stand.settings = {**original, **after}
             stand.reload()
             admin.ask("RESUME first")
@@ -282,7 +282,7 @@ def test_who_waits_in_the_queue_takes_what_he_sets_along(stand):
     with stand.raw("postgres", "first") as first, stand.raw("postgres", "first") as one:
         first.ask("select 1")
         one.send(query("set work_mem = '7MB'"))
-        time.sleep(0.1)
+        stand.wait_pools("first", cl_waiting=1)
         stand.databases["first"] = "dbname=postgres pool_size=1"
         stand.reload()
         first.leave()
@@ -306,7 +306,7 @@ def test_a_listen_that_waits_through_a_reload_is_heard(stand, before):
     ):
         admin.ask("PAUSE first")
         one.send(query("listen news"))
-        time.sleep(0.1)
+        stand.wait_pools("first", cl_waiting=1)
         stand.settings = original
         stand.reload()
         admin.ask("RESUME first")

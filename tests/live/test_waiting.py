@@ -27,7 +27,7 @@ def test_first_come_first_served(stand, admin):
         crowd = [stack.enter_context(stand.raw(database="one")) for _ in range(30)]
         for number, line in enumerate(crowd):
             line.send(query(f"insert into arrivals (who) values ({number})"))
-            time.sleep(0.005)
+            stand.wait_pools("one", cl_waiting=number + 1)
         holder.ask("commit")
         for line in crowd:
             line.read_until()
@@ -38,12 +38,12 @@ def test_one_who_gives_up_in_the_queue_is_passed_over(stand):
     with ExitStack() as stack:
         holder, one, two, three = (stack.enter_context(stand.raw(database="one")) for _ in range(4))
         holder.ask("begin; select 1")
-        for line in (one, two, three):
+        for number, line in enumerate((one, two, three)):
             line.send(query("select 'served'"))
-            time.sleep(0.01)
+            stand.wait_pools("one", cl_waiting=number + 1)
         one.close()
         two.send(TERMINATE)
-        time.sleep(0.05)
+        stand.wait_pools("one", cl_waiting=1)
         holder.ask("commit")
         assert rows(three.read_until()) == [("served",)]
         assert rows(holder.ask("select 'free'")) == [("free",)]
