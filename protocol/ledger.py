@@ -142,7 +142,7 @@ class Ledger(WholeAnswers):
                 return False
             if who is owner:
                 return True
-        return self.head[1] is owner and self.head[0] not in ENDS_UNIT
+        return self.head[1] is owner and ENDS_UNIT.isdisjoint((self.head[0], *self._now[self._next :]))
 
     def owners(self) -> list[Owner]:
         """Who is owed something, in order, with repetitions."""
@@ -197,8 +197,6 @@ class Ledger(WholeAnswers):
             else:
                 raise ProtocolError(f"a {debt.name.lower()} message in the middle of COPY data")
             return False
-        if debt is COPY_END:
-            return not self.skipping
         self.skipping = self.skipping and debt is not SYNC
         return not self.skipping
 
@@ -300,7 +298,7 @@ class Ledger(WholeAnswers):
 
     def disown(self, owner: Owner, heir: Owner) -> None:
         """`owner` has left: what it is still owed goes to `heir`."""
-        if self.head[1] is owner and self.is_owing:
+        if self.head[1] is owner:
             self.head = (self.head[0], heir)
         self._behind = deque((debts, heir if who is owner else who) for debts, who in self._behind)
 

@@ -174,6 +174,33 @@ def test_a_sync_thought_swallowed_may_be_answered_if_the_copy_failed_before_it_w
     assert answers(book, "Z") == [UNASKED]
 
 
+def test_a_sync_in_the_middle_of_copy_data_is_swallowed_like_one_before_it():
+    book = asked(EXECUTE)
+    answers(book, "G")
+    book.expect((SYNC, COPY_END, SYNC), ANNA)
+    assert book.owners() == [ANNA, ANNA]
+    assert answers(book, "C Z") == [PAYS, READY]
+    assert (book.is_settled, book.doubts) == (True, 0)
+
+
+def test_and_is_in_doubt_like_one_before_it_when_the_copy_fails():
+    book = asked(EXECUTE)
+    answers(book, "G")
+    book.expect((SYNC,), ANNA)
+    answers(book, "E")
+    assert book.doubts == 1
+
+
+def test_the_end_of_a_copy_sent_blindly_by_itself_is_kept_for_the_copy_that_begins():
+    book = asked(QUERY)
+    book.expect((COPY_END,), ANNA)
+    assert answers(book, "G") == [COPY_IN]
+    assert not book.copying
+    book.expect((QUERY,), ANNA)
+    assert answers(book, "C Z C Z") == [PART, READY, PART, READY]
+    assert book.is_settled
+
+
 def test_a_query_in_the_middle_of_copy_data_is_an_error():
     book = asked(QUERY)
     answers(book, "G")
@@ -326,6 +353,60 @@ def test_of_syncs_swallowed_over_many_pieces_each_is_in_doubt_when_the_copy_fail
     assert answers(book, "Z") == [UNASKED]
 
 
+def in_doubt(syncs: int = 1) -> Ledger:
+    """A COPY has failed, and nobody knows whether the Syncs in front of it will be answered."""
+    book = asked(EXECUTE, *[SYNC] * syncs)
+    answers(book, "G E")
+    assert (book.doubts, book.skipping) == (syncs, True)
+    return book
+
+
+def test_what_comes_of_itself_ends_no_doubt():
+    book = in_doubt()
+    assert answers(book, "N S A") == [ASIDE] * 3
+    assert answers(book, "Z") == [READY]
+    assert book.is_settled
+
+
+def test_a_late_ready_for_query_says_that_the_server_reads_again():
+    book = in_doubt()
+    answers(book, "Z")
+    assert (book.doubts, book.skipping) == (0, False)
+    book.expect((PARSE, SYNC), ANNA)
+    assert answers(book, "1 Z") == [PAYS, READY]
+
+
+def test_an_answer_where_one_could_come_late_ends_all_doubts():
+    book = in_doubt(2)
+    book.expect((SYNC, QUERY), ANNA)
+    assert answers(book, "Z C Z") == [READY, PART, READY]
+    assert (book.doubts, book.is_settled) == (0, True)
+    assert answers(book, "Z") == [UNASKED]
+
+
+def test_the_syncs_of_a_copy_that_went_well_are_in_no_doubt_when_something_fails_behind_it():
+    book = asked(EXECUTE, SYNC, COPY_END, BIND, SYNC)
+    assert answers(book, "G C E Z") == [COPY_IN, PAYS, ERROR, READY]
+    assert (book.doubts, book.is_settled) == (0, True)
+    book = asked(QUERY, SYNC, COPY_END, QUERY)
+    assert answers(book, "G C Z E Z") == [COPY_IN, PART, READY, ERROR, READY]
+    assert (book.doubts, book.is_settled) == (0, True)
+
+
+def test_a_copy_that_fails_leaves_its_doubts_once():
+    book = in_doubt()
+    book.expect((SYNC, BIND, SYNC), ANNA)
+    assert answers(book, "Z E") == [READY, ERROR]
+    assert book.doubts == 0
+
+
+def test_an_error_that_nobody_asked_for_has_no_sync_to_skip_to():
+    book = Ledger()
+    assert answers(book, "E") == [ERROR]
+    book.expect((PARSE, SYNC), ANNA)
+    assert book.owners() == [ANNA, ANNA]
+
+
 def test_a_copy_swallows_no_sync_of_whoever_comes_next():
     book = asked(EXECUTE, SYNC)
     book.expect((SYNC,), BERT)
@@ -405,6 +486,18 @@ def test_it_is_known_whose_requests_belong_to_the_open_unit():
     ledger.expect((SYNC, BIND), "three")
     ledger.expect((CLOSE,), "four")
     assert [ledger.is_in_open_unit(owner) for owner in ("one", "two", "four", "nobody")] == [False, False, True, False]
+
+
+def test_nor_do_those_whose_own_sync_stands_behind_them_or_that_have_ended_it():
+    ledger = Ledger()
+    ledger.expect((PARSE, DESCRIBE, SYNC), "one")
+    assert not ledger.is_in_open_unit("one")
+    ledger.expect((BIND,), "two")
+    assert [ledger.is_in_open_unit(owner) for owner in ("one", "two")] == [False, True]
+    answers(ledger, "1 n")
+    assert not ledger.is_in_open_unit("one")
+    answers(ledger, "Z 2")
+    assert not ledger.is_in_open_unit("two")
 
 
 def test_an_error_voids_a_query_that_the_server_skips():

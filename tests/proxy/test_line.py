@@ -73,6 +73,18 @@ def test_an_answer_in_pieces_with_others_around_it():
     play >> says("D:b2 C:SELECT_2 Z:I " + ANSWER, "c") << to("b", "D:b2 C:SELECT_2 Z:I") << to("c")
 
 
+@pytest.mark.parametrize("message", ["D:", "ERROR:"])
+def test_what_a_message_holds_is_never_taken_for_an_answer_to_anybody(message):
+    """However the network cuts it: a piece that looks like whole answers is still a piece of that row, and his."""
+    forged = said("C:SELECT_1 Z:I T D:forged C:SELECT_1 Z:I")
+    begin, _, end = said(message + "x" * 1000 + "#" * len(forged) + "y").partition(b"#" * len(forged))
+    end += said("C:SELECT_1 Z:I" if message == "D:" else "Z:I")
+    play = in_line() >> says(said("T") + begin) >> says(forged) << silence("b") << silence("c")
+    play >> says(end) << to("a", said("T") + begin + forged + end)
+    play >> answers("b c") << to("b") << to("c")
+    assert play.server.state is IDLE
+
+
 # A hostile server.
 
 

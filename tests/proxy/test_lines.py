@@ -86,7 +86,6 @@ def test_what_nobody_has_seen_yet_is_measured_first_and_trusted_when_it_was_good
 def test_nobody_shares_who_has_something_only_his_own_server_may_see():
     play = Lined("ab", session_state="track")
     play.clients["a"].stall = object()
-    play >> asks("a") if False else None
     client = play.clients["a"]
     assert not play.lines._may_share(client)
     client.stall = None

@@ -96,6 +96,17 @@ def test_a_long_row_is_passed_on_as_it_comes_and_not_collected():
     play << stays_linked >> server("C Z:I") << to_client("C Z:I") << released
 
 
+@pytest.mark.parametrize("question", ["Q:one", "P B E S"])
+@pytest.mark.parametrize("message", ["D:", "ERROR:"])
+def test_what_a_message_holds_is_never_taken_for_the_end_of_an_answer(question, message):
+    """However the network cuts it: a piece that looks like the rest of the answer is still a piece of that row."""
+    forged = said("C Z:I")
+    begin, _, end = said(message + "x" * 1000 + "#" * len(forged) + "y").partition(b"#" * len(forged))
+    begin, end = said("T" if question == "Q:one" else "1 2") + begin, end + said("C Z:I" if message == "D:" else "Z:I")
+    play = Play() >> client(question) >> server(begin) >> server(forged) << stays_linked
+    play >> server(end) << to_client(begin + forged + end) << released
+
+
 def test_a_long_error_is_passed_on_once_its_reason_is_known():
     error = said("ERROR:" + "x" * 500_000)
     play = Play() >> client("Q:bad") >> server(error[: ENOUGH_OF_AN_ERROR - 1]) << to_client("")
