@@ -62,6 +62,10 @@ MEANINGS = READ_ONCE | {"search_path", "role", "session_authorization"}
 ISOLATING = frozenset({"default_transaction_isolation", "default_transaction_deferrable"})
 """Where one of these has been set, a transaction of ours may have to wait for others, with the first SELECT in it."""
 
+UNKNOWN = "\0ms"
+"""In the set of a server: nobody knows which value it has there. No client wants this one, and it is a timeout that may
+strike."""
+
 CALM = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED"
 
 MAX_REPORTED = 500  # parameters of one server; PostgreSQL reports about 15

@@ -12,7 +12,8 @@ What it is reset with is decided at the beginning (`server.resets`), as the pool
 less its sessions have still been what they were.
 
 A server with something left in its session (`is_touched`) is not clean before DISCARD ALL, whatever else
-`server_reset_query` says: that is run first, and may well be just this.
+`server_reset_query` says: that is run first, and may well be just this. Any other query (RESET ALL, DEALLOCATE ALL)
+leaves a server of which less is known than before: what was set there may be gone, and statements too (`_was_reset`).
 
 Each step is taken once. A server that does not come clean, or not within `PATIENCE`, is closed. Where that is because
 `server_reset_query` fails it is so each time, and nothing is pooled any more: the log says so now and then. A client
@@ -26,6 +27,7 @@ from typing import Any
 from protocol import codes
 from protocol.frontend import SYNC_MESSAGE, build_copy_fail, build_query, build_run
 from protocol.ledger import COPY_END, ONE_QUERY, RUN, SYNC
+from protocol.parameters import UNKNOWN
 from proxy.chores import Chore
 from proxy.states import Closing
 
@@ -80,7 +82,7 @@ def next_step(server: Any) -> None:
         resets, server.resets = server.resets, ()
         for query in resets:
             name = "server_reset_query" if query == server.pool.limits.server_reset_query else _THOROUGH
-            _ask(server, build_query(query.encode()), _was_discarded if is_thorough(query) else None, name)
+            _ask(server, build_query(query.encode()), _was_discarded if is_thorough(query) else _was_reset, name)
     else:
         server.deadline = None
         server.pool.release(server)
@@ -107,6 +109,17 @@ def _was_discarded(server: Any) -> None:
     told = {name: server.followed[name] for name in server.pool.world.followed if name in server.followed}
     if len(told) != len(server.followed):
         server.followed = server.pool.intern(told)
+
+
+def _was_reset(server: Any) -> None:
+    """It has what it reports. The rest is set, or reset, for whoever comes next, and statements are made anew."""
+    followed = {
+        name: value if name in server.pool.world.followed else UNKNOWN for name, value in server.followed.items()
+    }
+    if UNKNOWN in followed.values():
+        server.followed = server.pool.intern(followed)
+    for statement in server.statements:
+        server.statements[statement] = 0
 
 
 def _ask(server: Any, text: bytes, done: Callable[[Any], None] | None = None, name: str = "") -> None:

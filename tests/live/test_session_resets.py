@@ -63,3 +63,19 @@ def test_in_a_transaction_too_a_reset_leads_to_what_a_client_came_with(stand, up
         assert follow(alice, texts) == follow(direct, texts)
         assert bob.execute(LOOK).fetchone()[:2] == ours[:2]
         assert not bob.execute(LOOK).fetchone()[2]
+
+
+RESETS = ("reset all", "discard all", "deallocate all", "reset role; reset search_path")
+
+
+@pytest.mark.parametrize("query", RESETS)
+@pytest.mark.parametrize("mode", [{"pool_mode": "session"}, {"server_reset_query_always": 1}])
+def test_whatever_servers_are_reset_with_each_client_finds_what_it_came_with(upstream, stand, mode, query):
+    threshold = None if "pool_mode" in mode else 0  # who asks for RESET ALL there finds others' statements
+    with Stand(upstream, {"default_pool_size": 1, "server_reset_query": query, **mode}) as other:
+        for options in (CAME_WITH, CAME_WITH, "-c work_mem=9MB -c my.x=p", CAME_WITH):
+            own = upstream.connect(user="app", options=options)
+            with own, other.connect(options=options, prepare_threshold=threshold) as client:
+                for _ in range(2):
+                    assert client.execute(LOOK).fetchone() == own.execute(LOOK).fetchone()
+                    assert client.execute("select 1").fetchone() == (1,)

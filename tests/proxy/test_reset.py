@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from protocol.parameters import UNKNOWN, difference
+from protocol.prepared import Statement
 from proxy.states import CLEANING, CLOSED, CLOSING, IDLE, TESTING, USED, move
 from tests.fakes import make_limits
 from tests.play import Play, another_server, cancel_arrives, client, client_hangs_up, server, to_client, to_server
@@ -150,3 +152,14 @@ def test_a_cleaning_that_has_begun_runs_the_query_there_was():
     play = Play(pool_mode="session", server_reset_query="reset all") >> client("Q:long X") << to_server("Q:long")
     play >> (lambda play: play.world.pool.set_limits(replace(play.world.pool.limits, server_reset_query="discard all")))
     play >> server("C Z:I") << to_server("Q:reset_all") << is_(CLEANING)
+
+
+def test_what_another_query_than_discard_all_leaves_is_not_believed_to_be_as_before():
+    play = Play(pool_mode="session", server_reset_query="reset all") >> client("Q:a X")
+    play.server.followed = {"TimeZone": "CET", "work_mem": "7MB"}
+    statement = Statement(b"PGSHUTTLE_1", b"select 1\0\0\0")
+    play.server.statements[statement] = 1
+    play >> server("C Z:I") << to_server("Q:a Q:reset_all") >> server("S:TimeZone=UTC C Z:I") << is_(IDLE)
+    assert play.server.followed == {"TimeZone": "UTC", "work_mem": UNKNOWN}
+    assert play.server.statements == {statement: 0}
+    assert difference({"TimeZone": "UTC"}, play.server.followed).resets == ("work_mem",)
