@@ -49,6 +49,8 @@ _is_custom = re.compile(r"[A-Za-z_\ufffd][\w$\ufffd]*(?:\.[A-Za-z_\ufffd][\w$\uf
 _ODD = re.compile(
     rb"[A-Za-z0-9_$\x80-\xff]\.[A-Za-z0-9_$]*+[\x80-\xff]|[\x80-\xff][A-Za-z0-9_$]*+\.[A-Za-z_\x80-\xff]"
 ).search
+_UNDOES = re.compile(rb"(?i:reset|discard|default|null)").search
+_NO_VALUE = b"\xff\xff\xff\xff"  # where a Bind has the length of one: NULL
 _SETS = re.compile(rb"(?<![Rr][Ee])(?i:set)").search
 
 MAKES: Mapping[What, frozenset[Fact]] = {
@@ -126,7 +128,7 @@ class Doubts:
 
     __slots__ = (
         "_undone", "before", "candidates", "facts", "has_erred", "has_failed", "is_all_reset", "is_careful", "is_lost",
-        "is_unclear", "resets", "returned", "sets", "text",
+        "is_unclear", "may_undo", "resets", "returned", "sets", "text",
     )  # fmt: skip
 
     def __init__(self, before: ParameterSet, text: bytes = b"") -> None:
@@ -141,6 +143,7 @@ class Doubts:
         self.is_careful = False  # a question has failed: what may have been in the way is put aside, or listed
         self.has_failed = False  # the transaction they are of, and so it was rolled back as likely as not
         self.has_erred = False  # something in it was refused
+        self.may_undo = False  # by words that stand in a block, or a function call
         self.candidates: set[str] = set()
         self.facts: set[Fact] = set()
         self._undone = Undone()  # since somebody asked
@@ -160,6 +163,7 @@ class Doubts:
             elif act.what is What.UNCLEAR:
                 self.is_unclear = True
         if self.is_unclear:
+            self.may_undo |= _UNDOES(text) is not None or _NO_VALUE in values
             self._search(text)
             if values:
                 self._search(values)
@@ -177,6 +181,7 @@ class Doubts:
         self.has_erred |= older.has_erred
         self.is_lost |= older.is_lost
         self.is_careful |= older.is_careful
+        self.may_undo |= older.may_undo
         self.candidates |= older.candidates
         self.facts |= older.facts
 
@@ -211,9 +216,15 @@ class Doubts:
         def get(key: str) -> str | None:
             return server.get(key) if key.lower() in ground.spelled else told.get(key)
 
-        agains = self._undone.take(ground.origin, ground.user, get)
+        agains = self._undone.take(ground.origin, ground.user, get, self._keeps)
         self.returned.update(again.key.lower() for again in agains if not again.is_local)
         return agains
+
+    def _keeps(self, key: str, value: str | None) -> bool:
+        """A text that does not say what it does was run, and `key` is at this value, which means nothing: was it so
+        before, or have its own words made it so?"""
+        was_so = self.before.get(key) == value or key.lower() in self.sets
+        return value is not None and was_so and not self.may_undo
 
     def fail(self) -> None:
         """Their transaction has failed. What was reset since somebody asked is so no more."""
@@ -302,7 +313,8 @@ class Doubts:
         is_reset = (self.is_all_reset or key.lower() in self.resets) and not self.has_failed
         if value is None and ("." in key or key in IDENTITY):
             value = _first(told.get(key), answer.values.get(key))
-            is_own = key in ground.origin and not self._undone.may_hold(key.lower())  # nothing may be what it wants
+            is_kept = not self._undone.may_hold(key.lower()) or (not is_reset and self._keeps(key, value))
+            is_own = key in ground.origin and is_kept  # nothing may be what it wants
             value = None if self._is_nothing(key, value, answer, ground) and not is_own else value
         elif value is None and key in answer.at_login:  # it was put back before the list was made
             value = answer.values[key]

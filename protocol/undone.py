@@ -12,6 +12,9 @@ also after SET LOCAL and after a rollback to where it was set; one that was rese
 same breath: `SELECT set_config(...) WHERE` it is not so. What pg_settings does not list is told by its value: a role by
 being none, a custom parameter by being empty, and that only where the text leaves a doubt.
 
+What no text has named can have been undone only if it was there: who has said SET ROLE NONE in front of a block that
+says nothing, and has none behind it, wants none (`keeps`).
+
 Nothing is remembered once it was taken: the next RESET of the same name is undone anew, whatever was rolled back in
 between. What is for the transaction alone is brought back for the transaction alone.
 """
@@ -28,6 +31,10 @@ _OF_SESSION = (
     " AND source OPERATOR(pg_catalog.<>) 'session')"
 )
 _OF_VALUE = " WHERE COALESCE(pg_catalog.current_setting({name},true),'') OPERATOR(pg_catalog.=) {value}"
+
+
+Keeps = Callable[[str, str | None], bool]
+"""(key, value): was that the client's own wish before? None is nobody's."""
 
 
 class Again(NamedTuple):
@@ -101,13 +108,17 @@ class Undone:
         self._is_hazy |= older._is_hazy
         self._is_unclear |= older._is_unclear
 
-    def take(self, origin: ParameterSet, user: str, get: Callable[[str], str | None]) -> list[Again]:
+    def take(
+        self, origin: ParameterSet, user: str, get: Callable[[str], str | None], keeps: Keeps = lambda key, value: False
+    ) -> list[Again]:
         """
         What must be set again, in the order in which it must be done. `user` is who the server has logged in as, `get`
         gives the value a server has reported: what is as it was is left alone.
         """
         found = list(self._find_all(origin, user, get)) if self else []
+        last = {again.key: self._find(again.key.lower()) for again in found}
         self.clear()
+        found = [again for again in found if last[again.key] or not keeps(again.key, again.nothing)]
         return sorted(found, key=lambda again: IDENTITY.index(again.key) if again.key in IDENTITY else -1)
 
     def _find_all(self, origin: ParameterSet, user: str, get: Callable[[str], str | None]) -> Iterator[Again]:

@@ -65,6 +65,34 @@ def test_in_a_transaction_too_a_reset_leads_to_what_a_client_came_with(stand, up
         assert not bob.execute(LOOK).fetchone()[2]
 
 
+BLOCK, UNDOING = "do $$ begin end $$", "do $$ begin reset role; reset my.x; end $$"
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["set role none", "set my.x = ''", BLOCK],
+        ["set role none", "set my.x = ''", UNDOING],
+        ["set role warden", UNDOING],
+        ["set session authorization warden", BLOCK],
+        [BLOCK, UNDOING],
+    ],
+)
+def test_behind_a_block_a_client_is_who_it_was(stand, upstream, bob, texts):
+    """What means nothing on its server may be what it has said; only what was something can be undone by a block."""
+    *first, last = texts
+    with upstream.connect(options=CAME_WITH) as direct, stand.connect("postgres", options=CAME_WITH) as alice:
+        for script in (
+            ["begin", *texts, "commit"],
+            ["select 1"],
+            [*first, "begin", last, "commit"],
+            texts,
+            ["select 1"],
+        ):
+            assert follow(alice, script) == follow(direct, script)
+            bob.execute("select 1")
+
+
 RESETS = ("reset all", "discard all", "deallocate all", "reset role; reset search_path")
 
 

@@ -224,6 +224,31 @@ def test_who_came_with_a_role_and_has_none_wants_none_or_has_reset_it(texts, the
     assert own(case.conclude(role="none", session_authorization="web").client) == {"role": theirs}
 
 
+@pytest.mark.parametrize(
+    ("before", "texts", "theirs"),
+    [
+        ("none", ["do ''"], "none"),
+        ("squire", ["set role none", "do ''"], "none"),
+        ("squire", ["set role none", "select set_config($1, $2, false)"], "none"),
+        ("squire", ["do ''"], "clerk"),
+        ("none", ["do 'reset role'"], "clerk"),
+        ("none", ["select set_config(lower($1), NULL, false)"], "clerk"),
+    ],
+)
+def test_a_text_that_does_not_say_what_it_does_has_undone_what_there_was(before, texts, theirs):
+    case = Case(*texts, origin={**BASE, "role": "clerk"}, before={**BASE, "role": before})
+    agains = case.doubts.take_undone(case.ground, case.now, case.told)
+    assert ("role" in [again.key for again in agains]) == (theirs == "clerk")
+    case = Case(*texts, origin={**BASE, "role": "clerk"}, before={**BASE, "role": before})
+    assert own(case.conclude(role="none", session_authorization="web").client) == {"role": theirs}
+
+
+def test_a_bind_that_sets_a_parameter_to_no_value_may_have_undone_it():
+    case = Case("do ''", origin={**BASE, "role": "clerk"}, before={**BASE, "role": "none"})
+    case.doubts.add(Reader().read(b"select set_config($1, $2, false)"), b"", b"B..\xff\xff\xff\xff..")
+    assert own(case.conclude(role="none", session_authorization="web").client) == {"role": "clerk"}
+
+
 def test_what_was_brought_back_is_no_reset_any_more():
     origin = {**BASE, "role": "clerk"}
     case = Case("reset role", origin=origin)
