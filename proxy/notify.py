@@ -5,6 +5,9 @@ Theory. systemd listens on a Unix datagram socket named in NOTIFY_SOCKET for lin
 Type=notify-reload it wants RELOADING=1 with the monotonic time at which the reload began, then READY=1 again. There is
 nothing to wait for and nobody to complain to: when it cannot be told, the proxy goes on.
 
+MAINPID= of a process outside the service's control group is not believed (but from root): the service would count as
+ended when we end, and whoever goes on would do so without its limits and restarts, in the way of the next start.
+
 With socket activation systemd has opened the listening sockets itself and passes them as descriptors 3, 4, ...;
 LISTEN_PID says for whom they are meant, LISTEN_FDS how many (sd_listen_fds(3)). All of these are taken out of the
 environment once read, so that our children do not think the sockets are theirs.
@@ -17,6 +20,7 @@ import time
 from collections.abc import MutableMapping
 
 FIRST_FD = 3  # SD_LISTEN_FDS_START
+CGROUPS = "/proc/{}/cgroup"
 
 
 class InheritedSocket(socket.socket):
@@ -56,6 +60,10 @@ class Notifier:
         self._tell(f"MAINPID={pid}")
         self._is_mute = True
 
+    def believes_in(self, pid: int) -> bool:
+        """Could systemd be told that this process is the service? True where there is no systemd to tell."""
+        return not self.address or os.geteuid() == 0 or find_group(pid) == find_group(os.getpid())
+
     def take_back(self) -> None:
         """We are the service again."""
         self._is_mute = False
@@ -69,6 +77,19 @@ class Notifier:
         with contextlib.suppress(OSError, ValueError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
             line.setblocking(False)
             line.sendto("\n".join(lines).encode("utf-8", "replace"), address)
+
+
+def find_group(pid: int) -> tuple[str, ...]:
+    """
+    Of a process systemd's control group, () of one that we may not see: its path in the unified hierarchy, in the one
+    that systemd has had before, or in both. See cgroups(7): number:name:path.
+    """
+    try:
+        with open(CGROUPS.format(pid), encoding="utf-8", errors="replace") as file:
+            lines = [line.rstrip("\n").split(":", 2) for line in file]
+    except OSError:
+        return ()
+    return tuple(path for _, name, path in lines if name in {"", "name=systemd"})
 
 
 def take_listening_sockets(environ: MutableMapping[str, str] = os.environ) -> list[socket.socket]:

@@ -26,7 +26,7 @@ def receive(proxy: Any, inbox: Inbox, address: tuple[str, int], version: int) ->
     if uid not in (0, os.geteuid()):
         proxy.log.warning(f"process {pid} of user id {uid} wanted to take over and was refused")
         raise Refused(sqlstate.INVALID_AUTHORIZATION, "only the user this process runs as may take over")
-    why = find_refusal(proxy, version)
+    why = find_refusal(proxy, version, pid)
     line = lift(inbox.transport)
     if why:
         proxy.log.warning(f"process {pid} wanted to take over and was refused: {why}")
@@ -45,7 +45,7 @@ def _find_caller(inbox: Inbox, address: tuple[str, int]) -> tuple[int, int]:
         return peer_of(line)
 
 
-def find_refusal(proxy: Any, version: int) -> str:
+def find_refusal(proxy: Any, version: int, pid: int) -> str:
     """Why nobody may take over now; empty when somebody may."""
     if version != VERSION:
         return f"it hands over by version {VERSION}, not {version}: a full restart is needed"
@@ -55,6 +55,10 @@ def find_refusal(proxy: Any, version: int) -> str:
         return f"it is ending ({proxy.leaving.value})"
     if proxy.is_activated:
         return "systemd opened its sockets: restart the service instead"
+    if not proxy.notifier.believes_in(pid):
+        return (
+            "it is a service of systemd, which would take it to have ended: let systemd start you (see operations.md)"
+        )
     if proxy.is_suspended or proxy.pools.is_paused:
         return f"it is {'suspended' if proxy.is_suspended else 'paused'}: RESUME first"
     if proxy.pools.paused:

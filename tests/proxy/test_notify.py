@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from proxy.notify import Notifier, take_listening_sockets
+from proxy import notify
+from proxy.notify import Notifier, find_group, take_listening_sockets
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -44,6 +45,41 @@ def test_a_status_stays_on_one_line_and_the_end_is_told(systemd):
     notifier.stopping()
     assert ear.recv(1000) == b"STATUS=20 clients READY=0"
     assert ear.recv(1000) == b"STOPPING=1"
+
+
+UNIFIED = "0::/system.slice/{}\n"
+MIXED = "1:name=systemd:/\n0::/system.slice/{}\n"
+LEGACY = "9:name=systemd:/system.slice/{}\n8:pids:/\n1:cpu:/user:1\n0::/\n"
+
+
+@pytest.fixture(name="groups", params=[UNIFIED, LEGACY, MIXED])
+def _groups(request, tmp_path, monkeypatch):
+    """`groups(pid, name)` puts a process into a control group."""
+    monkeypatch.setattr(notify, "CGROUPS", str(tmp_path / "{}"))
+    monkeypatch.setattr("os.geteuid", lambda: 999)
+    return lambda pid, name: (tmp_path / str(pid)).write_text(request.param.format(name))
+
+
+def test_only_a_process_of_the_service_can_become_the_service(groups):
+    groups(os.getpid(), "pgshuttle.service")
+    groups(7, "pgshuttle.service")
+    groups(8, "session-1.scope")
+    service = Notifier({"NOTIFY_SOCKET": "/run/systemd/notify"})
+    assert [service.believes_in(pid) for pid in (7, 8, 9)] == [True, False, False]
+    assert Notifier({}).believes_in(8), "no systemd, nobody to be told"
+
+
+def test_from_root_systemd_believes_it_of_every_process(groups, monkeypatch):
+    groups(os.getpid(), "pgshuttle.service")
+    groups(8, "session-1.scope")
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert Notifier({"NOTIFY_SOCKET": "/run/systemd/notify"}).believes_in(8)
+
+
+def test_our_own_group_is_found():
+    assert all(path.startswith("/") for path in find_group(os.getpid()))
+    assert find_group(os.getpid())
+    assert find_group(2**22 + 1) == ()
 
 
 @pytest.mark.parametrize("name", ["", "/nowhere/at/all", "@nobody-listens", "/" + "x" * 500, "/nul\0byte"])

@@ -14,6 +14,13 @@ from proxy.states import Leaving
 from tests.succession import Stranger, play
 
 
+class Service:
+    """A service of systemd, to whose control group nobody else belongs."""
+
+    def believes_in(self, pid):
+        return pid != os.getpid()  # the caller is this very process
+
+
 def answer_to(path, version=VERSION):
     async def ask():
         with socket.socket(socket.AF_UNIX) as line:
@@ -44,6 +51,7 @@ def test_another_user_is_refused_and_learns_nothing(tmp_path, monkeypatch):
         (lambda old: old.pools.pause("shop"), "shop is paused: RESUME it by name first"),
         (lambda old: old.suspension.begin(), "it is suspended: RESUME first"),
         (lambda old: setattr(old, "is_activated", True), "systemd"),
+        (lambda old: setattr(old, "notifier", Service()), "systemd, which would take it to have ended"),
         (lambda old: setattr(old, "leaving", Leaving.WAIT_FOR_CLIENTS), "ending (wait for clients)"),
     ],
 )
