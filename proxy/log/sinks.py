@@ -9,6 +9,9 @@ To a file or stderr a line is written with one `os.write` before the call return
 saw an error finds the reason there. No buffer, no thread. The price is that a reader which stops reading our stderr
 pipe stops us; a log file never does. Syslog is a datagram to /dev/log, never waited for: a daemon that is slow or
 gone loses lines and does not stop us.
+
+Where systemd has connected stderr with its journal a line begins with its severity (sd-daemon(3)), which the journal
+takes off and keeps: else `journalctl -p warning` would show none of ours.
 """
 
 import contextlib
@@ -16,7 +19,7 @@ import fcntl
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from proxy.log.lines import Level
@@ -96,6 +99,15 @@ class FileSink(Sink):
             self._fd = -1
 
 
+class JournalSink(FileSink):
+    """stderr, with the journal at its other end."""
+
+    __slots__ = ()
+
+    def mark(self, level: Level, line: bytes) -> bytes:
+        return b"<%d>%b" % (_SEVERITIES[level], line)
+
+
 class SyslogSink(Sink):
     """The syslog daemon, by its socket. It may come and go; lines said while it is away are lost."""
 
@@ -161,6 +173,15 @@ def find_trouble(path: str) -> str:
     except OSError as error:
         return error.strerror or "unknown error"
     return ""
+
+
+def is_journal(fd: int, environ: Mapping[str, str] = os.environ) -> bool:
+    """Is that the journal, as the one who started us says (systemd.exec(5): $JOURNAL_STREAM)?"""
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return False
+    return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 def copy_of(fd: int) -> int:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from proxy.log.lines import NO_FACTS, Facts, Format, Level, Writer, join_tag
-from proxy.log.sinks import STDERR, FileSink, Sink, SyslogSink, copy_of, open_file
+from proxy.log.sinks import STDERR, FileSink, JournalSink, Sink, SyslogSink, copy_of, is_journal, open_file
 from proxy.log.tags import Tag
 
 FATAL, ERROR, WARNING, LOG, DEBUG, NOISE = Level
@@ -130,6 +130,8 @@ class Log(Voice):
         if isinstance(sink, SyslogSink):
             words = line.decode().rstrip() if self._is_json else join_tag(str(tag), text)  # it has a head of its own
             line = sink.build(level, words)
+        elif isinstance(sink, JournalSink):
+            line = sink.mark(level, line)
         sink.write(line, notice=is_notice)
 
     def _build(self, level: Level, tag: Tag | str, text: str, facts: Facts) -> bytes:
@@ -171,7 +173,8 @@ class Log(Voice):
         if path is not None:
             makers[_FILE, path] = lambda: FileSink(lambda: open_file(path))
         if destination.has_stderr:
-            makers[(_STDERR,)] = lambda: FileSink(lambda: copy_of(self._stderr))
+            kind = JournalSink if is_journal(self._stderr) else FileSink
+            makers[(_STDERR,)] = lambda: kind(lambda: copy_of(self._stderr))
         if facility is not None:
             makers[_SYSLOG, facility, destination.ident] = lambda: SyslogSink(facility, destination.ident)
         return {key: known.get(key) or make() for key, make in makers.items()}

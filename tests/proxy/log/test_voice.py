@@ -370,3 +370,32 @@ def test_syslog_may_come_and_go_with_a_reload(log, path, daemon):
 )
 def test_whoever_wants_quiet_gets_it_unless_all_would_be_silent(destination, expected):
     assert destination.has_stderr is expected
+
+
+@pytest.mark.parametrize("look", list(Format))
+def test_the_journal_keeps_how_much_a_line_matters_and_a_file_does_not(path, look, monkeypatch):
+    ours, journal = socket.socketpair()
+    with ours, journal:
+        status = os.fstat(ours.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+        log = Log(Destination(path, format=look), stderr=ours.fileno())
+        log.log("as ever")
+        log.for_socket("C-1:").warning("odd")
+        log.error("bad")
+        log.fatal("over")
+        log.close()
+        said = journal.recv(10_000).decode().splitlines()
+    assert [line[:3] for line in said] == ["<6>", "<4>", "<3>", "<2>"]
+    assert [line[3:] for line in said] == lines(path)
+
+
+def test_a_stderr_that_was_sent_elsewhere_is_not_the_journal(monkeypatch):
+    reader, writer = os.pipe()
+    monkeypatch.setenv("JOURNAL_STREAM", "1:2")
+    log = Log(None, stderr=writer)
+    log.log("as ever")
+    log.close()
+    assert not os.read(reader, 1000).startswith(b"<")
+    os.close(reader)
+    os.close(writer)
+    assert not sinks.is_journal(writer), "closed"
