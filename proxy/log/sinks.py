@@ -10,8 +10,9 @@ saw an error finds the reason there. No buffer, no thread. The price is that a r
 pipe stops us; a log file never does. Syslog is a datagram to /dev/log, never waited for: a daemon that is slow or
 gone loses lines and does not stop us.
 
-Where systemd has connected stderr with its journal a line begins with its severity (sd-daemon(3)), which the journal
-takes off and keeps: else `journalctl -p warning` would show none of ours.
+Where systemd has connected stderr with its journal, which knows the time and the process, a line has no head but its
+severity (sd-daemon(3)), which the journal takes off and keeps: else `journalctl -p warning` would show none of ours.
+PgBouncer's lines look the same there.
 """
 
 import contextlib
@@ -104,8 +105,8 @@ class JournalSink(FileSink):
 
     __slots__ = ()
 
-    def mark(self, level: Level, line: bytes) -> bytes:
-        return b"<%d>%b" % (_SEVERITIES[level], line)
+    def build(self, level: Level, text: str) -> bytes:
+        return f"<{_SEVERITIES[level]}>{text}\n".encode()
 
 
 class SyslogSink(Sink):

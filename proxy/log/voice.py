@@ -127,11 +127,9 @@ class Log(Voice):
     def _send(
         self, sink: Sink, line: bytes, level: Level, tag: Tag | str, text: str, *, is_notice: bool = False
     ) -> None:
-        if isinstance(sink, SyslogSink):
+        if isinstance(sink, SyslogSink | JournalSink):
             words = line.decode().rstrip() if self._is_json else join_tag(str(tag), text)  # it has a head of its own
             line = sink.build(level, words)
-        elif isinstance(sink, JournalSink):
-            line = sink.mark(level, line)
         sink.write(line, notice=is_notice)
 
     def _build(self, level: Level, tag: Tag | str, text: str, facts: Facts) -> bytes:
