@@ -25,7 +25,7 @@ from proxy.config.advice import Secrets
 from proxy.config.check import report
 from proxy.config.ini import BadConfig, Config, read
 from proxy.config.outside import MODULES
-from proxy.config.settings import Settings
+from proxy.config.settings import SETTINGS, Settings
 from proxy.daemon import (
     PidFile,
     StartFailed,
@@ -205,7 +205,7 @@ def _live(options: argparse.Namespace, config: Config, users: Users, user: str, 
         log.log("batch_scheduling: not here; the process is scheduled as it was started")
     if user and describe_user().split(",")[0] != f"user {user}":
         log.warning(f"user {user} is asked for, which only root could become")
-    for warning in (*config.warnings, *taken.rulebook.warnings, *taken.silent):
+    for warning in (*config.warnings, *taken.rulebook.warnings, *taken.silent, *find_closed(config)):
         log.warning(str(warning))
     _warn_of_few_files(log, config, users, taken.files)
     if options.reboot and taken.inheritance is None:
@@ -217,6 +217,16 @@ def _live(options: argparse.Namespace, config: Config, users: Users, user: str, 
     proxy.pid_file, proxy.is_activated = taken.pid_file, taken.is_activated
     with asyncio.Runner(loop_factory=taken.loop_factory) as runner:
         runner.run(_run(proxy, taken.sockets, taken.inheritance))
+
+
+def find_closed(config: Config) -> list[str]:
+    """What the account we run as may not read: the start had the rights of root for it, and a reload has not."""
+    named = [getattr(config.settings, name) for name in SETTINGS if name.endswith("_file")]
+    return [
+        f"{path}: {describe_user()} may not read it: reloads will fail"
+        for path in dict.fromkeys((*config.files, *filter(None, named)))
+        if not os.access(path, os.R_OK)
+    ]
 
 
 def _open_ring(proxy: Proxy) -> None:

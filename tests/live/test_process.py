@@ -316,10 +316,22 @@ def test_a_silent_caller_does_not_reach_us_while_the_kernel_keeps_him(upstream):
         silent.close()
 
 
+def test_a_file_of_roots_that_only_the_start_can_read_is_warned_of(upstream, tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("only root becomes somebody else")
+    users = tmp_path / "users.txt"
+    users.write_text('"app" "x"\n')
+    users.chmod(0o600)
+    with Stand(upstream, {"user": USER, "auth_file": str(users)}) as stand:
+        assert f"WARNING {users}: user {find_account()}, group " in stand.log
+        assert " may not read it: reloads will fail" in stand.log
+
+
 def test_the_account_of_the_file_is_the_one_we_become(upstream):
     if os.geteuid() != 0:
         pytest.skip("only root becomes somebody else")
     with Stand(upstream, {"user": USER}) as stand:
         assert f"running as user {find_account()}, group " in stand.log
+        assert "reloads will fail" not in stand.log
         status = Path(f"/proc/{stand.pid}/status").read_text()
         assert "Uid:\t0\t" not in status

@@ -150,3 +150,15 @@ def test_check_and_start_say_what_is_wrong_with_certificates_at_the_line_of_the_
     assert f"{file}:3: error: {sentence}" in capsys.readouterr().out
     assert command.start(command.parse_arguments([file])) == 1
     assert f"{file}:3: {sentence}" in capsys.readouterr().err
+
+
+def test_what_the_account_may_not_read_again_is_warned_of(tmp_path, monkeypatch):
+    secret = tmp_path / "users.txt"
+    file = a_file(tmp_path, GOOD.replace("listen_addr =", f"listen_addr =\nauth_file = {secret}"))
+    secret.write_text('"anna" "x"\n')
+    config = read(file)
+    assert command.find_closed(config) == []
+    monkeypatch.setattr("os.access", lambda path, how: path != str(secret))
+    (warning,) = command.find_closed(config)
+    assert warning.startswith(f"{secret}: user ")
+    assert warning.endswith(" may not read it: reloads will fail")
