@@ -1,6 +1,7 @@
 """The small SHOWs, and that every SHOW has the columns, types and order of PgBouncer 1.25."""
 
 import asyncio
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from proxy.main import Proxy
 from proxy.resolver import Resolver
 from tests.proxy.admin.desk import Operator, a_client, a_server, at_desk
 
+DOCS = Path(__file__).parents[3] / "deploy" / "docs" / "operations.md"
 TYPES = {"s": 25, "i": 23, "q": 20, "N": 1700, "T": 25, "b": 17}
 
 SOCKET = (
@@ -263,5 +265,26 @@ def test_the_state_says_that_the_last_reload_was_refused_and_that_lines_of_the_l
         assert dict((await operator.ask("SHOW STATE")).rows)["reload"] == "ok"
         next(iter(proxy.log._sinks.values())).lost = 3
         assert "3 lines are lost" in str(dict((await operator.ask("SHOW STATE")).rows)["log"])
+
+    at_desk(tmp_path, story)
+
+
+def read_alarms() -> list[tuple[str, str]]:
+    """What the docs say one should be alarmed by: (column or row, SHOW)."""
+    (paragraph,) = re.findall(r"\*\*What to alert on\.\*\* (.*?)\n\n", DOCS.read_text(), re.DOTALL)
+    parts = [(part.split("`SHOW")[0], re.findall(r"\(`(SHOW \w+)`\)", part)) for part in paragraph.split(";")]
+    return [(word, show[0]) for words, show in parts if show for word in re.findall(r"`(\w+)`", words)]
+
+
+def test_what_the_docs_say_one_should_be_alarmed_by_is_there(tmp_path: Path) -> None:
+    alarms = read_alarms()
+    assert ("failing", "SHOW POOLS") in alarms
+    assert ("used_clients", "SHOW LISTS") in alarms
+
+    async def story(proxy: Proxy, operator: Operator) -> None:
+        for word, show in alarms:
+            answer = await operator.ask(show)
+            told = {name for name, _ in answer.columns} | {cell for row in answer.rows for cell in row}
+            assert word in told | {"ok", "max_client_conn"}, f"{word} of {show}"
 
     at_desk(tmp_path, story)
