@@ -5,6 +5,9 @@ Theory. We accept ourselves, from a reader callback, and give the event loop soc
 what happens when the process runs out of descriptors: accepting pauses for `PAUSE` seconds with one warning, while
 the kernel keeps the callers waiting; a listening socket that stays readable would otherwise spin the loop at full
 speed. `ACCEPT_AT_ONCE` bounds what one turn of the loop spends on newcomers.
+
+Sockets of ours speak one of IPv4 and IPv6, those of systemd often both. An IPv4 caller there has the address that he
+has everywhere, from the first moment on: else all of them would be neighbours (guesses.py), and no rule would fit.
 """
 
 import _socket
@@ -19,7 +22,7 @@ import struct
 from collections.abc import Callable
 
 from proxy.config.settings import Settings
-from proxy.log import UNIX, Address, Voice
+from proxy.log import UNIX, Address, Voice, unmapped
 from proxy.notify import InheritedSocket
 
 ACCEPT_AT_ONCE = 32
@@ -82,7 +85,7 @@ class Listener:
             connected = Connected(*kind, descriptor)
             connected._io_refs, connected._closed = 0, False
             if isinstance(address, tuple):
-                arrive(connected, tuple.__new__(Address, address[:2]))
+                arrive(connected, tuple.__new__(Address, (unmapped(address[0]), address[1])))
             else:
                 arrive(connected, Address.of_unix(self._port, *peer_of(connected)))
 

@@ -25,6 +25,7 @@ from proxy.admin.rows import Table, Value
 from proxy.admin.scope import consoles_of, pools_of, tunnels_of
 from proxy.admin.show_pins import describe_pins
 from proxy.admin.show_pools import CONSOLE, split_seconds
+from proxy.log import unmapped
 from proxy.states import (
     ACTIVE,
     BEGUN,
@@ -242,7 +243,7 @@ def local_address(owner: Any) -> tuple[str, int]:
     """Our end of a connection: address and port, or ("unix", 0); ("", 0) while there is none."""
     transport = getattr(owner, "transport", None)
     name = transport.get_extra_info("sockname") if transport is not None else ("", 0)
-    return (str(name[0]), int(name[1])) if isinstance(name, tuple) else ("unix", 0)
+    return (unmapped(str(name[0])), int(name[1])) if isinstance(name, tuple) else ("unix", 0)
 
 
 def tls_of(owner: Any) -> str:

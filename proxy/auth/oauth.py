@@ -25,7 +25,7 @@ from proxy.auth.tokens import BadToken, MayBe, check_token
 from proxy.auth.verify import wait_answer
 from proxy.config.outside import OauthRules
 from proxy.inbox import Inbox
-from proxy.log import UNIX
+from proxy.log import UNIX, unmapped
 from proxy.tls import is_encrypted
 
 MAX_MESSAGE: Final = MAX_MESSAGE_LENGTH + 64  # its length, and the mechanism's name
@@ -101,7 +101,7 @@ def is_private(inbox: Inbox, host: str) -> bool:
     if host == UNIX or is_encrypted(inbox.transport):
         return True
     peer = inbox.transport.get_extra_info("peername")
-    return _is_loopback(host) and (not isinstance(peer, tuple) or _is_loopback(str(peer[0])))
+    return _is_loopback(host) and (not isinstance(peer, tuple) or _is_loopback(unmapped(str(peer[0]))))
 
 
 def _is_loopback(host: str) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 UNIX = "unix"  # stands for the host of whoever comes by a Unix socket
+_MAPPED = "::ffff:"
 NO_DATABASE, NO_USER = "(nodb)", "(nouser)"
 
 
@@ -90,6 +91,11 @@ def tag_client(address: tuple[str, int], database: str = "", user: str = "") -> 
 def tag_server(server: object, database: str, user: str, address: tuple[str, int]) -> Tag:
     """Of a connection to PostgreSQL."""
     return Tag("S", id(server), database, user, as_address(address))
+
+
+def unmapped(host: str) -> str:
+    """A socket that is open for both tells an IPv4 address as ::ffff:10.0.0.7 (RFC 4291, 2.5.5.2): 10.0.0.7."""
+    return host[len(_MAPPED) :] if host.startswith(_MAPPED) else host
 
 
 def as_address(address: tuple[str, int]) -> Address:

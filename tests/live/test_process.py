@@ -151,6 +151,21 @@ def test_sockets_that_systemd_opened_are_used_instead_of_our_own_and_stay_when_w
         assert path.exists(), "systemd goes on listening there"
 
 
+def test_on_a_socket_for_all_addresses_that_systemd_opened_an_ipv4_caller_is_himself(stand):
+    stand.settings |= {"auth_type": "hba", "auth_hba_file": stand.folder / "hba"}
+    (stand.folder / "hba").write_text("host all all 127.0.0.0/8 trust\n")
+    (stand.folder / "hba").chmod(0o644)
+    stand.write()
+    with socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True) as both:
+        port = both.getsockname()[1]
+        with Started(stand.file, sockets=(both,)) as proxy:
+            with psycopg.connect(**stand.options(port=port, connect_timeout=10), autocommit=True) as connection:
+                assert connection.execute("select 1").fetchone() == (1,)
+            said = proxy.end()
+    assert "app@127.0.0.1:" in said
+    assert "::ffff:" not in said
+
+
 @pytest.mark.skipif(not shutil.which("systemd-socket-activate"), reason="no systemd-socket-activate here")
 @pytest.mark.parametrize("is_by_path", [False, True], ids=["tcp", "unix"])
 def test_the_call_for_which_systemd_starts_us_is_answered(stand, is_by_path):

@@ -80,6 +80,15 @@ def test_everyone_who_waits_is_taken_in_one_turn():
     assert arrived == [("1.2.3.4", 5), ("1.2.3.4", 6), ("unix", 0)]
 
 
+def test_an_ipv4_caller_on_a_socket_of_both_has_the_address_that_he_has_everywhere():
+    """Else all of them would be one /64: the guesses of one would delay everybody."""
+    loop, _, arrived, _ = listen(
+        (caller(), ("::ffff:1.2.3.4", 5, 0, 0)), (caller(), ("::1", 6, 0, 0)), (caller(), ("fe80::1%lo", 7, 0, 1))
+    )
+    loop.readers[77]()
+    assert arrived == [("1.2.3.4", 5), ("::1", 6), ("fe80::1%lo", 7)]
+
+
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EIO])
 def test_running_out_of_descriptors_pauses_accepting_and_does_not_spin(number):
     loop, _, arrived, log = listen(OSError(number, "no more"), (caller(), ("1.2.3.4", 5)))
