@@ -129,7 +129,7 @@ def test_a_test_that_succeeds_hands_the_server_to_whoever_waits():
 
 def test_a_test_that_leaves_a_transaction_open_does_not_make_an_idle_server():
     play = Play(server_check_query="begin") >> (lambda play: move(play.server, USED)) >> client("Q:a X") << is_(TESTING)
-    play >> server("C Z:T")
+    play >> server("C Z:T") << is_(CLOSING, CLOSED)
     assert play.server.state is not IDLE
 
 

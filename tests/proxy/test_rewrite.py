@@ -350,6 +350,14 @@ def test_a_text_that_cannot_be_read_for_certain_is_not_changed():
     prepared() >> client(q(text)) << to_server(q(text)) >> server("C Z:I") << stays_linked
 
 
+def test_what_it_may_have_dropped_is_made_again_for_whoever_uses_it():
+    play = prepared() >> client(q("do $$ begin execute 'deallocate all'; end $$")) >> server("C Z:I")
+    play >> client(q("execute foo"))
+    play.hear("server")
+    play >> server("T C Z:I")
+    assert play.hear("server").endswith(GIVEN_1 + q('execute "PGSHUTTLE_1"'))
+
+
 def test_it_is_plain_which_texts_name_statements():
     read = Reader().read
     assert names_in_sql(read(b"execute foo"))

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from proxy.server import ENOUGH_OF_AN_ERROR, MAX_WHOLE
+from proxy.server import ENOUGH_OF_AN_ERROR, MAX_PARAMETERS, MAX_WHOLE
 from proxy.states import CLEANING, CLOSED, CLOSING, GONE, IDLE
 from tests.play import (
     Play,
@@ -115,7 +115,8 @@ def test_a_long_error_is_passed_on_once_its_reason_is_known():
 
 
 @pytest.mark.parametrize(
-    "junk", ["Z:I", "D:a", "C", "T", "1", "2", "3", "n", "s", "I", "V", "G", "H", "c", b"R\0\0\0\x08\0\0\0\0"]
+    "junk",
+    ["Z:I", "D:a", "C", "T", "1", "2", "3", "n", "s", "I", "V", "G", "H", "c", "ERROR:no", b"R\0\0\0\x08\0\0\0\0"],
 )
 @pytest.mark.parametrize("moment", ["idle", "linked", "in a transaction"])
 def test_an_unasked_message_closes_the_server_before_a_byte_of_it_reaches_anybody(junk, moment):
@@ -203,6 +204,23 @@ def test_a_parameter_nobody_follows_is_only_noted():
     assert "crew" not in play.server.followed
 
 
+def test_what_a_client_came_with_stays_his_while_the_server_is_still_being_brought_there():
+    mine = {"TimeZone": "CET", "DateStyle": "German, DMY"}
+    play = Play(followed=mine) >> client("Q:a") >> server("S:TimeZone=CET")
+    assert {name: play.client.followed[name] for name in mine} == mine
+    assert (play.server.followed["TimeZone"], play.server.followed["DateStyle"]) == ("CET", "ISO, MDY")
+
+
+def test_a_server_may_not_report_parameters_without_end():
+    play = Play() >> client("Q:a")
+    for number in range(MAX_PARAMETERS - len(play.server.parameters)):
+        play >> server(f"S:p{number}=x")
+    play >> server("S:p0=y") << stays_linked  # a change is not one more
+    play.hear("client")
+    play >> server("S:one_more=x") << error_to_client("server broke the protocol")
+    assert len(play.server.parameters) == MAX_PARAMETERS
+
+
 def test_a_parameter_that_changes_on_an_idle_server_is_set_back_for_the_next_client():
     play = Play() >> server("S:TimeZone=CET") << to_client("") << released >> client("Q:a")
     play << to_server("Q:SET_TimeZone=E'UTC' Q:a")
@@ -210,6 +228,20 @@ def test_a_parameter_that_changes_on_an_idle_server_is_set_back_for_the_next_cli
 
 def test_notifications_of_nobody_are_dropped():
     Play() >> server("N:hello A:news") << to_client("") << released
+
+
+def test_nor_do_they_reach_anybody_with_the_answer_to_a_reset():
+    play = Play() >> client("Q:a X") << to_server("Q:a") >> server("A:news C Z:I") << to_client("")
+    assert play.server.state is IDLE
+    play = Play(pool_mode="session") >> client("Q:a") >> server("C Z:I") >> client("X")
+    play.hear("client")
+    play >> server("A:news C Z:I") << to_client("")
+    assert play.server.state is IDLE
+
+
+def test_the_last_words_of_a_server_that_nobody_has_reach_nobody():
+    play = Play() >> server("N:hello FATAL:bye") << to_client("")
+    assert play.server.state in (CLOSING, CLOSED)
 
 
 def test_a_client_that_reads_slowly_pauses_its_server_and_no_longer_than_that():

@@ -4,7 +4,7 @@ import pytest
 
 from protocol.acts import What
 from protocol.backend import build_data_row, build_parameter_status
-from protocol.frontend import build_query
+from protocol.frontend import build_parse, build_query
 from protocol.inspection import FIRST, MAX_ANSWER, Fact, Question, build_inspection
 from protocol.undone import Again, build_again
 from proxy.pins import PinReason
@@ -12,6 +12,7 @@ from proxy.session import note, pin_for_statement
 from proxy.states import CLEANING, CLOSED, CLOSING, GONE, IDLE, LINKED, WAITING
 from tests.play import (
     Play,
+    asked,
     client,
     client_hangs_up,
     error_to_client,
@@ -32,6 +33,11 @@ LOCKED = Question(facts=(Fact.LOCKS,))
 
 def q(text):
     return build_query(text)
+
+
+def parsed(text):
+    """The Parse without a name."""
+    return build_parse(b"", text.encode())
 
 
 def asks(*names, **more):
@@ -146,6 +152,33 @@ def test_who_waits_is_served_before_what_was_held():
     assert play.hear("server").startswith(q('RESET "work_mem"'))
 
 
+def test_our_question_ends_the_unnamed_statement_which_is_made_again():
+    """A simple Query does, ours too. It is not taken to be there still by one who keeps his server."""
+    play = locked() >> client(parsed("set work_mem = 1") + asked("B E S")) >> server("1 2 C Z:I")
+    play.hear("server")
+    play >> answers("64kB") << stays_linked >> client("B E S")
+    assert play.hear("server").startswith(parsed("set work_mem = 1"))
+
+
+def test_so_does_what_brings_back_what_its_client_came_with():
+    play = with_work_mem() >> client("Q:begin") >> server("C Z:T") >> client(parsed("reset work_mem") + asked("B E S"))
+    play >> server("1 2 C Z:T")
+    assert play.hear("server").endswith(WORK_MEM_AGAIN)
+    play >> server("T D C Z:T") >> client("B E S")
+    assert play.hear("server").startswith(parsed("reset work_mem"))
+
+
+def test_an_answer_that_is_far_too_long_is_not_kept_and_not_believed():
+    play = a_play() >> client(q("set work_mem = 1")) >> server("C Z:I")
+    play.hear("server")
+    asking = play.client.session._asking
+    play >> server(said("T") + build_data_row(["64kB"]) + said("D:" + "x" * 100_000) * (MAX_ANSWER // 100_000 + 1))
+    play >> server(said("D:" + "x" * 100_000) * 5)
+    assert MAX_ANSWER < len(asking.data) <= 2 * MAX_ANSWER
+    play >> server("C Z:I")
+    assert own(play.client.followed) == {}
+
+
 def test_an_answer_may_come_in_pieces():
     play = a_play() >> client(q("set work_mem = 1")) >> server("C Z:I")
     for byte in said("T") + build_data_row(["64kB"]) + said("C Z:I"):
@@ -211,6 +244,7 @@ def test_a_timeout_of_idle_connections_is_put_back_before_the_server_is_idle():
 def test_nor_does_it_last_for_a_client_that_keeps_its_server():
     play = set_to(locked(), "set idle_session_timeout = 20", "idle_session_timeout", "20ms") << to_server(RESET_IDLE)
     play >> server("C Z:I") << stays_linked << to_server("")
+    play >> client(ASK) << to_server(ASK) << stays_linked
 
 
 def test_a_set_that_was_refused_is_no_parameter_of_anybodys():
@@ -227,6 +261,24 @@ def test_who_may_not_reset_what_was_left_there_gets_a_server_that_was_cleaned():
     play.server.followed = play.world.pool.intern({**play.server.followed, "lo_compat_privileges": "off"})
     play >> client(ASK) << to_server(q('RESET "lo_compat_privileges"')) >> server("ERROR:no Z:I") << to_server(DISCARD)
     play >> server("C Z:I") << to_server(ASK) >> server("C Z:I") << to_client("C Z:I") << released
+
+
+def test_who_is_kept_there_by_something_else_may_not_lose_it_for_that():
+    play = locked()
+    play.server.followed = play.world.pool.intern({**play.server.followed, "lo_compat_privileges": "off"})
+    play >> client(ASK) << to_server(ASK) >> server("C Z:I") << to_client("C Z:I")
+    play << to_server(q('RESET "lo_compat_privileges"')) >> server("ERROR:no Z:I")
+    assert play.client.state is GONE
+    assert b"lo_compat_privileges" in play.hear("client")
+
+
+def test_a_server_that_somebody_has_touched_is_not_cleaned_under_one_who_has_something_there():
+    play = locked()
+    play.server.is_touched = True
+    play >> client(ASK) << to_server(ASK) >> server("C Z:I") << stays_linked << to_server("")
+    play >> client(UNLOCK) << to_server(UNLOCK) >> server("C Z:I")
+    play.hear("server")
+    play >> answers("f") << to_server(DISCARD)
 
 
 # RESET.
