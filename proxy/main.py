@@ -15,6 +15,7 @@ from protocol.parameters import FOLLOWED, spelling
 from proxy.auth.gate import Gate
 from proxy.auth.keys import KeyKeeper
 from proxy.auth.lookup import Lookups
+from proxy.auth.mock_key import find_mock_key
 from proxy.auth.outside import Outside
 from proxy.auth.proofs import Proofs, name_unwarmed
 from proxy.auth.users import Users
@@ -111,7 +112,8 @@ class Proxy(Draining):
 
     def _find_ways_in(self) -> None:
         """How it is decided who somebody is, and how we show PostgreSQL who we are."""
-        self.keeper = KeyKeeper(self.settings.scram_iterations)
+        mock_key = find_mock_key(self.settings.client_tls_key_file)
+        self.keeper = KeyKeeper(self.settings.scram_iterations, mock_key=mock_key)
         self.gate = Gate(self)
         self.outside = Outside(self)
         self.lookups = Lookups(self)

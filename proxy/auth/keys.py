@@ -16,7 +16,7 @@ A result is found by a keyed hash of what was asked, with a key made at start: t
 (The result is worth as much to a thief, but only for this salt.)
 
 `mock` gives an unknown user the verifier he does not have. Verifiers made of a plain secret use the mock's
-salt, so that a user looks the same before he exists and after. Keep `mock_key` over restarts to keep salts.
+salt, so that a user looks the same before he exists and after. `mock_key` outlives the process (mock_key.py).
 """
 
 import asyncio
