@@ -13,8 +13,9 @@ answered by nothing and costs a look-up; the log tells it seldom (strangers.py).
 Whoever asks is kept until that is decided, as PostgreSQL does: libpq waits for it, so that what its program sends next
 is not what is hit.
 
-Whoever asks a thousand times does not have us make a thousand connections to a server: of one client there is one request
-on its way there, and at most one behind it, which all who ask meanwhile share. So each has one sent after it was asked.
+Whoever asks a thousand times does not have us make a thousand connections to a server: of one client there is one
+request on its way there, and at most one behind it, which all who ask meanwhile share. So each has one sent after it
+was asked.
 
 PostgreSQL cancels "whatever runs now", so a cancel that arrives late could hit the next client's query. Hence the
 server counts the cancels on their way to it (`server.cancels`) and is not given to anybody before they have arrived.
