@@ -285,7 +285,7 @@ def look_at_tagged_execute(client: Any, data: bytes, pos: int, end: int, parsed:
 
 def look_at_call(client: Any, data: bytes, pos: int, end: int, parsed: bool) -> int:
     """A function by its number, which may do anything."""
-    note(client, UNREAD, b"FunctionCall")
+    note(client, UNREAD, b"FunctionCall", data[pos:end])
     return PASS
 
 

@@ -226,13 +226,14 @@ def test_it_is_its_own_and_nobody_elses(upstream, what, depth):
     check(upstream, {"pipeline_depth": depth}, OVERLOOKED[what])
 
 
-@pytest.mark.parametrize("value", ["9MB"])
-def test_so_is_what_a_function_does_that_is_called_by_its_number(upstream, value):
+@pytest.mark.parametrize(("name", "value"), [("work_mem", "9MB"), ("my.cust", "x")])
+def test_so_is_what_a_function_does_that_is_called_by_its_number(upstream, name, value):
     with upstream.connect() as owner:
         number = int(owner.execute("select 'set_config'::regproc::oid").fetchone()[0])
-    arguments = [b"work_mem", value.encode(), b"f"]
+    arguments = [name.encode(), value.encode(), b"f"]
     body = pack("!IHH", number, 0, 3) + b"".join(pack("!I", len(each)) + each for each in arguments) + pack("!H", 0)
-    check(upstream, {}, [("a", message("F", body)), ("b", "show work_mem"), ("a", "show work_mem")])
+    look = f"select coalesce(current_setting('{name}', true), '')"
+    check(upstream, {}, [("a", message("F", body)), ("b", look), ("a", look)])
 
 
 # A statement that is parsed where names mean something else for a while.
