@@ -20,6 +20,7 @@ from protocol.errors import ProtocolError
 from protocol.frontend import build_query
 from protocol.inspection import MAX_ANSWER, Question, build_inspection, parse_inspection
 from protocol.parameters import is_sendable, note_reported
+from protocol.parameters import IDENTITY, is_sendable
 from protocol.startup import build_startup
 from proxy.auth.keys import KeyKeeper
 from proxy.auth.prove import MAX_MESSAGE, ServerRefused, prove_ourselves
@@ -98,13 +99,14 @@ class Approach:
         """
         error = await self.ask(query)
         assert self.inbox is not None
-        question = Question(tuple(sorted(find_customs(query.encode()))[:MAX_CANDIDATES]), lists=True)
+        customs = sorted(find_customs(query.encode()))[:MAX_CANDIDATES]
+        question = Question((*customs, *IDENTITY), lists=True)
         self._rows = b""
         self.inbox.write(build_inspection(question))
         await self._wait_ready()
         answer = parse_inspection(question, self._rows, self.owner.parameters.get("client_encoding", ""))
-        customs = {name: value for name, value in answer.values.items() if value}
-        self.base = {name: value for name, value in {**answer.listed, **customs}.items() if is_sendable(value)}
+        named = {name: value for name, value in answer.values.items() if value and value != answer.at_login.get(name)}
+        self.base = {name: value for name, value in {**answer.listed, **named}.items() if is_sendable(value)}
         return error
 
     async def _wait_ready(self) -> None:

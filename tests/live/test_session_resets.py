@@ -107,3 +107,17 @@ def test_whatever_servers_are_reset_with_each_client_finds_what_it_came_with(ups
                 for _ in range(2):
                     assert client.execute(LOOK).fetchone() == own.execute(LOOK).fetchone()
                     assert client.execute("select 1").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+@pytest.mark.parametrize("said", ["set role warden", "set session authorization warden"])
+def test_who_a_connect_query_has_made_everybody_is_what_everybody_is(upstream, stand, mode, said):
+    settings = {"default_pool_size": 1, "pool_mode": mode}
+    with Stand(upstream, settings, databases={"*": f"connect_query='{said}'"}) as other:
+        for _ in range(2):
+            with other.connect("postgres") as client:
+                assert client.execute("select current_user::text").fetchone() == ("warden",)
+                client.execute("reset session authorization")
+                client.execute("discard all")
+                if mode == "transaction":
+                    assert client.execute("select current_user::text").fetchone() == ("warden",)

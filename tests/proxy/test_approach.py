@@ -107,7 +107,8 @@ def asked(said, how):
 
 
 def test_after_a_connect_query_that_fails_what_there_is_is_noted_all_the_same():
-    nothing = backend.build_command_complete("SELECT 0") + READY
+    nobody = backend.build_data_row(["web", "none", "web", "none"])  # but the login itself, before and after
+    nothing = nobody + backend.build_command_complete("SELECT 0") + READY
     assert asked(OK + READY + MISSING + READY + nothing, "prepare").sqlstate == "42P01"
 
 
@@ -132,14 +133,15 @@ def test_what_a_connect_query_has_set_is_noted():
 
     async def main():
         way = approaching(
-            OK + READY + rows() + READY + rows(["eu"]) + rows(["work_mem", "5MB"], ["x", "y" * 2000]) + READY
-        )
+            OK + READY + rows() + READY + rows(["web", "clerk", "web", "none"], ["eu"])
+            + rows(["work_mem", "5MB"], ["x", "y" * 2000]) + READY
+        )  # fmt: skip
         await way.log_in(SAID, Secret("secret"), 2)
-        await way.prepare("set work_mem to 5120; set my.region = 'eu'")
+        await way.prepare("set work_mem to 5120; set my.region = 'eu'; set role clerk")
         return way
 
     way = play(main())
-    assert way.base == {"work_mem": "5MB", "my.region": "eu"}
+    assert way.base == {"work_mem": "5MB", "my.region": "eu", "role": "clerk"}
     assert b"current_setting(E'my.region',true)" in wired(way.inbox).written
 
 

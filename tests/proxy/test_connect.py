@@ -210,8 +210,9 @@ def test_new_connections_are_logged_as_logins_are(is_logged, monkeypatch):
 def test_a_connect_query_that_fails_is_a_line_in_the_log_and_no_reason_to_serve_nobody(monkeypatch):
     failed = backend.build_error("ERROR", "42P01", 'relation "x" does not exist') + READY
     query = Database(name="shop", hosts=(A,), connect_query="select x")
+    nobody = backend.build_data_row(["web", "none", "web", "none"])
     world, server = opened(
-        HELLO + failed + backend.build_command_complete("SELECT 0") + READY, monkeypatch, entry=query
+        HELLO + failed + nobody + backend.build_command_complete("SELECT 0") + READY, monkeypatch, entry=query
     )
     assert server.state is IDLE
     assert f'WARNING {server.tag} connect_query failed: ERROR relation "x" does not exist' in world.log.lines
