@@ -315,7 +315,8 @@ class Doubts:
             value = _first(told.get(key), answer.values.get(key))
             is_kept = not self._undone.may_hold(key.lower()) or (not is_reset and self._keeps(key, value))
             is_own = key in ground.origin and is_kept  # nothing may be what it wants
-            value = None if self._is_nothing(key, value, answer, ground) and not is_own else value
+            is_back = is_reset and self._is_only_reset(key) and value != self.before.get(key)
+            value = None if is_back or (self._is_nothing(key, value, answer, ground) and not is_own) else value
         elif value is None and key in answer.at_login:  # it was put back before the list was made
             value = answer.values[key]
             is_kept = key in self.sets or (value == self.before.get(key) and not is_reset)

@@ -224,6 +224,15 @@ def test_who_came_with_a_role_and_has_none_wants_none_or_has_reset_it(texts, the
     assert own(case.conclude(role="none", session_authorization="web").client) == {"role": theirs}
 
 
+def test_what_the_database_has_for_everybody_is_not_what_a_client_that_came_with_another_goes_back_to():
+    origin = {**BASE, "my.x": "own", "role": "clerk"}
+    case = Case("reset all; reset role", origin=origin, before={**origin, "TimeZone": "Asia/Tokyo"})
+    assert case.ask().lists
+    sets = case.conclude(my__x="everybody's", role="porter", session_authorization="web")
+    assert (own(sets.client), own(sets.server)) == ({"my.x": "own", "role": "clerk"}, {})
+    assert own(case.conclude(my__x="own", role="clerk").client) == {"my.x": "own", "role": "clerk"}, "it was undone"
+
+
 @pytest.mark.parametrize(
     ("before", "texts", "theirs"),
     [
