@@ -49,7 +49,7 @@ _is_custom = re.compile(r"[A-Za-z_\ufffd][\w$\ufffd]*(?:\.[A-Za-z_\ufffd][\w$\uf
 _ODD = re.compile(
     rb"[A-Za-z0-9_$\x80-\xff]\.[A-Za-z0-9_$]*+[\x80-\xff]|[\x80-\xff][A-Za-z0-9_$]*+\.[A-Za-z_\x80-\xff]"
 ).search
-_UNDOES = re.compile(rb"(?i:reset|discard|default|null)").search
+_UNDOES = re.compile(rb"\b(?i:reset|discard|default|null)\b").search
 _NO_VALUE = b"\xff\xff\xff\xff"  # where a Bind has the length of one: NULL
 _SETS = re.compile(rb"(?<![Rr][Ee])(?i:set)").search
 

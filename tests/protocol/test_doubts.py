@@ -238,6 +238,7 @@ def test_what_the_database_has_for_everybody_is_not_what_a_client_that_came_with
     [
         ("none", ["do ''"], "none"),
         ("squire", ["set role none", "do ''"], "none"),
+        ("none", ["do 'set default_transaction_read_only = on'"], "none"),
         ("squire", ["set role none", "select set_config($1, $2, false)"], "none"),
         ("squire", ["do ''"], "clerk"),
         ("none", ["do 'reset role'"], "clerk"),
