@@ -131,8 +131,8 @@ class Translation(Batch):
     def _parse_named(self, pos: int, end: int, name: bytes, body: bytes) -> None:
         server, names = self.server, self.names
         self.client.pool.stats.client_parse_count += 1
-        statement = self._find(pos, body)
         self.needed = set()
+        statement = self._find(pos, body)
         if self.has(statement):
             is_exit = statement.reading.has(What.COMMIT, What.ROLLBACK, What.ROLLBACK_TO)
             self.replace(pos, end, PARSE_EMPTY if is_exit else PARSE_ANYTHING)

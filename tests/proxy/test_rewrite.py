@@ -302,6 +302,11 @@ def test_an_execute_in_a_parse_is_rewritten_too():
     play >> server("1 2 C Z:I") << to_client("1 2 C Z:I")
 
 
+def test_what_it_runs_does_not_go_to_make_room_for_it():
+    play = prepared(max_prepared_statements=1) >> client("PARSE:x=execute_foo S")
+    play << to_server('OURS:2=execute_"PGSHUTTLE_1" S')
+
+
 def test_a_deallocate_in_a_parse_takes_the_name_when_it_runs():
     play = prepared() >> client("PARSE:=deallocate_foo B E S") << to_server('PARSE:=deallocate_"PGSHUTTLE_1" B E S')
     play >> server("1 2 C:DEALLOCATE Z:I")
