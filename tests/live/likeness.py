@@ -9,8 +9,9 @@ so they share neither tables nor locks.
 The proxy has fewer servers than there are clients, and the script is one thread. So those who must keep a server, by
 PostgreSQL's own word, are counted, and when all servers are kept the others are silent.
 
-Left out of the comparison is what cannot be the same: numbers of processes and tables, where in a text an error is, and
-a custom parameter that nobody has set, which is empty on a server where somebody has.
+Left out of the comparison is what cannot be the same: numbers of processes and tables, where in a text an error is,
+whether a role is a superuser, which its first server tells and not the welcome, and a custom parameter that nobody has
+set, which is empty on a server where somebody has.
 """
 
 import random
@@ -32,7 +33,7 @@ STARTUPS: tuple[dict[str, str], ...] = (
     {"options": "-c work_mem=7MB -c search_path=spare"},
     {"options": "-c DateStyle=German -c my.start=hello"},
     {"client_encoding": "LATIN1"},
-    {"options": "-c statement_timeout=54321 -c TimeZone=Asia/Tokyo", "application_name": "app one"},
+    {"options": "-c statement_timeout=54321 -c TimeZone=Asia/Tokyo -c role=squire", "application_name": "app one"},
 )
 ASKED = (
     "work_mem", "search_path", "DateStyle", "TimeZone", "application_name", "statement_timeout", "lock_timeout",
@@ -74,7 +75,7 @@ class Speaker:
         self.line = Raw(port, 20.0)
         welcome = self.line.login("postgres", database, password, **startup)
         assert welcome[-1].kind == "Z", welcome
-        self.reported = parameters(welcome)
+        self.reported = _find_reported(welcome)
         self.notices: list[str] = []
         self.heard: Counter[tuple[bytes, bytes]] = Counter()
         self.status = "I"
@@ -94,7 +95,7 @@ class Speaker:
 
     def take_aside(self, each: Message) -> bool:
         if each.kind == "S":
-            self.reported |= parameters([each])
+            self.reported |= _find_reported([each])
         elif each.kind == "N":
             self.notices.append(fields(each.body)["M"])
         elif each.kind == "A":
@@ -115,6 +116,10 @@ class Speaker:
         for each in answer:
             self.take_aside(each)
         return rows(answer)
+
+
+def _find_reported(messages: list[Message]) -> dict[str, str]:
+    return {name: value for name, value in parameters(messages).items() if name != "is_superuser"}
 
 
 def _comparable(each: Message) -> tuple[object, ...]:

@@ -9,6 +9,7 @@ client.
 
 import random
 from collections.abc import Callable
+from struct import pack
 from typing import NamedTuple
 
 from tests.live.wire import COPY_DONE, SYNC, bind, copy_data, describe, execute, message, parse, query
@@ -75,7 +76,9 @@ WORK = (
     "DELETE FROM ground WHERE ctid IN (SELECT ctid FROM ground WHERE a = 1 FOR UPDATE SKIP LOCKED)",
     "SELECT count(*) FROM ground", "TABLE ground", "DO $$ begin perform set_config('my.custom', 'done', false); end $$",
     "DO $$ begin perform set_config('lock_timeout', '4s', false); end $$", "SELECT 1/0", "SELECT 'a\\'b'",
-    "no such statement", "", "SELECT 'z'",
+    "no such statement", "", "SELECT 'z'", "COPY (SELECT set_config('work_mem', '8MB', false)) TO STDOUT",
+    "SELECT set_config(n, v, false) FROM (VALUES ('work_mem', '7MB'), ('my.custom', 'several')) AS z(n, v)",
+    "DECLARE c4 CURSOR FOR SELECT set_config('my.other', 'fetched', false)", "FETCH c4", "DO $$ begin end $$",
 )  # fmt: skip
 SCHEMA = ("ALTER TABLE ground ADD COLUMN IF NOT EXISTS b int", "ALTER TABLE ground DROP COLUMN IF EXISTS b")
 PREPARABLE = (
@@ -190,6 +193,16 @@ def _write_copy(rng: Rng) -> Unit:
     return Unit(rng.choice((coming, coming, going)), 1)
 
 
+SET_CONFIG = 2078  # its number, the same in every version
+
+
+def _write_call(rng: Rng) -> Unit:
+    """The protocol's function call."""
+    arguments = [rng.choice((b"work_mem", b"my.custom")), rng.choice((b"5MB", b"9MB")), b"f"]
+    said = b"".join(pack("!I", len(each)) + each for each in arguments)
+    return Unit([message("F", pack("!IHH", SET_CONFIG, 0, len(arguments)) + said + pack("!H", 0))], 1)
+
+
 def write_unit(rng: Rng, *, kept: int, servers: int, is_plain: bool) -> Unit:
     """`kept` of the servers are kept: if all are it is time that one is not, if none is a table may be changed.
 
@@ -213,7 +226,9 @@ def _write_unit(rng: Rng, kept: int, servers: int) -> Unit:
     if kept >= servers and rng.random() < 0.3:
         return Unit([query(rng.choice(("ROLLBACK", "COMMIT", "DISCARD ALL")))], 1)
     form = rng.random()
-    if form < 0.03:
+    if form < 0.02:
+        return _write_call(rng)
+    if form < 0.05:
         return _write_copy(rng)
     if form < 0.6:
         return Unit([query(_write(rng))], 1)
