@@ -40,6 +40,8 @@ from proxy.tls import Contexts
 
 GOODBYE: Final = 5.0  # seconds a server has to answer the end of TLS
 YES, NO, ERROR = b"S", b"N", b"E"
+HUNG_UP: Final = "the server hung up before it said a word; it may be starting or shutting down"
+"""Of one that was asked for TLS: by then there is none that could have failed."""
 
 
 class TlsFailed(ConnectionError):
@@ -58,8 +60,8 @@ class ServerTls:
         """
         Encrypt what is said on `inbox` from here on. False: the server does not, and it `is_needed` not.
 
-        `host` is what the certificate must be for, where that matters. TlsFailed. Whatever ends this early ends the
-        connection: not a word can follow.
+        `host` is what the certificate must be for, where that matters. TlsFailed; PeerGone: before it has begun.
+        Whatever ends this early ends the connection: not a word can follow.
         """
         try:
             return await self._begin(inbox, host)
@@ -81,7 +83,7 @@ class ServerTls:
         try:
             answer = await inbox.wait_byte()
         except PeerGone:
-            raise TlsFailed("the server hung up when it was asked for SSL") from None
+            raise PeerGone(HUNG_UP) from None
         if answer == ERROR:
             raise TlsFailed("the server answered with an error when it was asked for SSL")
         if answer not in (YES, NO):

@@ -63,7 +63,10 @@ OPENINGS = {
     "a_web_server": (says(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "bad sslreq answer"),
     "drops": (asked(drops), "TLS handshake failed"),
     "drops_in_the_handshake": (asked(drops_in_the_handshake), "TLS handshake failed"),
-    "hangs_up": (lambda wire: (wire.take(8), wire.socket.shutdown(2)), "hung up when it was asked for SSL"),
+    "hangs_up": (
+        lambda wire: (wire.take(8), wire.socket.shutdown(2)),
+        "login failed: the server hung up before it said a word",
+    ),
     "silent": (asked(falls_silent), "server_connect_timeout"),
     "silent_after_yes": (asked(lambda wire: (wire.say(b"S"), falls_silent(wire))), "server_connect_timeout"),
 }
