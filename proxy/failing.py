@@ -7,6 +7,10 @@ or has just crashed, or somebody has ended this very backend while it logged in 
 restart). Those who log in wait through that, as those in the queue do, bounded by their own timeouts; and the next try
 comes soon.
 
+And some do not pass by waiting at all: PostgreSQL has said, in its own words, that it has no such database or does not
+let us in. While a pool has no server left, those in its queue are told that too, as in PgBouncer (patience.py). With
+any other reason they go on waiting, so that a PostgreSQL that is away for a moment costs nobody his session.
+
 Whoever hears a remembered reason is also told since when logins fail and when they are tried again: so the log of an
 application alone shows that its database was down, and for how long.
 """
@@ -14,18 +18,27 @@ application alone shows that its database was down, and for how long.
 from typing import Any, Final
 
 from protocol import sqlstate
+from protocol.backend import ErrorFields
 from proxy.clock import span
 
 FIRST_RETRY: Final = 0.25  # seconds; doubles with every failure
 PASSING_RETRY: Final = 1.0  # seconds between tries at the most, where waiting helps
 
 _PASSING: Final = frozenset({sqlstate.ADMIN_SHUTDOWN, sqlstate.CRASH_SHUTDOWN, sqlstate.CANNOT_CONNECT_NOW})
+_LASTING: Final = frozenset(
+    {
+        sqlstate.INVALID_CATALOG,
+        sqlstate.INVALID_AUTHORIZATION,
+        sqlstate.INVALID_PASSWORD,
+        sqlstate.INSUFFICIENT_PRIVILEGE,
+    }
+)
 
 
 class LoginFailed(Exception):
     """No server could be opened. `sqlstate` and the sentence are the server's own where it gave any.
 
-    `is_passing`: does waiting help? PgBouncer thinks so of 57P03 alone.
+    `is_passing`: does waiting help? PgBouncer thinks so of 57P03 alone. `is_lasting`: is there no hope in it at all?
     """
 
     def __init__(
@@ -37,6 +50,11 @@ class LoginFailed(Exception):
         self.detail = detail
         self.hint = hint
         self.is_passing = may_pass and sqlstate in _PASSING
+        self.is_lasting = sqlstate in _LASTING
+
+    def as_fields(self) -> ErrorFields:
+        """For somebody whose connection ends with it."""
+        return ErrorFields("FATAL", self.sqlstate, self.sentence, self.detail, self.hint)
 
     def find_delay(self, failures: int, limit: float) -> float:
         """Seconds until the next try, after so many `failures` in a row; `limit` is server_login_retry."""

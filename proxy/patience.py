@@ -2,7 +2,8 @@
 Those who wait in the queues: told why, sent away when it takes too long, and a word to the log about who is in the way.
 
 Theory. The front of a queue has waited longest, so a look at it ends at the first who has not waited long enough. Why
-they wait is worked out once per pool and sweep, when the first of them must be told (explain.py).
+they wait is worked out once per pool and sweep, when the first of them must be told (explain.py). Where nobody need
+wait, since no server will come, all are sent away at once.
 
 Who waits for a server while it logs in stands in no queue, and has a time limit of its own: what it is told when
 query_wait_timeout strikes there (login.py) is made here too.
@@ -22,7 +23,7 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from protocol import sqlstate
-from protocol.backend import build_notice
+from protocol.backend import ErrorFields, build_notice
 from protocol.errors import Refused
 from proxy.clock import span
 from proxy.explain import SENTENCE, Explanation, Reason, explain_place, place_in_queue
@@ -52,7 +53,11 @@ class Patience:
     def sweep(self, pool: Any) -> None:
         """Everybody in `pool`'s queue whose time has come."""
         if pool.world.leaving is Leaving.WAIT_FOR_SERVERS:
-            _dismiss(pool)
+            _dismiss(pool, ERRORS[Closing.NO_MORE_SERVERS], Closing.NO_MORE_SERVERS)
+            return
+        failure = pool.find_hopeless()
+        if failure is not None and failure.is_lasting:
+            _dismiss(pool, failure.as_cached(pool).as_fields(), Closing.TURNED_AWAY)
             return
         limits, now = pool.limits, self._now()
         limit, why = find_limit(limits)
@@ -114,10 +119,10 @@ def find_refusal(pool: Any, user: str, waited: float) -> Refused:
     return Refused(reason.sqlstate, Closing.QUERY_WAIT_TIMEOUT.value, detail=reason.detail, hint=reason.hint, note=note)
 
 
-def _dismiss(pool: Any) -> None:
-    """Nobody will get a server any more, so nobody need wait: there may be another pooler to connect to."""
+def _dismiss(pool: Any, error: ErrorFields, why: Closing) -> None:
+    """Nobody will get a server, so nobody need wait: there may be another pooler, or something to mend."""
     for client in list(pool.waiting):
-        client.refuse(ERRORS[Closing.NO_MORE_SERVERS], Closing.NO_MORE_SERVERS)
+        client.refuse(error, why)
 
 
 def _address(explanation: Explanation, client: Any, where: str) -> Reason:

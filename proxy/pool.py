@@ -368,11 +368,15 @@ class Pool(Governing):
 
     def check_hope(self) -> None:
         """LoginFailed for whoever is logging in, when no server is here and none will be before the next try."""
-        failure = self.failure
-        if failure is None or failure.is_passing or any(self.places):
-            return
-        if self.find_obstacle() is Waiting.RETRY:
+        failure = self.find_hopeless()
+        if failure is not None and not failure.is_passing:
             raise failure.as_cached(self)
+
+    def find_hopeless(self) -> LoginFailed | None:
+        """Why no server is here and none will be before the next try; None when there is one, or may be."""
+        if self.failure is None or any(self.places) or self.find_obstacle() is not Waiting.RETRY:
+            return None
+        return self.failure
 
     def _settle_welcomes(self, failure: LoginFailed | None) -> None:
         futures, self._welcomes = self._welcomes, []

@@ -135,6 +135,7 @@ class Closing(enum.Enum):
     CLIENT_REQUEST = "client close request"
     CLIENT_EOF = "client unexpected eof"
     CLIENT_PROTOCOL = "client broke the protocol"
+    TURNED_AWAY = "server login has been failing"  # PostgreSQL lets us in no more, and nobody need wait for that
     QUERY_WAIT_TIMEOUT = "query_wait_timeout"
     QUERY_TIMEOUT = "query timeout"
     QUEUED_TIMEOUT = "query_timeout"  # the same of a query that has not begun: so they differ in PgBouncer

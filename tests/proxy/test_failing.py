@@ -16,6 +16,14 @@ def test_what_passes_by_itself_is_worth_waiting_for(state, passes):
     assert LoginFailed(state, "no").is_passing == passes
 
 
+@pytest.mark.parametrize(
+    ("state", "lasts"),
+    [("28P01", True), ("28000", True), ("3D000", True), ("42501", True), ("53300", False), ("08006", False)],
+)
+def test_what_does_not_pass_by_waiting(state, lasts):
+    assert LoginFailed(state, "no").is_lasting == lasts
+
+
 def test_tries_come_at_intervals_that_double_up_to_the_limit():
     delays = [LASTING.find_delay(failures, 15.0) for failures in range(1, 9)]
     assert delays == [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0]
@@ -47,6 +55,12 @@ def test_a_remembered_failure_keeps_the_servers_sqlstate_and_words_and_says_sinc
     assert failure.sqlstate == "28P01"
     assert failure.sentence == "server login has been failing, cached error: no such password (server_login_retry)"
     assert failure.detail == "Server logins have been failing for 12 s; the next try is in 3.0 s."
+
+
+def test_as_the_last_words_for_somebody():
+    fields = LoginFailed("3D000", "no such database", "Since when.", hint="What to do.").as_fields()
+    assert (fields.severity, fields.sqlstate, fields.message) == ("FATAL", "3D000", "no such database")
+    assert (fields.detail, fields.hint) == ("Since when.", "What to do.")
 
 
 def test_when_the_time_has_come_the_next_try_is_under_way():

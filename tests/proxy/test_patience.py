@@ -11,7 +11,7 @@ from proxy.patience import WARN_AGAIN, Patience, find_refusal
 from proxy.pool import LoginFailed
 from proxy.states import GONE, OPENING, WAITING, Leaving, Waiting
 from tests.fakes import FakeWorld
-from tests.lined import Lined, answers, asks, cancels, free, passes, says, sent, sent_for, silence, to
+from tests.lined import Lined, answers, asks, cancels, free, passes, says, sent, sent_for, server_hangs_up, silence, to
 from tests.play import Play, another_client, asked, client, server
 from tests.proxy.test_janitor import Night, later
 from tests.ward import messages
@@ -200,6 +200,61 @@ def test_logins_that_fail_give_the_servers_own():
     error = last_words(one)
     assert error.sqlstate == "53300"
     assert "too many clients already" in error.detail
+
+
+def turned_away(state):
+    """Somebody waits, PostgreSQL says `state` to our login, and a sweep comes by."""
+    world = FakeWorld(pool_size=1, query_wait_timeout=60.0, query_wait_notify=None)
+    with world.loop.running():
+        one = world.new_client()
+        one.transport.peer_sends(asked("Q:a"))
+        (failed,) = world.pool.places[OPENING]
+        world.openings.remove(failed)
+        world.pool.opening_failed(LoginFailed(state, 'database "gone" does not exist', hint="Look for it."))
+        world.pool.server_closed(failed)
+        Patience(world.clock.now).sweep(world.pool)
+    return one
+
+
+@pytest.mark.parametrize("state", ["3D000", "28000", "28P01", "42501"])
+def test_who_waits_where_postgresql_lets_us_in_no_more_is_told_so_at_once(state):
+    one = turned_away(state)
+    error = last_words(one)
+    assert (error.severity, error.sqlstate, error.hint) == ("FATAL", state, "Look for it.")
+    words = 'server login has been failing, cached error: database "gone" does not exist (server_login_retry)'
+    assert error.message == words
+    assert error.detail.startswith("Server logins have been failing for")
+    assert one.state is GONE
+
+
+@pytest.mark.parametrize("state", ["08006", "53300", "57P01", "57P03", "55000"])
+def test_what_may_pass_by_itself_is_waited_for(state):
+    assert turned_away(state).state is WAITING
+
+
+def test_nobody_is_turned_away_while_there_is_a_server_or_a_pause():
+    play = queue(1, pool_size=2)
+    pool = play.world.pool
+    with play.world.loop.running():
+        failed = play.world.openings.pop()
+        pool.opening_failed(LoginFailed("28P01", "no"))
+        pool.server_closed(failed)
+        Patience(play.world.clock.now).sweep(pool)
+    assert play.waiting[0].state is WAITING
+
+
+def test_those_in_line_are_turned_away_as_well():
+    play = Lined("ab") >> asks("a b") << silence("a b") >> server_hangs_up()
+
+    def fails(play):
+        play.pool.opening_failed(LoginFailed("3D000", "no"))
+        Patience(play.world.clock.now).sweep(play.pool)
+
+    play >> fails
+    assert [parse_error(messages(play.hear(name, play.socket(name)))[-1][5:]).sqlstate for name in "ab"] == [
+        "3D000"
+    ] * 2
+    assert not play.pool.is_wanted
 
 
 def warnings(play):
