@@ -1,5 +1,7 @@
 """Cancelling: it reaches the query it means, or nothing."""
 
+import pytest
+
 from protocol.startup import CancelRequest, parse_startup
 from proxy.cancel import FAILED, KEY_LENGTH, LONG_KEY_LENGTH, NOT_WAITING, WAS_WAITING, Cancels
 from proxy.inbox import Inbox
@@ -114,6 +116,13 @@ def test_the_first_query_behind_a_begin_can_be_cancelled_though_the_begin_is_ans
     play >> (lambda play: play.world.advance(0.01))
     assert play.endpoint.keys() == [play.server.key]
     play >> server("RAN:BEGIN ERROR:canceled Z:E") << to_client("C:BEGIN Z:T ERROR:canceled Z:E") << stays_linked
+
+
+@pytest.mark.parametrize("words", ["Q:long", "P B D E S", "Q:long Q:a"])
+def test_what_is_tracked_for_show_statements_can_be_cancelled(words):
+    play = play_with_cancels(track_statements=True) >> client(words) >> asks_to_cancel
+    play >> (lambda play: play.world.advance(0.01))
+    assert play.endpoint.keys() == [play.server.key]
 
 
 def test_a_cancel_whose_query_is_answered_meanwhile_is_not_sent():
