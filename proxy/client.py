@@ -47,7 +47,8 @@ from proxy.shortcuts import TEXT, Shortcuts
 from proxy.states import ACTIVE, BEGUN, CLIENT_MOVES, GONE, LINED, RESTING, WAITING, ClientState, Closing
 
 STREAM_FROM = 65536  # bytes; a shorter message that is cut waits until it is whole
-MAX_AT_ONCE = 2_000  # requests of one client taken in one turn of the loop: about 5 ms
+MAX_AT_ONCE = 250  # requests of one client taken at once: about 0.6 ms
+SLICE = 32768  # bytes of requests behind which no more are taken at once: to read as much text may take 40 ms
 
 _SHORT_QUERIES = {
     build_message(codes.QUERY, bytes(size))[:HEADER_SIZE]: HEADER_SIZE + size for size in range(1, SHORT - HEADER_SIZE)
@@ -212,16 +213,15 @@ class Client(Shortcuts, Holding, Served, Leaving, asyncio.Protocol):
         self.carry = b""
         size, pos = len(data), self.remain
         debts: list[Debt] = []
-        if pos and self.state <= BEGUN:  # the rest of a message that was of no use to anybody
-            self.remain = max(pos - size, 0)
-            if data[pos:]:
-                self._take(data[pos:])
+        if pos and self.state <= BEGUN:
+            self._skip_rest(data)
             return
         is_farewell, parsed, verdict, care = False, False, PASS, PASS
         has_ours = self.tags or (self.statements and self.pool.is_private)  # see own_names.py
         looks = self.pool.habits.looks_of_tagged if has_ours else self.pool.habits.looks
         limit = self.pool.world.settings.max_packet_size
-        while pos < size and len(debts) < MAX_AT_ONCE:
+        stop = min(size, pos + SLICE)
+        while pos < stop and len(debts) < MAX_AT_ONCE:
             kind, pos, end = scan(data, pos, DULL_REQUESTS, limit)
             if not kind or (end > size and end - pos <= STREAM_FROM):
                 break
@@ -252,22 +252,32 @@ class Client(Shortcuts, Holding, Served, Leaving, asyncio.Protocol):
         if verdict == STALL:
             self.is_stalled = True
             self.hold()
-        self._pace_slices(is_more=len(debts) == MAX_AT_ONCE and bool(self.carry))
+        self._pace_slices(is_more=(len(debts) == MAX_AT_ONCE or pos >= stop) and bool(self.carry))
         if is_farewell:
             self._leave(Closing.CLIENT_REQUEST, cancel=False)
         elif was_cut and not self.remain and self.server is not None:
             self.server.rest()  # it may have waited for the end of this message
 
+    def _skip_rest(self, data: bytes) -> None:
+        """`data` begins with the rest of a message that was of no use to anybody."""
+        missing = self.remain
+        self.remain = max(missing - len(data), 0)
+        if data[missing:]:
+            self._take(data[missing:])
+
     def _pace_slices(self, *, is_more: bool) -> None:
-        """A flood of tiny messages is taken in slices, a turn of the loop each, so that the others get theirs."""
+        """A flood of tiny messages is taken in slices (slices.py), so that the others get theirs."""
         if is_more:
             if not self.is_slicing:
                 self.is_slicing = True
                 self.hold()
-            asyncio.get_running_loop().call_soon(self._receive, b"")
+            self.pool.world.slices.add(self)
         elif self.is_slicing:
             self.is_slicing = False
             self.let_go()
+
+    def take_slice(self) -> None:
+        self._receive(b"")
 
     def _send(self, data: bytes, debts: tuple[Debt, ...], care: int, first: int) -> None:
         """`data`, whose gravest verdict is `care`, goes to our server or waits for one. `first`: see prepare.send."""

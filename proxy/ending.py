@@ -40,6 +40,7 @@ class Ending:
         self.transport.abort()
 
     def connection_lost(self: Any, error: Exception | None) -> None:
+        self.take_rest()
         if self.state < CLOSING:
             why = Closing.SAID_GOODBYE if self.last_error else Closing.CRASHED
             self._note_stillborn(why)

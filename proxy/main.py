@@ -43,6 +43,7 @@ from proxy.pools import Pools
 from proxy.reloading import Reloader
 from proxy.resolver import Resolver
 from proxy.server import Server
+from proxy.slices import Slices
 from proxy.states import Leaving, Waiting
 from proxy.stats import as_fields, describe, sum_averages
 from proxy.strangers import Strangers
@@ -78,7 +79,7 @@ class Proxy(Draining):
         log.level = self.find_level()
         self.clock = clock or Clock()
         self.tasks = Tasks(log)
-        self.outbox = Outbox(warn=log.warning)
+        self.outbox, self.slices = Outbox(warn=log.warning), Slices()
         self._find_ways_in()
         self.spelling = spelling((*FOLLOWED, *config.settings.track_extra_parameters))
         self.followed = frozenset(self.spelling.values())

@@ -21,6 +21,7 @@ lives, and is decided once per call, at the end.
 
 import asyncio
 import random
+import sys
 from dataclasses import replace
 from struct import Struct
 from typing import Any
@@ -40,6 +41,7 @@ from proxy.states import CLEANING, CLOSING, LINKED, OPENING, TESTING, Closing, S
 
 MAX_MESSAGE = 0x3FFFFFFF + 4  # PostgreSQL's own limit is just under 1 GB
 MAX_WHOLE = 65536  # of messages we read to the end
+MAX_AT_ONCE = 250  # messages judged at once, beside those that are stepped over: about 1 ms
 ENOUGH_OF_AN_ERROR = 2048  # severity, SQLSTATE and message come first; a long text is passed on unread
 
 _length_at = Struct("!I").unpack_from
@@ -53,10 +55,10 @@ class Server(Ending, asyncio.Protocol):
 
     __slots__ = (
         "__weakref__", "address", "arriving", "cancels", "carry", "client", "deadline", "doomed", "endpoint",
-        "followed", "is_choked", "is_rolled_back", "is_streaming", "is_touched", "key", "last_error", "leaving",
-        "ledger", "number", "opened_at", "opening", "parameters", "pid", "pool", "ready_at", "recipient", "remain",
-        "repeatable", "resets", "spread", "state", "statements", "status", "tls", "transport", "unnamed",
-        "was_client_told",
+        "followed", "is_choked", "is_held", "is_rolled_back", "is_slicing", "is_streaming", "is_touched", "key",
+        "last_error", "leaving", "ledger", "number", "opened_at", "opening", "parameters", "pid", "pool",
+        "ready_at", "recipient", "remain", "repeatable", "resets", "spread", "state", "statements", "status",
+        "tls", "transport", "unnamed", "was_client_told",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -88,6 +90,8 @@ class Server(Ending, asyncio.Protocol):
         self.remain = 0
         self.recipient: Owner = None
         self.is_choked = False  # its socket takes no more for now
+        self.is_held = False  # somebody does not want it to be read
+        self.is_slicing = False  # nor do we: what lies in `carry` are whole messages, for the next turn
         self.is_streaming = False  # inside data_received: `rest` waits for its end
         self.is_rolled_back = True
         self.resets: tuple[str, ...] = ()  # the queries that a cleaning has still to send
@@ -133,12 +137,12 @@ class Server(Ending, asyncio.Protocol):
                 self._receive(data)
             self.rest()
 
-    def _receive(self, data: bytes) -> None:
+    def _receive(self, data: bytes, most: int = MAX_AT_ONCE) -> None:
         """The general case of `data_received`."""
         self.is_streaming = True
         was_told = self.was_client_told
         try:
-            self._take(self.carry + data)
+            self._take(self.carry + data, most)
         except ProtocolError as error:
             self.was_client_told = was_told  # what stood in front of the nonsense is delivered behind it: not at all
             self.break_off(error)
@@ -161,12 +165,13 @@ class Server(Ending, asyncio.Protocol):
 
     # The stream.
 
-    def _take(self, data: bytes) -> None:
-        """Judge the messages of `data` and deliver them to their owners."""
+    def _take(self, data: bytes, most: int) -> None:
+        """Judge the messages of `data` and deliver them to their owners. No more than `most` while more are owed."""
         self.carry = b""
         ledger, size = self.ledger, len(data)
         pos, start, recipient = self.remain, 0, self.recipient
-        while pos < size:
+        while pos < size and (most > 0 or ledger.is_settled):
+            most -= 1
             debt, owner = ledger.head
             if debt is NOTHING:
                 owner = self.client
@@ -189,6 +194,16 @@ class Server(Ending, asyncio.Protocol):
                     return
                 start = _deliver_instead(said, recipient, data, start, pos, end)
             pos = end
+        self._deliver_rest(data, start, pos, recipient)
+        if most <= 0 and self.carry and not self.is_slicing:
+            self.is_slicing = True
+            if not self.transport.is_closing():
+                self.transport.pause_reading()
+            self.pool.world.slices.add(self)
+
+    def _deliver_rest(self, data: bytes, start: int, pos: int, recipient: Owner) -> None:
+        """What was judged ends at `pos`: beyond the data, or before its end."""
+        size = len(data)
         if pos < size:
             self.carry = data[pos:]
             data = data[:pos]
@@ -199,6 +214,20 @@ class Server(Ending, asyncio.Protocol):
             self.remain, self.recipient = 0, None
         if recipient is not None and start < len(data):
             recipient.deliver(data[start:] if start else data)
+
+    def take_slice(self) -> None:
+        """A flood of tiny answers is taken in slices (slices.py), so that the others get theirs."""
+        self.is_slicing = False
+        if self.state < CLOSING:
+            self._receive(b"")
+            if not (self.is_slicing or self.is_held):
+                self.let_go()
+            self.rest()
+
+    def take_rest(self) -> None:
+        """It says no more, and what it has said is to be heard."""
+        if self.is_slicing and self.state < CLOSING:
+            self._receive(b"", sys.maxsize)
 
     def _may_pass(self, kind: int, have: int, length: int) -> bool:
         """May a message be judged although it is cut? (Those whose header says enough: yes.)"""
@@ -293,12 +322,14 @@ class Server(Ending, asyncio.Protocol):
     # Flow control, for the client that reads slowly.
 
     def hold(self) -> None:
+        self.is_held = True
         if not self.transport.is_closing():
             self.transport.pause_reading()
 
     def let_go(self) -> None:
-        is_suspended = self.pool.world.is_suspended and self.state < CLOSING
-        if not (is_suspended or self.transport.is_closing()):
+        self.is_held = False
+        is_wanted = self.state >= CLOSING or not (self.pool.world.is_suspended or self.is_slicing)
+        if is_wanted and not self.transport.is_closing():
             self.transport.resume_reading()
 
     # Testing.

@@ -32,6 +32,7 @@ from proxy.log.lines import NO_FACTS
 from proxy.outbox import Outbox
 from proxy.pool import Pool
 from proxy.server import Server
+from proxy.slices import Slices
 from proxy.states import ACTIVE, CLOSED, GONE, IDLE, LINED, LINKED, USED, WAITING, Leaving, ServerState, Waiting
 from proxy.strangers import Strangers
 from proxy.tls import Contexts
@@ -347,6 +348,7 @@ class FakeWorld:
         self.doorsteps: dict[Any, None] = {}
         self.clock = FakeClock()
         self.outbox = Outbox()
+        self.slices = Slices()
         self.loop = FakeLoop(self.clock)  # type: ignore[abstract]
         self.log = FakeLog()
         self.settings = Settings()

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from proxy.client import MAX_AT_ONCE, STREAM_FROM
+from proxy.client import MAX_AT_ONCE, SLICE, STREAM_FROM
 from proxy.holding import MAX_HELD
 from proxy.leaving import FLUSH_TIME
 from proxy.served import MAX_BACKLOG
@@ -336,6 +336,19 @@ def test_closing_tells_the_reason_once():
     for _ in range(2):
         play >> (lambda play: play.client.close(Closing.ADMIN))
     play << error_to_client("admin forced disconnect")
+
+
+def test_long_texts_that_come_together_are_taken_in_slices_too_and_what_is_sent_through_a_long_one_is_not_lost():
+    play, one = Play(), asked("Q:" + "x" * (SLICE // 2))
+    with play.world.loop.running():
+        play.client.data_received(one * 5 + one[:9])
+    assert bytes(play.server.transport.arrived) == one * 2
+    play >> (lambda play: None)
+    assert bytes(play.server.transport.arrived) == one * 5
+    assert play.client.transport.reads
+    long = asked("Q:" + "y" * (3 * SLICE))
+    play >> client(one[9:] + long[:SLICE]) >> client(long[SLICE:] + one * 3)
+    assert bytes(play.server.transport.arrived) == one * 6 + long + one * 3
 
 
 def test_a_flood_of_tiny_messages_is_taken_in_slices_and_loses_none():

@@ -6,6 +6,8 @@ import pytest
 
 from proxy.server import ENOUGH_OF_AN_ERROR, MAX_PARAMETERS, MAX_WHOLE
 from proxy.states import CLEANING, CLOSED, CLOSING, GONE, IDLE
+from proxy.server import ENOUGH_OF_AN_ERROR, MAX_AT_ONCE, MAX_WHOLE
+from proxy.states import CLEANING, CLOSED, CLOSING, GONE, IDLE, Closing
 from tests.play import (
     Play,
     client,
@@ -250,6 +252,52 @@ def test_a_client_that_reads_slowly_pauses_its_server_and_no_longer_than_that():
     play >> (lambda play: play.client_socket.peer_reads())
     assert play.server_socket.reads
     play >> server("C Z:I") << released
+
+
+ANSWERS = MAX_AT_ONCE * 5 // 2  # three slices: only the ends of them are judged
+
+
+def flooded(**said_of_it):
+    """A client has asked much at once, and all the answers come at once. What is delivered in the first slice."""
+    play = Play(**said_of_it) >> client("Q:a " * ANSWERS)
+    with play.world.loop.running():
+        play.server.data_received(said("C Z:I " * ANSWERS))
+    return play
+
+
+def test_a_flood_of_tiny_answers_is_taken_in_slices_and_loses_none():
+    play = flooded()
+    assert play.hear("client") == said("C Z:I " * MAX_AT_ONCE)
+    assert not play.server_socket.reads
+    play >> (lambda play: None) << to_client("C Z:I " * (ANSWERS - MAX_AT_ONCE)) << released
+    assert play.server_socket.reads
+
+
+def test_a_server_that_is_held_meanwhile_stays_held_and_one_that_is_let_go_is_not_read_before_its_time():
+    play = flooded()
+    play.server.hold()
+    play >> (lambda play: None)
+    assert not play.server_socket.reads
+    play.server.let_go()
+    assert play.server_socket.reads
+    play = flooded()
+    play.server.hold()
+    play.server.let_go()
+    assert not play.server_socket.reads
+
+
+def test_what_a_server_said_before_its_connection_broke_is_heard_also_in_a_flood():
+    play = flooded() >> (lambda play: play.server_socket.peer_breaks())
+    assert play.hear("client").startswith(said("C Z:I " * ANSWERS))
+
+
+def test_a_server_closed_in_a_flood_is_read_until_it_hangs_up():
+    play = flooded()
+    with play.world.loop.running():
+        play.server.close(Closing.ADMIN)
+    assert play.server_socket.reads
+    play >> (lambda play: None)
+    assert play.hear("client").count(b"Z") < ANSWERS
 
 
 def test_a_server_given_back_by_a_slow_client_reads_again():
