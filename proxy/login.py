@@ -73,7 +73,7 @@ async def wait_visitor(
     answer = negotiate(startup)
     if answer is not None:
         inbox.write(build_negotiate(*answer))
-    replication = parse_replication(startup.parameters.get("replication"))
+    replication = find_replication(startup)
     wishes = {} if replication else read_wishes(startup, proxy)
     rule = ASK_NOTHING if is_owner else proxy.gate.choose_rule(inbox, startup, address, replication)
     proxy.gate.tell(rule, startup, address)
@@ -82,6 +82,12 @@ async def wait_visitor(
     minor = answer[0] if answer is not None else startup.minor
     passed = pick_passed(startup, proxy) if replication else {}
     return Visitor(startup.user, startup.database, wishes, prefix, minor, replication, passed, is_owner, claim)
+
+
+def find_replication(startup: Startup) -> Replication:
+    """None at the console, whatever is said: who comes there is judged by the rules for the console's name."""
+    asked = parse_replication(startup.parameters.get("replication"))
+    return Replication.NONE if startup.database in CONSOLES else asked
 
 
 async def wait_proven(inbox: Inbox, proxy: Any, asked: Any, address: tuple[str, int]) -> Visitor:

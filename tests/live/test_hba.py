@@ -30,7 +30,7 @@ from tests.certificates import Authority
 from tests.live.stand import SECONDS, Stand, find_account, wait_until
 from tests.live.tls import certificates, opened, settings_of
 from tests.live.upstream import Upstream
-from tests.live.wire import Raw, error
+from tests.live.wire import Raw, error, startup
 from tests.ports import find_free_port
 
 pytestmark = pytest.mark.live
@@ -293,6 +293,16 @@ host all all all peer
 host all /( all trust
 host all all 10.0.0.1 ffff:: trust
 """
+
+
+def test_whoever_may_replicate_by_trust_is_no_administrator_by_trust(oracle: Oracle, stand: Stand) -> None:
+    """As the console's database is named, so he is judged there, whatever he says of replication."""
+    oracle.take("host replication all 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
+    stand.reload()
+    for said in ({}, {"replication": "true"}, {"replication": "database"}):
+        with stand.call() as line:
+            line.send(startup("anna", "pgbouncer", **said))
+            assert line.read().body == b"\0\0\0\nSCRAM-SHA-256\0\0", said
 
 
 def test_the_lines_of_a_file_are_read_as_postgresql_reads_them(oracle: Oracle, stand: Stand) -> None:

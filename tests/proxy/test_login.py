@@ -7,7 +7,14 @@ import socket
 import pytest
 
 from protocol import codes
-from protocol.backend import READY_IDLE_MESSAGE, build_backend_key, build_notice, build_parameter_status, parse_error
+from protocol.backend import (
+    READY_IDLE_MESSAGE,
+    build_backend_key,
+    build_notice,
+    build_parameter_status,
+    build_sasl,
+    parse_error,
+)
 from protocol.frontend import build_password, build_query
 from protocol.startup import build_cancel_request, build_gss_request, build_ssl_request, build_startup
 from proxy.auth.users import NOBODY, read_users
@@ -251,3 +258,15 @@ def test_whoever_has_logged_in_hears_what_the_operator_has_to_say(tmp_path):
     notice = build_notice("NOTICE", "00000", "maintenance at 22:00; no DDL, please")
     assert heard.endswith(notice + READY_IDLE_MESSAGE)
     assert b"N\0\0" not in visit(a_proxy(tmp_path), HELLO)
+
+
+@pytest.mark.parametrize("replication", ["true", "on", "1", "database", ""])
+@pytest.mark.parametrize("console", ["pgbouncer", "pgshuttle"])
+def test_a_rule_for_replication_opens_no_console(replication, console, tmp_path):
+    """Whoever may replicate without a password is no administrator: at the console the rules for its name count."""
+    (tmp_path / "hba").write_text("host replication all all trust\nhost all all all scram-sha-256\n")
+    proxy = a_proxy(tmp_path, auth_type="hba", auth_hba_file=tmp_path / "hba", admin_users="anna")
+    proxy.gate.rulebook = proxy.gate.read(proxy.settings)
+    said = {"replication": replication} if replication else {}
+    heard = visit(proxy, build_startup({"user": "anna", "database": console, **said}))
+    assert heard == build_sasl(["SCRAM-SHA-256"]), "she is asked, and has left"
