@@ -27,7 +27,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Hashable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from ipaddress import ip_network
+from ipaddress import IPv6Address, ip_network
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from protocol import sqlstate
@@ -262,8 +262,14 @@ class Guesses:
 
 
 def neighbourhood(address: tuple[str, int]) -> str:
-    """Who counts as one: an IPv4 address by itself, of IPv6 a /64, which is what one customer gets at the least."""
+    """
+    Who counts as one: an IPv4 address by itself, of IPv6 a /64, which is what one customer gets at the least. A socket
+    for both tells IPv4 as ::ffff:10.0.0.7: these are no neighbours.
+    """
     host = address[0]
     if host == UNIX:
         return f"{UNIX} uid={as_address(address).uid}"
-    return str(ip_network((host.partition("%")[0], 64), strict=False)) if ":" in host else host
+    if ":" not in host:
+        return host
+    ip = IPv6Address(host.partition("%")[0])
+    return str(ip.ipv4_mapped or ip_network((ip, 64), strict=False))

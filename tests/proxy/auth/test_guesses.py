@@ -328,6 +328,8 @@ def test_only_a_wrong_password_counts(town: Town, error: Exception) -> None:
         (("fe80::1%eth0", 1), ("fe80::2%eth0", 1), True),
         (Address.of_unix(6432, 10, 1000), Address.of_unix(6432, 11, 1000), True),
         (Address.of_unix(6432, 10, 1000), Address.of_unix(6432, 10, 1001), False),
+        (("::ffff:10.0.0.7", 1), ("::ffff:10.0.0.8", 1), False),
+        (("::ffff:10.0.0.7", 1), ("10.0.0.7", 2), True),
     ],
 )
 def test_who_counts_as_one(one: tuple[str, int], other: tuple[str, int], are_one: bool) -> None:
