@@ -40,6 +40,7 @@ class Approach:
         self.inbox: Inbox | None = None
         self.began = 0.0  # when it headed for the place where it is now
         self.base: dict[str, str] = {}  # what `connect_query` has set
+        self._must_bind = False
         self._keeper = keeper
         self._file = file  # where a password could stand
         self._rows = b""  # of the last query
@@ -58,6 +59,7 @@ class Approach:
         if not await tls.begin(self.inbox, self.owner.endpoint.host):
             return False
         self.owner.tls = tls.as_is()
+        self._must_bind = tls.must_bind
         return True
 
     async def start_over(self) -> None:
@@ -66,6 +68,7 @@ class Approach:
         self.inbox = None
         self.owner.parameters.clear()
         self.owner.key, self.owner.pid, self.owner.tls = b"", 0, None
+        self._must_bind = False
 
     async def log_in(self, said: Mapping[str, str], password: Any, minor: int) -> None:
         """
@@ -75,7 +78,8 @@ class Approach:
         """
         assert self.inbox is not None
         self.inbox.write(build_startup(said, codes.PROTOCOL_3_0 | minor))
-        await prove_ourselves(self.inbox, said["user"], password, self._keeper, minor, file=self._file)
+        said_by, file, must_bind = said["user"], self._file, self._must_bind
+        await prove_ourselves(self.inbox, said_by, password, self._keeper, minor, file=file, must_bind=must_bind)
         await self._wait_ready()
 
     async def ask(self, query: str) -> ErrorFields | None:

@@ -56,6 +56,11 @@ class ServerTls:
     is_needed: bool = True
     is_direct: bool = False
 
+    @property
+    def must_bind(self) -> bool:
+        """Is it SCRAM's binding alone that tells somebody in between? With `prefer` he could do without TLS."""
+        return self.is_needed and not self.context.check_hostname
+
     async def begin(self, inbox: Inbox, host: str) -> bool:
         """
         Encrypt what is said on `inbox` from here on. False: the server does not, and it `is_needed` not.

@@ -5,6 +5,9 @@ Theory. The server asks, we answer, in whichever way it prefers: nothing at all 
 or SCRAM-SHA-256, bound to its certificate where there is TLS and it offers that. Then it either lets us in or says in
 an ErrorResponse why not, which `ServerRefused` carries to whoever waits for this server, word for word.
 
+Over TLS where nobody has looked at the name in the certificate (require, verify-ca) it is the binding alone that tells
+somebody in between from the server. A certificate that allows none (Ed25519) could be anybody's: there we `must_bind`.
+
 The server may be hostile, or may not be the one we mean. So: messages and their number are bounded; it may
 ask once; what is illegal at this moment ends the login; and once it has begun SCRAM it must show that it knows
 our password too, before an AuthenticationOk counts.
@@ -55,6 +58,10 @@ _HAVE: Final = {
 }
 _WHERE_TO_GIVE: Final = "Give it as password= of the database in {}, or in the user's line of auth_file."
 _UNLIKE: Final = "a proof of its password {}, which the SCRAM keys of a client's login here cannot give"
+_UNBINDABLE: Final = (
+    "SCRAM cannot be bound to the server's certificate (Ed25519 allows none), so somebody in between would not be"
+    " noticed: use server_tls_sslmode = verify-full, or another certificate"
+)
 _MAKE_ALIKE: Final = (
     "The pooler's verifier of this user and the server's must be the same to the byte: copy rolpassword from pg_authid"
     " to auth_file, or use auth_query, or give the password itself."
@@ -74,16 +81,24 @@ class TooNew(Exception):
 
 
 async def prove_ourselves(
-    inbox: Inbox, user: str, password: Password, keeper: KeyKeeper, minor: int = 0, *, file: str = "proxy.ini"
+    inbox: Inbox,
+    user: str,
+    password: Password,
+    keeper: KeyKeeper,
+    minor: int = 0,
+    *,
+    file: str = "proxy.ini",
+    must_bind: bool = False,
 ) -> int:
     """
     Log in as `user` with protocol 3.`minor`; returns when AuthenticationOk has come, with the minor that is spoken.
-    `file` is named where a password is missing.
+    `file` is named where a password is missing. `must_bind`: SCRAM only where the certificate allows it to be bound.
 
     ServerRefused: the server said no, or asks for a password we do not have. ProtocolError: it breaks the protocol,
     asks in a way we do not speak, or cannot prove itself. PeerGone: it closed the connection. TooNew: try an older one.
     """
     login = _Login(inbox, user, password, keeper, minor, file)
+    login.must_bind = must_bind
     code, rest = await login.wait_request()
     if code in _ANSWERS:
         await _ANSWERS[code](login, rest)
@@ -111,6 +126,7 @@ class _Login:
         self.password = password
         self.keeper = keeper
         self.minor = minor
+        self.must_bind = False
         self._file = file
         self._messages_left = MAX_MESSAGES
         self._has_negotiated = False
@@ -206,7 +222,10 @@ async def _answer_md5(login: _Login, rest: bytes) -> None:
 
 async def _answer_sasl(login: _Login, rest: bytes) -> None:
     """The whole SCRAM exchange, up to the server's proof."""
-    scram = ScramClient(parse_sasl_mechanisms(rest), channel_binding=find_peers_end_point(login.inbox.transport))
+    binding = find_peers_end_point(login.inbox.transport)
+    if binding is None and login.must_bind:
+        raise ProtocolError(_UNBINDABLE)
+    scram = ScramClient(parse_sasl_mechanisms(rest), channel_binding=binding)
     login.check_scram(scram.mechanism)
     login.inbox.write(build_sasl_initial(scram.mechanism, scram.first()))
     challenge = scram.challenge(await login.wait_sasl(codes.AUTH_SASL_CONTINUE))

@@ -9,7 +9,7 @@ from tests.certificates import Authority, Pair
 from tests.live.between import Between, Line, hide_plus
 from tests.live.encrypted import EncryptedUpstream, encrypted_upstream
 from tests.live.stand import Stand, wait_until
-from tests.live.tls import opened
+from tests.live.tls import certificates, opened
 from tests.live.upstream import COPIER, PASSWORD
 
 pytestmark = pytest.mark.live
@@ -375,8 +375,24 @@ def test_scram_goes_unbound_where_postgresql_offers_what_its_certificate_does_no
     secure.show(Pair(authority.cert, authority.key))
     with pytest.raises(psycopg.OperationalError):
         secure.connect(sslmode="require", channel_binding="require")
-    with a_stand(secure, "require") as stand:
+    with a_stand(secure, "prefer") as stand:
         assert facts(stand)[0] is True
+    with a_stand(secure, server_tls_ca_file=authority.cert) as stand:
+        assert facts(stand)[0] is True
+
+
+@pytest.mark.parametrize("mode", ["require", "verify-ca"])
+def test_somebody_in_between_whose_certificate_allows_no_binding_is_not_spoken_to(secure, mode):
+    """With Ed25519 he would not be noticed, as neither side could bind."""
+    with certificates() as folder:
+        authority = Authority(folder, "localhost", "ED25519")
+        own = opened(Pair(authority.cert, authority.key))
+        with Between(secure.port, own) as between, a_stand(secure, mode, server_tls_ca_file=own.cert) as stand:
+            stand.databases = {"postgres": f"host=localhost port={between.port}"}
+            stand.reload()
+            assert "SCRAM cannot be bound to the server's certificate" in failure(stand)
+            assert b"user\0app\0" in between.heard
+            assert b",r=" not in between.heard
 
 
 def test_somebody_in_between_with_another_certificate_is_found_out_even_where_nobody_checks_it(secure):

@@ -1,5 +1,6 @@
 """Our way into PostgreSQL: what is noted on whom it was made for, and how much a server may say before it is left."""
 
+import asyncio
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,7 @@ from protocol.startup import Startup, parse_startup
 from proxy import approach as door
 from proxy.approach import MAX_GREETINGS, Approach
 from proxy.auth.prove import ServerRefused
+from proxy.inbox import PeerGone
 from tests.proxy.auth.wire import a_keeper, alone, play, wired
 
 OK = backend.build_authentication_ok()
@@ -52,6 +54,8 @@ def test_what_the_server_tells_is_noted_on_the_owner():
 @pytest.mark.parametrize("is_encrypted", [False, True])
 def test_how_it_came_in_is_noted_for_those_who_must_come_the_same_way(is_encrypted):
     class Tls:
+        must_bind = True
+
         async def begin(self, inbox, host):
             assert host == "db"
             return is_encrypted
@@ -64,6 +68,29 @@ def test_how_it_came_in_is_noted_for_those_who_must_come_the_same_way(is_encrypt
         way.owner.endpoint, way.owner.tls = SimpleNamespace(host="db"), None
         assert await way.encrypt(Tls()) is is_encrypted
         assert way.owner.tls == ("as it is" if is_encrypted else None)
+
+    play(main())
+
+
+@pytest.mark.parametrize("must_bind", [False, True])
+def test_scram_that_must_be_bound_is_not_spoken_where_it_cannot_be(must_bind):
+    class Tls:
+        async def begin(self, inbox, host):
+            return True
+
+        def as_is(self):
+            return self
+
+    async def main():
+        way = approaching(backend.build_sasl(["SCRAM-SHA-256"]))  # nothing can be bound to: there is no certificate
+        way.owner.endpoint, Tls.must_bind = SimpleNamespace(host="db"), must_bind
+        await way.encrypt(Tls())
+        asked = asyncio.ensure_future(way.log_in(SAID, Secret("secret"), 2))
+        await asyncio.sleep(0)
+        way.inbox.eof_received()
+        with pytest.raises(ProtocolError if must_bind else PeerGone):
+            await asked
+        assert (b"SCRAM-SHA-256" in wired(way.inbox).written) is not must_bind
 
     play(main())
 

@@ -252,6 +252,13 @@ def test_only_strict_modes_need_it(mode):
     assert tls.as_is().is_needed
 
 
+@pytest.mark.parametrize("mode", [mode for mode in SslMode if mode is not SslMode.DISABLE])
+def test_the_binding_of_scram_must_do_where_tls_is_needed_and_nobody_looks_at_the_name(mode):
+    settings = settings_of(server_tls_sslmode=str(mode))
+    tls = find_tls(build_contexts(settings), settings, SHOP)
+    assert tls.must_bind is (mode in (SslMode.REQUIRE, SslMode.VERIFY_CA))
+
+
 def test_without_a_context_nobody_is_asked():
     assert find_tls(Contexts(), defaults(), SHOP) is None
 

@@ -40,13 +40,13 @@ RIGHT = Secret("swordfish")
 VERIFIER = ScramKeys.from_salted_password(derive_salted_password(RIGHT, b"salt", 2)).verifier(b"salt", 2)
 
 
-def answers(*messages: bytes, password: Password = RIGHT) -> bytes:
+def answers(*messages: bytes, password: Password = RIGHT, must_bind: bool = False) -> bytes:
     """What we say to a server that says all this."""
 
     async def answer() -> bytes:
         inbox, keeper = alone(b"".join(messages)), a_keeper()
         try:
-            await prove_ourselves(inbox, "joe", password, keeper)
+            await prove_ourselves(inbox, "joe", password, keeper, must_bind=must_bind)
         finally:
             keeper.close()
         return wired(inbox).written
@@ -60,6 +60,12 @@ def test_a_server_that_trusts_us_hears_nothing() -> None:
 
 def test_a_server_that_asks_for_the_password_gets_it() -> None:
     assert answers(build_authentication_cleartext(), OK) == build_password("swordfish")
+
+
+def test_where_scram_must_be_bound_and_cannot_be_we_say_nothing_and_why() -> None:
+    with pytest.raises(ProtocolError, match="cannot be bound to the server's certificate"):
+        answers(build_sasl(["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"]), must_bind=True)
+    assert answers(build_authentication_cleartext(), OK, must_bind=True) == build_password("swordfish")
 
 
 def test_a_server_that_asks_for_md5_gets_the_hash_postgresql_documents() -> None:
