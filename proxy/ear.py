@@ -296,6 +296,9 @@ class Ear:
         if self.server is not None:
             self.server.close(why)
 
+    def refuse(self, error: ErrorFields, why: Closing, note: str = "") -> None:
+        """The proxy ends and hands out no server any more. We hold up nobody, and who listens is told at the end."""
+
     def _retire(self) -> None:
         """Nobody listens: the connection lingers in its pool."""
         server = self.server

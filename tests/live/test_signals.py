@@ -73,6 +73,22 @@ def test_while_it_waits_for_servers_who_asks_for_one_is_sent_away_at_once(stand)
         assert stand.is_running
 
 
+def test_somebody_who_listens_does_not_keep_it_from_sending_others_away(stand):
+    with stand.raw() as listening, stand.raw() as line, stand.raw() as other:
+        listening.ask("listen news")
+        line.ask("begin; select 1")
+        stand.signal(signal.SIGINT)
+        stand.wait_log("shutting down: wait for servers")
+        time.sleep(1)  # three sweeps
+        other.send(query("select 1"))
+        assert error(other.read_to_end())["M"] == "server shutting down"
+        line.ask("commit")
+        for each in (listening, line):
+            assert error(each.read_to_end())["M"] == "pooler is shutting down"
+        assert stand.wait_end() == 0
+        assert "stumbled" not in stand.log
+
+
 def test_a_second_signal_is_immediate(stand):
     with stand.raw() as line:
         line.ask("begin; select 1")
