@@ -42,13 +42,14 @@ from proxy.daemon import (
 )
 from proxy.inherit import Inheritance, claim
 from proxy.listener import open_sockets
-from proxy.log import Log
+from proxy.log import ERROR, FATAL, LOG, WARNING, Level, Log, mark
 from proxy.main import Proxy
 from proxy.notify import take_listening_sockets
 from proxy.reloading import destination_of, read_users_of
 from proxy.signals import install_signals
 from proxy.tls import BadTls, Contexts, read_contexts
 
+STDOUT = 1
 DESCRIPTORS_OF_OUR_OWN = 64  # log, event loop, listening sockets, cancel requests under way
 
 
@@ -74,8 +75,15 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 def check(path: str) -> int:
     """What --check does: 0 when the file can be used, else 1."""
     lines, is_usable = report(path, _look_at_users, _look_at_tls, look_at_rules)
-    print("\n".join(lines))
+    levels = [_weigh(line) for line in lines]
+    levels[-1] = LOG if is_usable else ERROR
+    print("\n".join(f"{mark(level, STDOUT)}{line}" for level, line in zip(levels, lines, strict=True)))
     return 0 if is_usable else 1
+
+
+def _weigh(line: str) -> Level:
+    """What a remark's own word means to the journal, where a unit's --check is heard."""
+    return ERROR if ": error: " in line else WARNING if ": warning: " in line else LOG
 
 
 def _look_at_users(path: str) -> tuple[tuple[str, ...], Secrets]:
@@ -114,7 +122,7 @@ def start(options: argparse.Namespace) -> int:
     except (StartFailed, OSError) as error:
         reasons, prefix = [_words_of(error)], "pgshuttle: "
     for reason in reasons:
-        print(f"{prefix}{reason}", file=sys.stderr)
+        print(f"{mark(FATAL)}{prefix}{reason}", file=sys.stderr)
     if config is not None:
         _log_failure(config.settings, options.user, reasons)
     return 1

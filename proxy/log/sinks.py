@@ -185,6 +185,11 @@ def is_journal(fd: int, environ: Mapping[str, str] = os.environ) -> bool:
     return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
+def mark(level: Level, fd: int = STDERR) -> str:
+    """What stands in front of a line that is written there without a log: in the journal how much it matters."""
+    return f"<{_SEVERITIES[level]}>" if is_journal(fd) else ""
+
+
 def copy_of(fd: int) -> int:
     """
     Our own descriptor of an open file, or -1 when it is closed.

@@ -2,6 +2,10 @@
 
 import os
 import resource
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +14,8 @@ from proxy import __main__ as command
 from proxy.auth.users import parse_users
 from proxy.config.ini import read
 from tests.fakes import FakeLog
+
+ROOT = Path(__file__).parents[2]
 
 
 def a_file(path, text):
@@ -162,3 +168,19 @@ def test_what_the_account_may_not_read_again_is_warned_of(tmp_path, monkeypatch)
     (warning,) = command.find_closed(config)
     assert warning.startswith(f"{secret}: user ")
     assert warning.endswith(" may not read it: reloads will fail")
+
+
+@pytest.mark.parametrize("text", ["[proxy]\nno_such_key = 1\n", GOOD.replace("trust", "trust\nreserve_pool_size = x")])
+def test_the_journal_knows_that_a_mistake_is_one(tmp_path, text):
+    file = a_file(tmp_path, text)
+    heard = {}
+    for option in ((), ("--check",)):
+        ours, journal = socket.socketpair()
+        with ours, journal:
+            status = os.fstat(ours.fileno())
+            environ = os.environ | {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+            program = [sys.executable, "-m", "proxy", *option, file]
+            subprocess.run(program, cwd=ROOT, env=environ, stdout=ours, stderr=ours, check=False)
+            heard[option] = journal.recv(10_000).decode().splitlines()
+    assert {line[:3] for line in heard[()]} == {"<2>"}
+    assert {line[:3] for line in heard[("--check",)]} == {"<3>"}
