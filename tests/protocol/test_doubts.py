@@ -487,6 +487,30 @@ def test_doubts_that_could_not_be_settled_stand_beside_the_next():
     assert younger.ask(Ground(BASE, SPELLED, "web"), BASE, make_told({}), ()) == Question(("work_mem",), (Fact.TEMP,))
 
 
+ANYTHING = [
+    "set work_mem = 1",
+    "set my.x = 1",
+    "reset my.x",
+    "reset all",
+    "discard all",
+    "set role clerk",
+    "create temp table t (a int)",
+    "select pg_advisory_lock(1)",
+    "declare c cursor with hold for select 1",
+    "listen news",
+    "do $$ begin perform set_config('a.' || 'b', '1', false); perform 'c.d'; end $$",
+]
+
+
+@pytest.mark.parametrize("first", ANYTHING)
+@pytest.mark.parametrize("second", ANYTHING)
+def test_doubts_beside_others_ask_what_they_had_asked_together(first, second):
+    before = {**BASE, "work_mem": "8MB"}
+    older, younger, together = (Case(*texts, before=before) for texts in ([first], [second], [first, second]))
+    younger.doubts.absorb(older.doubts)
+    assert younger.ask(["other.y"]) == together.ask(["other.y"])
+
+
 # What cannot be said again.
 
 

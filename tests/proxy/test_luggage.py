@@ -1,6 +1,7 @@
 """What travels with a client, and that it means the same where it arrives; what cannot travel stays."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -286,6 +287,11 @@ def test_who_has_left_something_in_its_session_stays(two):
     assert hindered(two[0], session=session) == "with something in its session"
 
 
+def test_who_has_asked_to_listen_and_does_not_yet_stays(two):
+    assert hindered(two[0], stall=SimpleNamespace(is_over=False)) == "about to listen"
+    assert not hindered(two[0], stall=SimpleNamespace(is_over=True))
+
+
 def test_who_has_not_heard_all_of_its_answer_stays(two):
     client = a_client(two[0])
     socket_of(client).is_slow = True
@@ -404,6 +410,24 @@ def test_of_the_place_and_what_is_said_there_first_a_pool_tells_no_word(two, tmp
     assert packed != json.dumps(pack_pool(a_pool(two[0])))
     assert "my_word" not in packed
     assert "127.0.0.1" not in packed
+
+
+def test_nor_anything_by_which_a_password_could_be_guessed(two, tmp_path):
+    """Not even its digest: whoever gets it could try words until one fits."""
+
+    def told(password):
+        file = tmp_path / "secret.ini"
+        file.write_text(INI.replace("port=1", f"port=1 user=app password={password}", 1))
+        return pack_pool(a_pool(a_proxy(file)))["leads_to"]
+
+    assert told("guess") == told("right") != pack_pool(a_pool(two[0]))["leads_to"]
+
+
+def test_a_pool_that_has_had_a_server_knows_better(two):
+    old, new = map(a_pool, two)
+    old.welcome, new.welcome = {"server_version": "17.0"}, {"server_version": "18.0"}
+    unpack_pool(two[1], pack_pool(old))
+    assert new.welcome == {"server_version": "18.0"}
 
 
 def test_a_pool_that_never_had_a_server_says_nothing(two):
