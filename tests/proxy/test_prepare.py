@@ -4,8 +4,9 @@ import gc
 
 import pytest
 
-from protocol.backend import build_parameter_description
+from protocol.backend import build_data_row, build_parameter_description
 from protocol.frontend import Bind, build_bind, build_parse
+from protocol.inspection import Fact, Question, build_inspection
 from proxy.requests import MAX_STATEMENT
 from proxy.states import CLOSED, CLOSING, GONE
 from tests.play import (
@@ -340,6 +341,38 @@ def test_with_no_statements_allowed_names_go_as_they_are():
     play << to_server("PARSE:a=select_1 B:a E ASK:a CLOSE:a S")
 
 
+HAS_STATEMENTS = build_inspection(Question(facts=(Fact.STATEMENTS,)))
+YES = said("T") + build_data_row(["t"]) + said("C Z:I")
+
+
+def test_and_who_has_named_one_there_is_kept_there():
+    play = a_play(max_prepared_statements=0) >> client("PARSE:a=select_1 S") >> server("1 Z:I") << to_client("1 Z:I")
+    play << to_server(asked("PARSE:a=select_1 S") + HAS_STATEMENTS) >> server(YES) << stays_linked
+
+
+def test_so_is_who_names_one_too_long_to_be_kept():
+    play, long = a_play(), build_parse(b"a", b"select " + b"1" * MAX_STATEMENT)
+    for at in range(0, len(long), 200_000):
+        play >> client(long[at : at + 200_000])
+    play >> client("S") >> server("1 Z:I")
+    assert play.hear("server").endswith(asked("S") + HAS_STATEMENTS)
+    play >> server(YES) << stays_linked
+
+
+def test_so_is_who_prepares_one_in_sql_by_the_extended_protocol():
+    """The name is in a text that is not changed there: nobody else may come upon it."""
+    play = a_play() >> client("PARSE:=prepare_x_as_select_1 B E S") >> server("1 2 C:PREPARE Z:I")
+    assert play.hear("server").endswith(HAS_STATEMENTS)
+    play >> server(YES) << stays_linked
+
+
+def test_also_when_it_was_parsed_before():
+    play = a_play() >> client("PARSE:=prepare_x_as_select_1 S") >> server("1 Z:I") << to_client("1 Z:I") << released
+    play >> client("B E S") >> server("1 2 C:PREPARE Z:I") << to_client("2 C:PREPARE Z:I")
+    assert play.hear("server").endswith(HAS_STATEMENTS)
+    play >> server(YES) << stays_linked
+
+
 def test_when_the_limit_is_lowered_the_oldest_go_at_the_next_parse():
     play = prepared()
     for number in (2, 3, 4):
@@ -417,6 +450,24 @@ def test_an_unnamed_statement_too_long_to_be_kept_is_run_where_it_was_parsed():
     for at in range(0, len(long), 200_000):
         play >> client(long[at : at + 200_000])
     play >> client("B E S") << to_server(long + asked("B E S"))
+
+
+def test_and_nowhere_else():
+    play, long = a_play(), build_parse(b"", b"select " + b"1" * MAX_STATEMENT)
+    for at in range(0, len(long), 200_000):
+        play >> client(long[at : at + 200_000])
+    play >> client("S") >> server("1 Z:I") << released
+    play.hear("server"), play.hear("client")
+    play >> client("B E S") << to_server(b"C\0\0\0\6S\0" + asked("B E S"))
+    play >> server("3 MISSING: Z:I") << to_client("MISSING: Z:I")
+
+
+def test_who_describes_the_unnamed_statement_elsewhere_gets_his_own():
+    play = a_play() >> client("PARSE:=select_1 S") >> server("1 Z:I") << released >> another_server
+    play >> client("ASK: S") << to_server("PARSE:=select_1 ASK: S") >> server("1 t n Z:I") << to_client("1 Z:I t n Z:I")
+    play = a_play() >> client("PARSE:=select_1 S") >> server("1 Z:I") << released >> another_client
+    play.hear("server")
+    play >> client("ASK: S") << to_server(b"C\0\0\0\6S\0" + asked("ASK: S"))
 
 
 def test_the_parse_of_what_is_there_ends_the_unnamed_statement_and_it_is_brought_back():

@@ -3,7 +3,7 @@
 import pytest
 
 from protocol.backend import build_command_complete, parse_error
-from protocol.body import build_message
+from protocol.body import build_message, build_string
 from protocol.effects import Reader
 from protocol.frontend import build_query
 from proxy.rewrite import find_used, list_listens, names_in_sql, rewrite_listen
@@ -305,6 +305,41 @@ def test_an_execute_in_a_parse_is_rewritten_too():
 def test_what_it_runs_does_not_go_to_make_room_for_it():
     play = prepared(max_prepared_statements=1) >> client("PARSE:x=execute_foo S")
     play << to_server('OURS:2=execute_"PGSHUTTLE_1" S')
+def executes(number):
+    """A Parse of ours of what executes that statement, as the server hears it."""
+    return build_string(f'execute "PGSHUTTLE_{number}"'.encode())
+
+
+def test_the_same_text_with_a_name_runs_for_each_client_what_he_calls_so():
+    play = prepared() >> client("PARSE:x=execute_foo S")
+    assert executes(1) in play.hear("server")
+    play >> server("1 t T:x Z:I") << released >> another_client
+    play >> client(q("prepare foo as select 2")) << to_server(q('prepare "PGSHUTTLE_3" as select 2')) >> server(MADE)
+    play >> client("PARSE:x=execute_foo S")
+    heard = play.hear("server")
+    assert executes(3) in heard
+    assert executes(1) not in heard
+
+
+def test_and_what_is_called_so_when_it_runs():
+    play = prepared() >> client("PARSE:x=execute_foo S") >> server("1 t T:x Z:I") << released
+    play >> client(q("deallocate foo")) >> server(DROPPED) >> client(q("prepare foo as select 2")) >> server(MADE)
+    play.hear("server")
+    play >> client("B:x E S")
+    heard = play.hear("server")
+    assert executes(3) in heard
+    assert executes(1) not in heard
+
+
+def test_what_names_a_statement_in_doubt_waits_until_that_is_settled():
+    play = prepared() >> client("CLOSE:foo PARSE:foo=select_wrong S PARSE:=execute_foo B E S")
+    assert b"execute" not in play.hear("server")
+    play >> server("3 1 t n Z:I")
+    play.hear("server")
+    play >> server("3") << to_server('PARSE:=execute_"PGSHUTTLE_2" B E S')
+    play = prepared() >> client("CLOSE:foo PARSE:foo=select_wrong S PARSE:=execute_foo B E S") >> server("3 ERROR:no Z:I")
+    play.hear("server")
+    play >> server("3") << to_server("PARSE:=execute_foo B E S")
 
 
 def test_a_deallocate_in_a_parse_takes_the_name_when_it_runs():
