@@ -83,15 +83,6 @@ def test_what_nobody_has_seen_yet_is_measured_first_and_trusted_when_it_was_good
     assert play.clients["b"].state is LINED
 
 
-def test_nobody_shares_who_has_something_only_his_own_server_may_see():
-    play = Lined("ab", session_state="track")
-    play.clients["a"].stall = object()
-    client = play.clients["a"]
-    assert not play.lines._may_share(client)
-    client.stall = None
-    assert play.lines._may_share(client)
-
-
 def test_disable_pqexec_is_for_those_who_would_share_too():
     play = Lined("ab", disable_pqexec=True, busy=0)
     play >> asks("b", "PARSE:=select_1 B E S") >> asks("a")

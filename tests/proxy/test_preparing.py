@@ -1,13 +1,17 @@
 """Rounds of named statements in lines: a server that lacks one is given it, and no client hears of that."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from protocol.backend import ErrorFields, build_row_description
 from protocol.prepared import Statement
 from proxy.patience import Patience
+from proxy.session import Session
 from proxy.states import ACTIVE, CLOSED, CLOSING, GONE, IDLE, LINED, RESTING, WAITING, Closing
 from tests.lined import (
     ANSWER,
+    PLAIN,
     Lined,
     another_server,
     answers,
@@ -52,6 +56,28 @@ def test_rounds_of_a_statement_the_server_has_travel_together_under_our_name():
     play = prepared("a b c") >> asks("a b c", ROUND) << sent() >> free() << sent(MINE, MINE, MINE)
     play >> answers("a b c", GOOD) << to("a", GOOD) << to("b", GOOD) << to("c", GOOD)
     assert play.server.state is IDLE
+
+
+ODD = {
+    "session": Session,  # with a lock, see below
+    "stall": lambda: SimpleNamespace(is_over=False, note=lambda _: None),
+    "followed": lambda: {"work_mem": "a value that no server has taken"},
+}
+
+
+@pytest.mark.parametrize("words", [PLAIN, ROUND, "PARSE:=select_1 B D E S"])
+@pytest.mark.parametrize("what", [None, *ODD])
+def test_nobody_shares_who_has_something_that_only_his_own_server_may_see(words, what):
+    """Also behind one who is like everybody: that he may share says nothing of the next."""
+    play = prepared("a b c") >> asks("b", words)
+    assert play.clients["b"].state is LINED
+    client = play.clients["a"]
+    if what is not None:
+        setattr(client, what, ODD[what]())
+    if what == "session":
+        client.session.pins["lock"] = None
+    play >> asks("a", words)
+    assert client.state is (LINED if what is None else WAITING)
 
 
 def test_described_rounds_too_cut_anywhere():
