@@ -5,7 +5,7 @@ import gc
 import pytest
 
 from protocol.backend import build_data_row, build_parameter_description
-from protocol.frontend import Bind, build_bind, build_parse
+from protocol.frontend import Bind, build_bind, build_parse, build_query
 from protocol.inspection import Fact, Question, build_inspection
 from proxy.requests import MAX_STATEMENT
 from proxy.states import CLOSED, CLOSING, GONE
@@ -50,6 +50,29 @@ def test_the_same_text_of_another_client_is_not_parsed_again():
     play = prepared() >> another_client >> client("PARSE:b=select_1 S") << to_server("KNOWN S")
     play >> server("1 Z:I") << to_client("1 Z:I") << released
     play >> client("B:b E S") << to_server(OURS_RUN)
+
+
+def in_schema(schema, number):
+    """Begins a transaction that says SET LOCAL search_path, and prepares `select 1` in it."""
+
+    def act(play):
+        play >> client("Q:begin") >> server("C Z:T") >> client(build_query(f"set local search_path = {schema}"))
+        play >> server("C:SET Z:T")
+        play.hear("server")
+        play >> client("PARSE:x=select_1 S") << to_server(f"OURS:{number}=select_1 S" if number else "KNOWN S")
+        play >> server("1 t T:x Z:T" if number else "1 Z:T") >> client("Q:commit") >> server("C:COMMIT Z:I")
+        play << released
+        play.hear("server")
+
+    return act
+
+
+def test_the_same_text_in_another_schema_is_another_statement_and_that_of_those_who_say_the_same():
+    play = a_play(pool_size=1)
+    in_schema("one", 1)(play)
+    in_schema("two", 2)(play >> another_client)
+    in_schema("one", 0)(play >> another_client)
+    play >> another_client >> client("PARSE:x=select_1 S") << to_server("OURS:3=select_1 S")
 
 
 def test_other_parameter_types_make_another_statement():

@@ -5,7 +5,7 @@ import pytest
 from protocol.backend import build_command_complete, parse_error
 from protocol.body import build_message, build_string
 from protocol.effects import Reader
-from protocol.frontend import build_query
+from protocol.frontend import FLUSH_MESSAGE, STATEMENT, build_describe, build_parse, build_query
 from proxy.rewrite import find_used, list_listens, names_in_sql, rewrite_listen
 from tests.play import (
     Play,
@@ -331,13 +331,21 @@ def test_and_what_is_called_so_when_it_runs():
     assert executes(1) not in heard
 
 
+def test_a_server_that_lacks_both_is_given_what_is_executed_first():
+    play = prepared() >> client("PARSE:x=execute_foo S") >> server("1 t T:x Z:I") << released >> another_server
+    given = build_parse(b"PGSHUTTLE_2", b'execute "PGSHUTTLE_1"') + build_describe(STATEMENT, b"PGSHUTTLE_2")
+    play >> client("B:x E S") << to_server(GIVEN_1 + given + FLUSH_MESSAGE)
+
+
 def test_what_names_a_statement_in_doubt_waits_until_that_is_settled():
     play = prepared() >> client("CLOSE:foo PARSE:foo=select_wrong S PARSE:=execute_foo B E S")
     assert b"execute" not in play.hear("server")
     play >> server("3 1 t n Z:I")
     play.hear("server")
     play >> server("3") << to_server('PARSE:=execute_"PGSHUTTLE_2" B E S')
-    play = prepared() >> client("CLOSE:foo PARSE:foo=select_wrong S PARSE:=execute_foo B E S") >> server("3 ERROR:no Z:I")
+    play = (
+        prepared() >> client("CLOSE:foo PARSE:foo=select_wrong S PARSE:=execute_foo B E S") >> server("3 ERROR:no Z:I")
+    )
     play.hear("server")
     play >> server("3") << to_server("PARSE:=execute_foo B E S")
 

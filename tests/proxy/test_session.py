@@ -168,6 +168,26 @@ def test_so_does_what_brings_back_what_its_client_came_with():
     assert play.hear("server").startswith(parsed("reset work_mem"))
 
 
+def asks_everything(play):
+    heard = play.hear("server")
+    assert b"FROM pg_catalog.pg_settings WHERE source" in heard, heard
+    assert b"pg_advisory" in heard or b"'advisory'" in heard
+
+
+def test_a_function_called_by_its_number_may_have_done_anything():
+    a_play() >> client("F") >> server("V Z:I") << asks_everything << stays_linked
+
+
+@pytest.mark.parametrize("is_parsed", [False, True])
+def test_a_text_whose_quotes_nobody_can_be_sure_of_may_have_done_anything(is_parsed):
+    """In sjis a letter may end with a byte that looks like a backslash, or like a part of a name."""
+    play = a_play(followed={"client_encoding": "SJIS"})
+    play.server.followed = play.client.followed
+    text = b"select '\x83\\', set_config('work_mem', '1', false)"
+    said_ = build_parse(b"", text) + asked("B E S") if is_parsed else build_query(text)
+    play >> client(said_) >> server("1 2 D C Z:I" if is_parsed else "T D C Z:I") << asks_everything << stays_linked
+
+
 def test_an_answer_that_is_far_too_long_is_not_kept_and_not_believed():
     play = a_play() >> client(q("set work_mem = 1")) >> server("C Z:I")
     play.hear("server")
