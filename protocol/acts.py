@@ -45,6 +45,7 @@ class What(Enum):
     FUNCTION = "a function may have been called that ties the session to its server"  # (the function)
     DDL = "results of statements may have other columns than before"
     DATABASE = "needs a database without connections"  # (that database)
+    ROLE = "a role's name may stand for another one, or for none"
     BEGIN = "a transaction block may be open"  # (its command tag: b"BEGIN" or b"START TRANSACTION")
     COMMIT = "the transaction may be over"  # (b"chain" if the next one is open, else b"")
     ROLLBACK = "the transaction may be over and undone"  # (likewise)

@@ -37,6 +37,9 @@ LISTS = frozenset({
 IDENTITY = ("session_authorization", "role")
 """Who the session is, in the order in which it is said."""
 
+UNSURE = "\0"
+"""In a server's set: who that is may have changed since it was said there. No client wants it, so it is said again."""
+
 PASSING = frozenset({
     "transaction_isolation", "transaction_read_only", "transaction_deferrable", "seed", "is_superuser",
 })  # fmt: skip

@@ -8,6 +8,8 @@ those of SHAPELESS things (roles, indexes, triggers, policies ...), and after no
 
 CREATE, DROP and some ALTER DATABASE need a database to which nobody is connected, idle servers of ours least of all.
 
+A session that has set a role has the one that had this name then; CREATE, DROP and ALTER ROLE ... RENAME give it away.
+
 EXPLAIN counts as what it explains: with ANALYZE it does it.
 """
 
@@ -24,6 +26,7 @@ _SHAPELESS: Final = frozenset(
     b"role user group tablespace statistics publication subscription policy trigger constraint event server system "
     b"default".split()
 )
+_ROLES = (b"role", b"user", b"group")  # three words for one thing; but not USER MAPPING
 _INDEX = frozenset({b"index", b"unique"})  # ALTER INDEX may rename a table
 
 
@@ -36,12 +39,18 @@ def _read_create(phrase: Phrase, at: int) -> Acts:
         yield phrase.act(What.DATABASE, at, _read_template(phrase, at + 2))
     elif word in _TEMPORARY or _is_in_pg_temp(phrase, at):
         yield phrase.act(What.TEMP, at)
+    elif _is_role(phrase, at):
+        yield phrase.act(What.ROLE, at)
     elif word not in _SHAPELESS and word not in _INDEX:
         yield phrase.act(What.DDL, at)
         if phrase.mentions(_PG_TEMP) or phrase.mentions(b'u&"'):
             yield phrase.act(What.TEMP, at)
     if phrase.mentions(b"execute") and b"table" in (word, phrase[at + 1]):
         yield from _read_as_execute(phrase, at)
+
+
+def _is_role(phrase: Phrase, at: int) -> bool:
+    return phrase[at] in _ROLES and phrase[at + 1] != b"mapping"
 
 
 def _is_in_pg_temp(phrase: Phrase, at: int) -> bool:
@@ -60,7 +69,9 @@ def _read_as_execute(phrase: Phrase, at: int) -> Acts:
 
 def _read_alter(phrase: Phrase, at: int) -> Acts:
     word = phrase[at + 1]
-    if word != b"database":
+    if _is_role(phrase, at + 1):
+        yield from (phrase.act(What.ROLE, at),) if phrase.says(at + 3, b"rename", b"to") else ()
+    elif word != b"database":
         yield from () if word in _SHAPELESS else (phrase.act(What.DDL, at),)
     elif phrase.says(at + 3, b"rename", b"to") or phrase.says(at + 3, b"set", b"tablespace"):
         yield phrase.named(What.DATABASE, at + 2)
@@ -70,6 +81,8 @@ def _read_drop(phrase: Phrase, at: int) -> Acts:
     word = phrase[at + 1]
     if word == b"database":
         yield phrase.named(What.DATABASE, at + 4 if phrase.says(at + 2, b"if", b"exists") else at + 2)
+    elif _is_role(phrase, at + 1):
+        yield phrase.act(What.ROLE, at)
     elif word not in _SHAPELESS and word not in _INDEX:
         yield phrase.act(What.DDL, at)
 

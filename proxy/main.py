@@ -254,6 +254,9 @@ class Proxy(Draining):
         self.pools.schema_changed(pool)
         self.kin.schema_changed(pool)
 
+    def roles_changed(self) -> None:
+        self.pools.roles_changed()
+
     def database_made(self) -> None:
         """Or renamed: who was told that there is none of that name may ask again."""
         for pool in self.pools:

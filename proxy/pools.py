@@ -25,6 +25,7 @@ from itertools import takewhile
 from typing import Any
 from weakref import WeakSet
 
+from protocol.parameters import IDENTITY, UNSURE
 from proxy.config.entries import FALLBACK, Database
 from proxy.config.ini import Config
 from proxy.config.limits import Limits, resolve
@@ -207,6 +208,13 @@ class Pools:
         for each in self:
             if each is pool or self._place_of(each) == place:
                 each.generation += 1
+
+    def roles_changed(self) -> None:
+        """A role may have another name by now: servers that were told one are told again before they serve anybody."""
+        for server in (server for pool in self for state in pool.places for server in state):
+            if not server.followed.keys().isdisjoint(IDENTITY):
+                told = {name: UNSURE for name in IDENTITY if name in server.followed}
+                server.followed = server.pool.intern({**server.followed, **told})
 
     def servers_in(self, databases: set[str]) -> list[Any]:
         """Those connected to databases that PostgreSQL knows under these names."""

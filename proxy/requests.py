@@ -152,6 +152,9 @@ def note(client: Any, reading: Reading, text: bytes, values: bytes = b"", depth:
         if (depth or reading.has(What.UNCLEAR)) and _DROPS.search(text):
             have_session(client)
             client.session.has_dropped = True
+        if reading.has(What.ROLE):
+            have_session(client)
+            client.session.has_named = True
     if client.stall is not None:
         have_session(client)
         client.stall.note(reading)

@@ -108,13 +108,14 @@ class Session:
 
     __slots__ = (
         "_asking", "_doubts", "_ground", "_has_failed", "_is_blurred", "_is_spoilt", "has_ddl", "has_dropped",
-        "is_grammar_open", "pins",
+        "has_named", "is_grammar_open", "pins",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.pins: Pins = {}
         self.has_ddl = False  # in the transaction at hand
         self.has_dropped = False  # statements of its server, perhaps, which others take to be there
+        self.has_named = False  # a role, perhaps, as others have meant another by that name
         self.is_grammar_open = False  # likewise: it may have changed how texts are read, and is not answered
         self._doubts: Doubts | None = None
         self._asking: Inspector | Wipe | None = None
@@ -170,9 +171,8 @@ class Session:
             has_ddl, self.has_ddl, self.is_grammar_open = self.has_ddl, False, False
             if has_ddl:
                 client.pool.world.schema_changed(client.pool)
-        if self.has_dropped:
-            self.has_dropped = False
-            dispatch.forget_missing(server)
+        if self.has_dropped or self.has_named:
+            self._tell_others(client, server)
         if client.stall is not None:
             client.stall.settle()
         asked, self._asking = self._asking, None
@@ -197,6 +197,14 @@ class Session:
         if (self.pins or is_unshared) and client.followed is not server.followed:
             dispatch.agree(client, server)
         return bool(self.pins) or client.held is not None or client.server is not server
+
+    def _tell_others(self, client: Any, server: Any) -> None:
+        """What they take to be there may be gone, or another."""
+        if self.has_dropped:
+            dispatch.forget_missing(server)
+        if self.has_named:
+            client.pool.world.roles_changed()
+        self.has_dropped = self.has_named = False
 
     def _give_up(self, server: Any) -> bool:
         """Nobody wants to know what was done: the server is reset before anyone else has it."""

@@ -367,6 +367,7 @@ class FakeWorld:
         self.pool = Pool("shop", "web", make_limits(**limits), self)  # type: ignore[arg-type]
         self.pools: list[Pool] = [self.pool]
         self.databases_made = 0
+        self.roles_named = 0
         self.pool.welcome = dict(WELCOME)
 
     # What they ask.
@@ -390,6 +391,9 @@ class FakeWorld:
     def schema_changed(self, pool: Pool) -> None:
         for each in self.pools:
             each.generation += 1
+
+    def roles_changed(self) -> None:
+        self.roles_named += 1
 
     def database_made(self) -> None:
         self.databases_made += 1

@@ -225,6 +225,24 @@ def test_a_replay_that_fails_ends_the_client_in_the_servers_words_and_nothing_ru
         assert value(bob, "select current_user::text") == "app"
 
 
+@pytest.mark.parametrize("turns", [0, 1])
+def test_a_role_is_the_one_that_has_the_name_now_on_every_server(stand, turns):
+    as_admin = {"user": "postgres", "autocommit": True}
+    with stand.connect(**as_admin) as admin, stand.connect(**as_admin) as alice, stand.connect(**as_admin) as bob:
+        warm(alice, bob)
+        admin.execute("create role page")
+        try:
+            alice.execute("set role page")
+            check_everywhere(alice, "role", "page")
+            admin.execute("alter role page rename to knight; create role page")  # one server forgets alice's
+            for _ in range(turns):
+                value(alice, "select 1")
+            bob.execute("set role page")
+            assert {value(bob, "select current_user::text") for _ in range(4)} == {"page"}
+        finally:
+            admin.execute("drop role if exists knight, page")
+
+
 def test_a_tiny_timeout_of_a_neighbour_strikes_nobody_else(alice, bob):
     warm(alice, bob)
     alice.execute("set statement_timeout = 1")

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from protocol.parameters import UNSURE, difference
 from proxy.config.entries import Database, User
 from proxy.config.ini import Config
 from proxy.config.reload import compare
@@ -497,3 +498,18 @@ def test_the_same_pool_may_come_again():
     world.clock.advance(31.0)
     world.pools.forget_unused()
     assert world.pool("shop") is not old
+
+
+def test_a_role_that_a_server_was_told_is_told_again_when_names_of_roles_may_have_changed():
+    world = World([SHOP, BLOG])
+    told, plain = world.pool("shop"), world.pool("blog")
+    world.ask(told)
+    world.ask(plain)
+    world.finish()
+    (clerk,), (nobody,) = told.places[LINKED], plain.places[LINKED]
+    clerk.followed, nobody.followed = {"role": "clerk", "work_mem": "1MB"}, {"work_mem": "1MB"}
+    before = nobody.followed
+    world.pools.roles_changed()
+    assert clerk.followed == {"role": UNSURE, "work_mem": "1MB"}
+    assert difference({"role": "clerk", "work_mem": "1MB"}, clerk.followed).sets == {"role": "clerk"}
+    assert nobody.followed is before

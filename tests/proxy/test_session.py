@@ -704,3 +704,13 @@ def test_what_a_statement_does_that_is_run_by_its_name_is_looked_at():
     play >> answers("f") << released
     play >> client(q("execute p")) << to_server(q('execute "PGSHUTTLE_1"')) >> server("C Z:I")
     play << to_server(build_inspection(LOCKED)) >> answers("t") << stays_linked
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("create role r", 1), ("alter user r rename to s", 1), ("alter role r nologin", 0)]
+)
+def test_who_may_have_changed_the_names_of_roles_says_so_when_it_is_done(text, count):
+    play = a_play() >> client(q(text))
+    assert play.world.roles_named == 0
+    play >> server("C Z:I") << released
+    assert play.world.roles_named == count
