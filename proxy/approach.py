@@ -19,8 +19,7 @@ from protocol.doubts import MAX_CANDIDATES, find_customs
 from protocol.errors import ProtocolError
 from protocol.frontend import build_query
 from protocol.inspection import MAX_ANSWER, Question, build_inspection, parse_inspection
-from protocol.parameters import is_sendable, note_reported
-from protocol.parameters import IDENTITY, is_sendable
+from protocol.parameters import IDENTITY, is_sendable, note_reported
 from protocol.startup import build_startup
 from proxy.auth.keys import KeyKeeper
 from proxy.auth.prove import MAX_MESSAGE, ServerRefused, prove_ourselves

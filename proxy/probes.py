@@ -78,12 +78,10 @@ class Trace(Probe):
     """Of all that a client sends at once."""
 
     __slots__ = ("due",)
-    __slots__ = ("asked",)
 
     def __init__(self, client: Any, data: bytes, *due: Counts) -> None:
         super().__init__(client, None, data)
         self.due: deque[Counts] = deque(due)  # not `units`: by those one knows a group (chores.is_for)
-        self.asked: deque[Counts] = deque(units)  # by unit (not `units`: those of a Group have clients)
 
     def is_about(self, data: bytes) -> bool:
         return True  # what waited goes together with what came behind it
@@ -91,7 +89,6 @@ class Trace(Probe):
     def _note(self) -> None:
         client = self.client
         counts = self.due.popleft() if self.due else {}
-        counts = self.asked.popleft() if self.asked else {}
         self._note_all(counts, self._find_time())
         if client.waiting_since > client.ready_at:
             for shape in counts:

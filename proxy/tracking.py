@@ -96,7 +96,6 @@ def _note_query(client: Any, data: bytes, pos: int, end: int) -> None:
     if trace is not None:
         text = data[pos + HEADER_SIZE : end - 1]
         trace.due.append({find_shape(client, text): 1})
-        trace.asked.append({find_shape(client, text): 1})
 
 
 def _note_parse(client: Any, data: bytes, pos: int, end: int) -> None:
@@ -128,7 +127,6 @@ def _note_sync(client: Any, data: bytes, pos: int, end: int) -> None:
     unit = spoken_of(client).take_unit()
     if trace is not None:
         trace.due.append(unit)
-        trace.asked.append(unit)
 
 
 _NOTES: Final = {

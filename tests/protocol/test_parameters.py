@@ -165,6 +165,8 @@ def test_what_a_server_reports_is_bounded_in_length():
     note_reported(reported, "search_path", "y" * (MAX_REPORTED_LENGTH - 20))
     with pytest.raises(ProtocolError, match="characters"):
         note_reported(reported, "TimeZone", "Europe/Berlin")
+
+
 def test_what_nobody_knows_is_set_or_reset_and_a_timeout_of_that_kind_is_in_the_way():
     unknown = {"work_mem": UNKNOWN, "statement_timeout": UNKNOWN}
     assert difference({"work_mem": "4MB"}, unknown) == Change({"work_mem": "4MB"}, ("statement_timeout",))

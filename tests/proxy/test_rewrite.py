@@ -305,6 +305,8 @@ def test_an_execute_in_a_parse_is_rewritten_too():
 def test_what_it_runs_does_not_go_to_make_room_for_it():
     play = prepared(max_prepared_statements=1) >> client("PARSE:x=execute_foo S")
     play << to_server('OURS:2=execute_"PGSHUTTLE_1" S')
+
+
 def executes(number):
     """A Parse of ours of what executes that statement, as the server hears it."""
     return build_string(f'execute "PGSHUTTLE_{number}"'.encode())

@@ -4,9 +4,7 @@ import random
 
 import pytest
 
-from proxy.server import ENOUGH_OF_AN_ERROR, MAX_PARAMETERS, MAX_WHOLE
-from proxy.states import CLEANING, CLOSED, CLOSING, GONE, IDLE
-from proxy.server import ENOUGH_OF_AN_ERROR, MAX_AT_ONCE, MAX_WHOLE
+from proxy.server import ENOUGH_OF_AN_ERROR, MAX_AT_ONCE, MAX_PARAMETERS, MAX_WHOLE
 from proxy.states import CLEANING, CLOSED, CLOSING, GONE, IDLE, Closing
 from tests.play import (
     Play,
