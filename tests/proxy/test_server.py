@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from proxy.server import ENOUGH_OF_AN_ERROR, MAX_AT_ONCE, MAX_PARAMETERS, MAX_WHOLE
+from protocol.parameters import MAX_REPORTED
+from proxy.server import ENOUGH_OF_AN_ERROR, MAX_AT_ONCE, MAX_WHOLE
 from proxy.states import CLEANING, CLOSED, CLOSING, GONE, IDLE, Closing
 from tests.play import (
     Play,
@@ -213,12 +214,12 @@ def test_what_a_client_came_with_stays_his_while_the_server_is_still_being_broug
 
 def test_a_server_may_not_report_parameters_without_end():
     play = Play() >> client("Q:a")
-    for number in range(MAX_PARAMETERS - len(play.server.parameters)):
+    for number in range(MAX_REPORTED - len(play.server.parameters)):
         play >> server(f"S:p{number}=x")
     play >> server("S:p0=y") << stays_linked  # a change is not one more
     play.hear("client")
     play >> server("S:one_more=x") << error_to_client("server broke the protocol")
-    assert len(play.server.parameters) == MAX_PARAMETERS
+    assert len(play.server.parameters) == MAX_REPORTED + 1
 
 
 def test_a_parameter_that_changes_on_an_idle_server_is_set_back_for_the_next_client():
