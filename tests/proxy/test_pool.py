@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from proxy.failing import FIRST_RETRY, LoginFailed
 from proxy.laws import check_pool
 from proxy.outbox import Outbox
-from proxy.pool import MAX_INTERNED, OPENING_AT_ONCE, Pool
+from proxy.pool import MAX_DERIVED, MAX_INTERNED, OPENING_AT_ONCE, Pool
 from proxy.states import (
     CLEANING,
     CLOSED,
@@ -375,6 +375,26 @@ def test_a_server_on_which_nobody_has_looked_at_what_was_left_serves_nobody_who_
     assert (tested.doomed is Closing.STALE) == idle
     assert [server.state for server in world.opened if server.state in (IDLE, CLOSING)] == [CLOSING if idle else IDLE]
     assert world.opened[-1].doomed is None, "it is only being opened"
+
+
+@pytest.mark.parametrize("is_awaited", [False, True])
+def test_without_a_lifetime_a_server_serves_once(is_awaited):
+    world = World(server_lifetime=0.0, pool_size=1)
+    client = world.clients(1)[0] if is_awaited else None
+    world.finish() if is_awaited else world.warm(1)
+    client = client or world.clients(1)[0]
+    server = client.server
+    assert server.state is LINKED
+    client.give_back()
+    assert server.why is Closing.LIFETIME
+
+
+def test_the_memory_for_what_texts_set_is_bounded():
+    pool = World().pool
+    numbers = [pool.derive_schema(1, b"set local search_path = s%d" % number) for number in range(3 * MAX_DERIVED)]
+    assert len(set(numbers)) == len(numbers), "no two mean the same"
+    assert len(pool._derived) <= MAX_DERIVED
+    assert pool.derive_schema(1, b"set local search_path = s%d" % (len(numbers) - 1)) == numbers[-1]
 
 
 def test_the_memory_for_proven_values_is_bounded():

@@ -5,7 +5,8 @@ import pytest
 from protocol.backend import build_command_complete, parse_error
 from protocol.body import build_message, build_string
 from protocol.effects import Reader
-from protocol.frontend import FLUSH_MESSAGE, STATEMENT, build_describe, build_parse, build_query
+from protocol.frontend import FLUSH_MESSAGE, STATEMENT, Bind, build_bind, build_describe, build_parse, build_query
+from proxy.prepare import MAX_TAGS
 from proxy.rewrite import find_used, list_listens, names_in_sql, rewrite_listen
 from tests.play import (
     Play,
@@ -331,6 +332,13 @@ def test_and_what_is_called_so_when_it_runs():
     heard = play.hear("server")
     assert executes(3) in heard
     assert executes(1) not in heard
+
+
+def test_portals_of_which_something_is_remembered_are_not_without_number():
+    play = prepared() >> client("PARSE:d=deallocate_foo S") >> server("1 t n Z:I")
+    for number in range(3 * MAX_TAGS):
+        play >> client(build_bind(Bind(b"p%d" % number, b"d")))
+    assert 0 < len(play.client.tags) <= MAX_TAGS
 
 
 def test_a_server_that_lacks_both_is_given_what_is_executed_first():
