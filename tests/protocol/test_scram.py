@@ -163,6 +163,12 @@ def test_a_client_that_cannot_bind_is_welcome_where_binding_is_offered() -> None
     converse(ScramClient(BOTH), a_binding_server("SCRAM-SHA-256"), PENCIL)
 
 
+def test_whatever_it_says_besides() -> None:
+    """What is not written as usual is read by another path: only a `y` is suspicious there too."""
+    for nonce in (b"x" * 20, b"x" * 256):
+        assert a_binding_server("SCRAM-SHA-256").first(b"n,,n=,r=" + nonce).startswith(b"r=" + nonce)
+
+
 def test_whoever_hides_our_offer_is_found_out() -> None:
     """Somebody in between strikes the mechanism from what we offer: the client says `y`, which he cannot change."""
     client = ScramClient(("SCRAM-SHA-256",), channel_binding=b"theirs")

@@ -163,6 +163,12 @@ def test_a_listen_that_is_rolled_back_is_undone_and_an_unlisten_is_done():
         ("Q:begin-C Z:T Q:discard_all-ERROR:no Z:E", "Q:commit-C:ROLLBACK Z:I"),
         ("Q:begin-C Z:T Q:listen_news-C:UNLISTEN Z:T", "Q:rollback-C Z:I"),
         ("", "Q:unlisten_news;_select_1/0-ERROR:no Z:I"),
+        (
+            "Q:begin-C Z:T Q:savepoint_s-C Z:T Q:unlisten_news-C:UNLISTEN Z:T Q:rollback_to_s-C Z:T",
+            "Q:commit-C Z:I",
+        ),
+        ("", "Q:discard_plans-C Z:I"),
+        ("", "Q:discard_temp;_listen_news-C C:UNLISTEN Z:I"),
     ],
 )
 def test_what_was_not_committed_takes_no_channel_away(begun, ended):
@@ -172,6 +178,11 @@ def test_what_was_not_committed_takes_no_channel_away(begun, ended):
         play >> client(asks) >> server(says)
     assert play.client.server is None
     assert play.hub.heard == {b"news"}
+
+
+def test_to_discard_all_takes_every_channel_away():
+    play = a_play() >> client(LISTEN) >> hears >> server("C:UNLISTEN Z:I") >> client("Q:discard_all") >> server("C Z:I")
+    assert play.hub.heard == set()
 
 
 def test_a_listen_that_a_transaction_comes_right_behind_is_none_of_that():
