@@ -181,7 +181,7 @@ class Translation(Batch):
         span = find_bind_names(self.data, pos, end)
         assert span is not None
         name = self.data[span[0] : span[1]]
-        if name and not self.is_certain(pos, name):
+        if name and not self._is_plain_what(pos, name):
             return
         statement = self._find_named(pos, name)
         if statement is None:
@@ -200,6 +200,15 @@ class Translation(Batch):
             return
         self.client.pool.stats.bind_count += 1
         self.enter_explained(BIND)
+
+    def _is_plain_what(self, pos: int, name: bytes) -> bool:
+        """Is it certain what `name` stands for, and what those do that its text names?"""
+        if not self.is_certain(pos, name):
+            return False
+        statement = self.names.get(name)
+        if statement is None or not statement.said:
+            return True
+        return all(self.is_certain(pos, each) for each in names_of(statement.reading))
 
     def _find_named(self, pos: int, name: bytes) -> Statement | None:
         """What the client's name stands for; made anew if it speaks of names that stand for something else by now."""
@@ -275,7 +284,7 @@ class Translation(Batch):
 
     def describe(self, pos: int, end: int) -> None:
         name = self._find_target(pos, end)
-        if name and not self.is_certain(pos, name):
+        if name and not self._is_plain_what(pos, name):
             return
         self.reasons = []
         if name is not None:
