@@ -358,6 +358,8 @@ def test_what_names_a_statement_in_doubt_waits_until_that_is_settled():
     )
     play.hear("server")
     play >> server("3") << to_server("PARSE:=execute_foo B E S")
+
+
 def test_it_waits_until_it_is_certain_what_the_names_in_it_stand_for():
     """A Parse that is skipped has named nothing, and PostgreSQL says so."""
     play = prepared() >> client("PARSE:d=deallocate_late S") >> server("1 t n Z:I") << released
