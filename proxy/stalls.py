@@ -18,7 +18,7 @@ from protocol import codes
 from protocol.backend import ErrorFields
 from protocol.effects import Act, Reading, What
 from proxy.chores import Beginning
-from proxy.states import CLEANING, CLOSED, GONE, IDLE, LINKED, TESTING, USED, Closing
+from proxy.states import CLEANING, CLOSED, GONE, IDLE, LINKED, OPENING, TESTING, USED, Closing
 
 PATIENCE: Final = 2.0  # seconds for idle servers to hang up
 TICK: Final = 0.01
@@ -189,6 +189,7 @@ def _is_sent_away(server: Any) -> bool:
     if server.state in (IDLE, USED) or server.pool.is_deserted:
         server.close(Closing.EVICTED)
         return True
-    if server.state in (TESTING, CLEANING, LINKED):
+    is_for_nobody = server.state is OPENING and not server.pool.is_wanted  # but for min_pool_size
+    if is_for_nobody or server.state in (TESTING, CLEANING, LINKED):
         server.doomed = server.doomed or Closing.EVICTED
-    return server.state in (TESTING, CLEANING)
+    return is_for_nobody or server.state in (TESTING, CLEANING)

@@ -6,7 +6,7 @@ from protocol.backend import ErrorFields
 from protocol.frontend import build_query
 from proxy.hub import Hub
 from proxy.stalls import PATIENCE
-from proxy.states import CLEANING, CLOSED, CLOSING, GONE, IDLE, LINKED, Closing, move
+from proxy.states import CLEANING, CLOSED, CLOSING, GONE, IDLE, LINKED, OPENING, Closing, move
 from tests.play import (
     Play,
     client,
@@ -281,6 +281,18 @@ def test_one_that_is_at_work_is_not_waited_for_and_leaves_when_it_is_released():
     assert other.state is LINKED
     play >> (lambda play: other.transport.peer_sends(said("C Z:I")))
     assert other.state is CLOSING
+
+
+def test_one_that_is_being_opened_for_nobody_leaves_as_soon_as_it_is_open():
+    play = a_play(pool_size=3)
+    play.world.pool.open_one()
+    (opening,) = play.world.pool.places[OPENING]
+    play.world.servers_in = lambda names: [opening]
+    play >> client(CREATE) << to_server("")
+    play >> (lambda play: play.world.finish_opening(opening))
+    assert opening.state is CLOSING
+    play >> (lambda play: opening.transport.peer_hangs_up())
+    play >> (lambda play: play.world.advance(0.02)) << to_server(CREATE)
 
 
 def test_a_connection_that_listens_for_nobody_any_more_leaves_too():
