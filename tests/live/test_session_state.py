@@ -23,6 +23,7 @@ def _stand(upstream):
         for role in ("clerk", "auditor"):
             admin.execute(f"create role {role}")
         admin.execute("grant clerk to app")
+        admin.execute("drop schema if exists spare cascade; drop schema if exists evil cascade")
         admin.execute("create schema spare; create schema evil; grant usage on schema spare, evil to public")
         admin.execute(
             "create function evil.current_setting(text, boolean) returns text language sql as $$ select 'gotcha' $$"
