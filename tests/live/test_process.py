@@ -208,8 +208,8 @@ def test_the_process_leaves_the_core_to_who_has_it(upstream, said, policy):
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="one processor")
 def test_who_is_to_stay_awake_for_answers_does_and_sleeps_when_nobody_asks(upstream):
-    """How often a process went to sleep its kernel counts: else twice for each query. (A machine that is busy with
-    something else makes answers slow, so there are some more tries; on a quick one some are there before it sleeps.)"""
+    """How often a process went to sleep its kernel counts: a thousand times for these queries, or ten. (Where others
+    are busy some answers are there before it sleeps, and some too late for who stays awake.)"""
 
     def count_sleeps(stand):
         said = Path(f"/proc/{stand.pid}/status").read_text()
@@ -230,9 +230,8 @@ def test_who_is_to_stay_awake_for_answers_does_and_sleeps_when_nobody_asks(upstr
         fields = Path(f"/proc/{stand.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    usual = ask({})
-    assert usual > 250
-    assert any(2 * ask({"busy_poll_us": 1_000}) < usual for _ in range(5))
+    pairs = [(ask({}), ask({"busy_poll_us": 1_000})) for _ in range(3)]
+    assert sum(4 * awake < usual for usual, awake in pairs) >= 2, pairs
 
 
 def test_many_are_told_through_one_ring_and_nobody_has_to_have_one(upstream):
