@@ -303,9 +303,3 @@ def abandon(client: Any, *, cancel: bool) -> None:
         return
     move(server, CLEANING)
     reset.begin(server, cancel=cancel)
-
-
-def forget_missing(server: Any) -> None:
-    """Somebody has dropped what we believed to be there, out of our sight: perhaps more than this."""
-    for statement in server.statements:
-        server.statements[statement] = 0

@@ -20,7 +20,7 @@ from protocol.backend import ErrorFields
 from protocol.frontend import build_query
 from protocol.ledger import ONE_QUERY
 from protocol.parameters import NO_CHANGE, ParameterSet, build_change, difference, is_sendable
-from proxy import dispatch
+from proxy import dispatch, reset
 from proxy.chores import Chore
 from proxy.groups import Entries, Group, enter
 from proxy.handing import Handing
@@ -315,7 +315,7 @@ class Line(Handing):
         if is_replanned(error):
             forget_stale(self.pool, self.server)
         else:
-            dispatch.forget_missing(self.server)
+            reset.forget_missing(self.server)
 
     def lose_server(self, why: Closing, said: ErrorFields | None, *, was_told: bool, cut: Any) -> None:
         """Our server is gone. What it ran may be why, and hears of it; those behind had not begun, and stand in line

@@ -118,6 +118,11 @@ def _was_reset(server: Any) -> None:
     }
     if UNKNOWN in followed.values():
         server.followed = server.pool.intern(followed)
+    forget_missing(server)
+
+
+def forget_missing(server: Any) -> None:
+    """Somebody has dropped what we believed to be there, out of our sight: perhaps more than this."""
     for statement in server.statements:
         server.statements[statement] = 0
 

@@ -20,8 +20,8 @@ from protocol.body import build_message
 from protocol.ledger import BIND, SYNC
 from protocol.prepared import MARK, NEVER, PREFIX, Names, replace_name
 from proxy.chores import hearer
-from proxy.dispatch import forget_missing
 from proxy.envoys import NO_ALIASES, Repeat
+from proxy.reset import forget_missing
 
 _OURS = re.compile(re.escape(PREFIX) + rb"[0-9]+" + re.escape(MARK) + rb"?")
 _REPLANNED: Final = "RevalidateCachedQuery"  # where PostgreSQL notices that a plan's columns are others now

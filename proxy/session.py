@@ -34,7 +34,7 @@ from protocol.inspection import MAX_ANSWER, RESET_ALL, Answer, Fact, Question, b
 from protocol.ledger import ONE_QUERY
 from protocol.parameters import UNSHARED, ParameterSet
 from protocol.undone import build_again
-from proxy import dispatch, stalls
+from proxy import dispatch, reset, stalls
 from proxy.chores import Chore
 from proxy.config.kinds import SessionState
 from proxy.pins import FACTS, PinReason, Pins
@@ -201,7 +201,7 @@ class Session:
     def _tell_others(self, client: Any, server: Any) -> None:
         """What they take to be there may be gone, or another."""
         if self.has_dropped:
-            dispatch.forget_missing(server)
+            reset.forget_missing(server)
         if self.has_named:
             client.pool.world.roles_changed()
         self.has_dropped = self.has_named = False
